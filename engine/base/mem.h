@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory whose size is checked before it is asked for. */
+#ifndef WEIR_BASE_MEM_H
+#define WEIR_BASE_MEM_H
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+
+/* a*b and a+b; false (and *out untouched) on overflow of size_t. */
+static inline bool weir_mul_size(size_t a, size_t b, size_t *out) {
+  size_t r;
+  if (__builtin_mul_overflow(a, b, &r)) return false;
+  *out = r;
+  return true;
+}
+static inline bool weir_add_size(size_t a, size_t b, size_t *out) {
+  size_t r;
+  if (__builtin_add_overflow(a, b, &r)) return false;
+  *out = r;
+  return true;
+}
+
+/* Zeroed array of n elements of `size` bytes; *out owned by the caller, release with free().
+ * n == 0 gives a valid pointer. `what` names it in the error. */
+weir_status weir_calloc(size_t n, size_t size, const char *what, void **out, weir_err *e);
+
+/* Like weir_calloc but aligned to 64 bytes and rounded up to whole cache lines; release with free(). */
+weir_status weir_calloc_aligned(size_t n, size_t size, const char *what, void **out, weir_err *e);
+
+/* Typed form: WEIR_NEW(n, &ptr, e) with `ptr` of any object pointer type; the name of the variable
+ * stands in the error. */
+#define WEIR_NEW(n, pptr, e) weir_calloc((n), sizeof **(pptr), #pptr, (void **)(pptr), (e))
+
+#endif

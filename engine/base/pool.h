@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A thread team: n-1 workers and the caller run one function together, each with its rank; calls return when
+ * all have. Workers spin for a moment after a job and then sleep, because the next operation of a forward pass
+ * follows within microseconds while an idle server must cost nothing. */
+#ifndef WEIR_BASE_POOL_H
+#define WEIR_BASE_POOL_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+typedef struct weir_pool weir_pool;
+
+typedef struct weir_pool_opts {
+  int32_t n_threads; /* including the caller; 0: one per core this process may run on */
+  bool no_pin;
+  int64_t spin_ns;   /* how long a worker spins before it sleeps; 0: default */
+} weir_pool_opts;
+
+weir_status weir_pool_create(const weir_pool_opts *, weir_pool **out, weir_err *e);
+void weir_pool_destroy(weir_pool *); /* joins; NULL is fine */
+int32_t weir_pool_size(const weir_pool *);
+
+/* fn(ctx, rank, n_threads) on every thread; not re-entrant; one caller at a time. */
+void weir_pool_run(weir_pool *, void (*fn)(void *ctx, int32_t rank, int32_t n_threads), void *ctx);
+/* From inside fn: all ranks wait for each other. */
+void weir_pool_barrier(weir_pool *, int32_t rank);
+
+#endif

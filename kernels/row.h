@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the head is asked for one position, and the row it answers. Everything above the devices sees a
+ * vocabulary distribution only through these two; logits stay on the device. */
+#ifndef WEIR_KERNELS_ROW_H
+#define WEIR_KERNELS_ROW_H
+#include <stdint.h>
+
+/* Which proposed ("probe") tokens a tier lets stand when it judges them. Each rule is a case of the sample
+ * op and of nothing else: whoever reads the row only compares row.token with the probe. */
+typedef enum {
+  WEIR_KEEP_ALL, /* measure only: the probe stands, its statistics are wanted */
+  WEIR_KEEP_OWN, /* lossless: the probe stands when it equals this tier's own draw, else that draw replaces it */
+  WEIR_KEEP_NLL  /* the probe stands when -log p(probe) <= keep_nll at temperature 1, else it is replaced by a
+                    draw from p with noise of its own (the arg-max at temperature 0); BiLD, arXiv 2302.07863 */
+} weir_keep;
+
+/* One question: a pure function of (logits, ask) is the answer. */
+typedef struct weir_ask {
+  float temperature; /* 0: greedy, ties to the lowest id */
+  int32_t top_k;     /* 0: off. Of the distribution at `temperature`, as are top_p and min_p; all three cut */
+  float top_p;       /* 1: off */
+  float min_p;       /* 0: off */
+  uint64_t seed;     /* the noise of a draw is keyed by (seed, pos, purpose, token id): the same on every */
+  int32_t pos;       /* tier, device, batch and shard. pos: index of the token being decided */
+  int32_t probe;     /* -1: draw; else judge this token by `keep` */
+  weir_keep keep;
+  float keep_nll; /* nats */
+} weir_ask;
+
+/* All statistics are those of the raw softmax at temperature 1 over the real vocabulary (padding ids
+ * masked), in nats; only the draw is scaled and cut. */
+typedef struct weir_row {
+  int32_t token;       /* drawn; or the verdict on the probe: equal to it = kept, else its replacement */
+  float logprob;       /* log p(token) */
+  float entropy;       /* -sum p log p */
+  float p_max;         /* probability of the arg-max */
+  float margin;        /* p_max minus the second highest probability */
+  float probe_logprob; /* log p(probe); equal to logprob when nothing was probed */
+} weir_row;
+
+#endif
