@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One request: its tokens, its place in the cascade, its KV on each tier. Applies what the policy decides and keeps
+ * a receipt for every generated token. Owned by the loop thread; knows integers only. */
+#ifndef WEIR_SCHED_REQUEST_H
+#define WEIR_SCHED_REQUEST_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cascade/policy.h"
+#include "kernels/row.h"
+#include "kv/seq.h"
+
+/* Why a token stands where it stands. */
+typedef enum {
+  WEIR_WHY_EASY,     /* the lowest tier wrote it: its gate let it pass */
+  WEIR_WHY_DEFERRED, /* a higher tier wrote it: the gate of the tier below asked for it */
+  WEIR_WHY_HELD,     /* a higher tier wrote it: it still had the pen after a deferral */
+  WEIR_WHY_ONLY,     /* there was nobody else to write it: single-tier modes, a pin, a tier that is down */
+  WEIR_WHY_JUDGED,   /* a lower tier wrote it and a higher one let it stand */
+  WEIR_WHY_REPLACED, /* a higher tier refused what a lower one had written and put this */
+  WEIR_WHY_WINDOW    /* a higher tier was asked to judge a full window and wrote the next token with it */
+} weir_why;
+
+const char *weir_why_name(weir_why); /* "easy", "deferred", ... */
+
+typedef struct weir_receipt {
+  int32_t id;     /* the token */
+  int32_t tier;   /* who wrote it */
+  float entropy;  /* nats, of the lowest tier that looked at this position; NaN when only higher ones did */
+  float p_max, margin; /* of the same row */
+  float logprob;  /* log p(token) by the tier that wrote it */
+  weir_why why;
+  bool wanted_up; /* the gate asked for a tier that is not there */
+  int64_t wait_ns; /* from the deferral to the higher tier's answer; 0 when it was not deferred */
+} weir_receipt;
+
+typedef struct weir_counts {
+  int32_t new_tokens;                     /* generated and final */
+  int32_t by_tier[WEIR_MAX_TIERS];        /* of these: who wrote them */
+  int64_t steps[WEIR_MAX_TIERS];          /* forward passes it took part in */
+  int64_t fed[WEIR_MAX_TIERS];            /* rows fed: prompt, decode, catch-up and what was rolled back */
+  int64_t prefix_hit[WEIR_MAX_TIERS];     /* prompt tokens found in the prefix cache */
+  int32_t refused;                        /* tokens a judge refused or that fell with one */
+} weir_counts;
+
+typedef struct weir_request_spec {
+  const int32_t *prompt; /* [n_prompt], copied; n_prompt >= 1 */
+  int32_t n_prompt;
+  int32_t max_new;       /* >= 1 */
+  weir_ask draw;         /* temperature, top_k, top_p, min_p, seed; the other fields are ignored */
+  const weir_cascade_cfg *cascade; /* borrowed for the request's life */
+  bool pinned;           /* tier 0 only, for ever */
+  uint64_t salt;         /* of the prefix cache */
+} weir_request_spec;
+
+typedef struct weir_request {
+  int64_t id;
+  int32_t *tok;          /* [n_prompt + max_new + 1], owned; view.tok is this */
+  int32_t n_prompt, max_new;
+  weir_view view;
+  weir_cascade cascade;
+  weir_ask draw;
+  uint64_t salt;
+  weir_seq seq[WEIR_MAX_TIERS];
+  int32_t published[WEIR_MAX_TIERS]; /* pages offered to the prefix cache */
+
+  bool waiting;          /* `need` holds what it waits for */
+  weir_need need;
+  int32_t fed_to;        /* positions of the need already fed, chunk by chunk */
+  weir_row *row;         /* [n_prompt + max_new + 1]: rows of the need collected so far, row p at [p - out_from] */
+  int64_t since_ns;      /* when the need arose */
+  int64_t deferred_ns;   /* when the gate handed the next token up; 0: it has not */
+
+  weir_receipt *receipt; /* [max_new + 1]: of tok[n_prompt + i] */
+  weir_row seen;         /* the lowest tier's row at the position to be written, when has_seen */
+  bool has_seen;
+  weir_counts counts;
+} weir_request;
+
+weir_status weir_request_create(const weir_request_spec *, int64_t id, weir_request **out, weir_err *e);
+/* Its page tables must have been given back (weir_request_drop_kv). */
+void weir_request_destroy(weir_request *);
+
+/* Asks the policy what comes next; false: finished. Keeps a need that is under way. */
+bool weir_request_next(weir_request *, int64_t now_ns);
+/* All rows of the need are in: applies the effect. *truncated_to: tokens before it are unchanged (the previous n
+ * when nothing was taken back). The caller then sets view.ended. */
+void weir_request_observe(weir_request *, int64_t now_ns, int32_t *truncated_to);
+/* Gives back the KV of a tier: preemption, the end. What was fed must be fed again. */
+void weir_request_drop_kv(weir_request *, int32_t tier, weir_pages *);
+
+static inline int32_t weir_request_n_new(const weir_request *r) { return r->view.n - r->n_prompt; }
+
+#endif

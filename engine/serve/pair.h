@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opens what a cascade needs from model files: devices, instances, executors, one tokenizer; checks that the two
+ * models belong together. With one path it is a single model. */
+#ifndef WEIR_SERVE_PAIR_H
+#define WEIR_SERVE_PAIR_H
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cascade/policy.h"
+#include "kernels/dtype.h"
+#include "model/hparams.h"
+#include "model/tokenizer.h"
+#include "step/step.h"
+
+typedef struct weir_pair_opts {
+  const char *small_path; /* may be NULL: no small tier */
+  const char *large_path; /* may be NULL: no large tier; not both */
+  int32_t n_threads;      /* of the CPU device; 0: one per core */
+  const char *isa;        /* "scalar", "avx2", "avx512-vnni", NULL or "auto": the best */
+  int32_t n_ctx;          /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
+  int32_t max_seqs;       /* requests under way at once; KV is sized for so many full contexts; >= 1 */
+  int32_t max_tokens;     /* rows of a step; 0: default */
+  weir_dtype kv_dtype;    /* WEIR_F16 or WEIR_F32 */
+  /* Called while loading, from this thread; done of total bytes of weights. May be NULL. */
+  void (*progress)(void *ctx, const char *model, int64_t done, int64_t total);
+  void *progress_ctx;
+} weir_pair_opts;
+
+enum { WEIR_PAIR_DEFAULT_CTX = 8192, WEIR_PAIR_DEFAULT_TOKENS = 512 };
+
+typedef struct weir_pair weir_pair;
+
+/* Errors name the file. A vocabulary mismatch is refused with the first differing id and both spellings; a difference
+ * in context lengths is reconciled to the smaller. */
+weir_status weir_pair_open(const weir_pair_opts *, weir_pair **out, weir_err *e);
+void weir_pair_close(weir_pair *); /* NULL is fine; engines over it first */
+
+int32_t weir_pair_n_tiers(const weir_pair *);
+weir_exec *weir_pair_exec(const weir_pair *, int32_t tier);
+weir_tokenizer *weir_pair_tokenizer(const weir_pair *);
+const weir_hparams *weir_pair_hparams(const weir_pair *, int32_t tier);
+int32_t weir_pair_n_vocab(const weir_pair *); /* ids both tiers have */
+const char *weir_pair_isa(const weir_pair *);
+int32_t weir_pair_n_threads(const weir_pair *);
+
+#endif
