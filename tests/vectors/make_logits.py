@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Computes the golden logits tests/vectors/logits/*.wvec of the models in tests/vectors/models and says how the
+models behave: entropies, and how far the deviations an engine is entitled to (8-bit activations, KV in half
+precision) move the logits.
+
+usage: make_logits.py [--check]    --check: compare with the files instead of writing them
+"""
+import os
+import sys
+
+import numpy as np
+
+import wvec
+from reference import Model, entropy
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LONG = {"llama-F32", "qwen2-padded-F32", "qwen3-F32"}
+
+
+def sequences(name, model):
+    """Seeded ids over the tokenizer's entries (never padding): lengths around page and tile edges."""
+    rng = np.random.default_rng([ord(c) for c in name])
+    bos = model.key["tokenizer.ggml.bos_token_id"]
+    seqs = []
+    for n in (1, 17, 64, 90 if model.n_vocab < 300 else 72) if name in LONG else (1, 17, 64):
+        ids = rng.integers(0, model.n_tokens, n)
+        ids[0] = bos
+        again = rng.random(n) < 0.3  # repeated tokens: attention to equal keys at other positions
+        for i in range(1, n):
+            if again[i]:
+                ids[i] = ids[rng.integers(0, i)]
+        seqs.append(ids)
+    return seqs
+
+
+def main():
+    check = "--check" in sys.argv[1:]
+    os.makedirs(os.path.join(HERE, "logits"), exist_ok=True)
+    for file in sorted(os.listdir(os.path.join(HERE, "models"))):
+        if not file.endswith(".gguf") or file.startswith("stories"):
+            continue
+        name = file[:-len(".gguf")]
+        path = os.path.join(HERE, "models", file)
+        exact, as_engine = Model(path), Model(path, act_q8=True, kv_f16=True)
+        seqs = [(ids, exact.logits(ids)) for ids in sequences(name, exact)]
+        out = os.path.join(HERE, "logits", name + ".wvec")
+        if check:
+            for (ids, want), (got_ids, got) in zip(seqs, wvec.read(out)[1], strict=True):
+                assert (ids == got_ids).all() and np.allclose(want, got, rtol=1e-6, atol=1e-6), name
+        else:
+            wvec.write(out, exact.n_vocab, seqs)
+        valid = exact.n_tokens
+        h = np.concatenate([entropy(x[:, :valid]) for _, x in seqs])
+        x = np.concatenate([x for _, x in seqs])
+        y = np.concatenate([as_engine.logits(ids) for ids, _ in seqs])
+        print(f"{name:18} {os.path.getsize(out):7} bytes, logit std {x.std():.2f}, entropy (nats) "
+              f"min {h.min():.2f} median {np.median(h):.2f} max {h.max():.2f}; q8 activations + f16 KV: "
+              f"logits rms {np.sqrt(((y - x) ** 2).mean()):.2e} max {np.abs(y - x).max():.2e}, arg-max same "
+              f"{(y[:, :valid].argmax(1) == x[:, :valid].argmax(1)).mean():.3f}")
+
+
+if __name__ == "__main__":
+    main()
