@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread team: every rank runs once a job, barriers hold, sleepers wake, odd sizes work. */
+#define _GNU_SOURCE /* affinity */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/pool.h"
+
+enum { RANKS_MAX = 32, CELLS = 997 };
+
+typedef struct job {
+  int32_t n_threads;
+  weir_pool *pool;
+  int32_t calls[RANKS_MAX]; /* plain on purpose: a race is the sanitizer's to see */
+  int32_t cell[CELLS], copy[CELLS];
+  atomic_int wrong;
+} job;
+
+static weir_pool *make(weir_pool_opts o) {
+  weir_err e;
+  weir_pool *p = NULL;
+  if (weir_pool_create(&o, &p, &e) != WEIR_OK) fail_msg("create a team of %d: %s", o.n_threads, e.msg);
+  return p;
+}
+
+static void count_call(void *ctx, int32_t rank, int32_t n_threads) {
+  job *j = ctx;
+  if (rank < 0 || rank >= n_threads || n_threads != j->n_threads) {
+    atomic_fetch_add(&j->wrong, 1);
+    return;
+  }
+  j->calls[rank]++;
+}
+
+/* Each rank writes its cells, then reads the cells of all: needs the barrier between, and after. */
+static void write_then_read(void *ctx, int32_t rank, int32_t n_threads) {
+  job *j = ctx;
+  for (int32_t round = 1; round <= 5; round++) {
+    for (int32_t i = rank; i < CELLS; i += n_threads) j->cell[i] = round * i;
+    weir_pool_barrier(j->pool, rank);
+    for (int32_t i = rank; i < CELLS; i += n_threads) j->copy[i] = j->cell[CELLS - 1 - i];
+    weir_pool_barrier(j->pool, rank);
+    for (int32_t i = rank; i < CELLS; i += n_threads)
+      if (j->copy[i] != round * (CELLS - 1 - i)) atomic_fetch_add(&j->wrong, 1);
+  }
+}
+
+/* Spin times: the default, and one so short that every wait goes through the futex. */
+static const weir_pool_opts teams[] = {
+    {.n_threads = 1},
+    {.n_threads = 2},
+    {.n_threads = 3},
+    {.n_threads = 4, .no_pin = true},
+    {.n_threads = 17},
+    {.n_threads = 2, .spin_ns = 1},
+    {.n_threads = 5, .spin_ns = 1},
+};
+
+static void every_rank_runs_once_a_job(void **state) {
+  (void)state;
+  for (size_t t = 0; t < sizeof teams / sizeof *teams; t++) {
+    weir_pool *p = make(teams[t]);
+    job j = {.n_threads = teams[t].n_threads, .pool = p};
+    assert_int_equal(weir_pool_size(p), teams[t].n_threads);
+    const int32_t jobs = teams[t].n_threads > 8 || teams[t].spin_ns ? 200 : 2000;
+    for (int32_t i = 0; i < jobs; i++) {
+      weir_pool_run(p, count_call, &j);
+      for (int32_t r = 0; r < j.n_threads; r++) assert_int_equal(j.calls[r], i + 1);
+    }
+    assert_int_equal(j.wrong, 0);
+    weir_pool_destroy(p);
+  }
+}
+
+static void barrier_separates_phases(void **state) {
+  (void)state;
+  for (size_t t = 0; t < sizeof teams / sizeof *teams; t++) {
+    weir_pool *p = make(teams[t]);
+    job j = {.n_threads = teams[t].n_threads, .pool = p};
+    for (int32_t i = 0; i < 40; i++) {
+      memset(j.cell, 0xff, sizeof j.cell);
+      weir_pool_run(p, write_then_read, &j);
+      assert_int_equal(j.wrong, 0);
+    }
+    weir_pool_destroy(p);
+  }
+}
+
+static void unused_team_joins(void **state) {
+  (void)state;
+  for (int32_t i = 0; i < 20; i++) weir_pool_destroy(make((weir_pool_opts){.n_threads = 3}));
+  weir_pool_destroy(NULL);
+}
+
+static void one_core_gets_a_team_of_one(void **state) {
+  (void)state;
+  cpu_set_t before, one;
+  assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+  int core = 0;
+  while (!CPU_ISSET(core, &before)) core++;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+  weir_pool *alone = make((weir_pool_opts){0});
+  const int32_t size = weir_pool_size(alone);
+  weir_pool *crowd = make((weir_pool_opts){.n_threads = 4}); /* four threads on that one core */
+  job j = {.n_threads = 4, .pool = crowd};
+  for (int32_t i = 0; i < 20; i++) weir_pool_run(crowd, write_then_read, &j);
+  weir_pool_destroy(crowd);
+  weir_pool_destroy(alone);
+  assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+  assert_int_equal(size, 1);
+  assert_int_equal(j.wrong, 0);
+}
+
+static void wrong_options_are_refused(void **state) {
+  (void)state;
+  const weir_pool_opts wrong[] = {{.n_threads = -1}, {.n_threads = 1 << 20}, {.n_threads = 1, .spin_ns = -5}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    weir_err e;
+    weir_pool *p = (weir_pool *)&e; /* must be cleared */
+    assert_int_equal(weir_pool_create(&wrong[i], &p, &e), WEIR_EINVAL);
+    assert_null(p);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_rank_runs_once_a_job), cmocka_unit_test(barrier_separates_phases),
+      cmocka_unit_test(unused_team_joins),          cmocka_unit_test(one_core_gets_a_team_of_one),
+      cmocka_unit_test(wrong_options_are_refused),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
