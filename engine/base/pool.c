@@ -10,6 +10,7 @@
  * Workers are pinned, the caller is not: its affinity is its own (threads it creates later would inherit a
  * narrow one). When it wakes a sleeping team while it happens to run on a worker's core, it moves itself to
  * the core left free for it, once, instead of waiting some milliseconds for the balancer to do so. */
+#define _GNU_SOURCE /* affinity */
 #include "base/pool.h"
 
 #include <errno.h>
