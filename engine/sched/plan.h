@@ -42,7 +42,9 @@ void weir_plan_fini(weir_plan *);
 weir_status weir_plan_build(weir_plan *, int32_t tier, weir_request *const *req, int32_t n, const weir_tier_kv *kv,
                             weir_request **culprit, weir_err *e);
 /* Hands the step's rows to the requests; a request whose need is complete is marked by fed_to == need.to. Publishes
- * finished pages of committed tokens to the prefix cache. */
+ * a prompt's pages once it is fed. */
 void weir_plan_finish(weir_plan *, int32_t tier, const weir_row *rows, const weir_tier_kv *kv);
+/* Offers the full pages of committed tokens to the prefix cache: what is not committed may still be taken back. */
+void weir_plan_publish(weir_request *, int32_t tier, const weir_tier_kv *kv);
 
 #endif

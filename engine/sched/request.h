@@ -8,32 +8,21 @@
 
 #include "base/err.h"
 #include "cascade/policy.h"
+#include "cascade/receipt.h"
 #include "kernels/row.h"
 #include "kv/seq.h"
 
-/* Why a token stands where it stands. */
-typedef enum {
-  WEIR_WHY_EASY,     /* the lowest tier wrote it: its gate let it pass */
-  WEIR_WHY_DEFERRED, /* a higher tier wrote it: the gate of the tier below asked for it */
-  WEIR_WHY_HELD,     /* a higher tier wrote it: it still had the pen after a deferral */
-  WEIR_WHY_ONLY,     /* there was nobody else to write it: single-tier modes, a pin, a tier that is down */
-  WEIR_WHY_JUDGED,   /* a lower tier wrote it and a higher one let it stand */
-  WEIR_WHY_REPLACED, /* a higher tier refused what a lower one had written and put this */
-  WEIR_WHY_WINDOW    /* a higher tier was asked to judge a full window and wrote the next token with it */
-} weir_why;
-
-const char *weir_why_name(weir_why); /* "easy", "deferred", ... */
-
-typedef struct weir_receipt {
-  int32_t id;     /* the token */
-  int32_t tier;   /* who wrote it */
-  float entropy;  /* nats, of the lowest tier that looked at this position; NaN when only higher ones did */
-  float p_max, margin; /* of the same row */
-  float logprob;  /* log p(token) by the tier that wrote it */
+/* The receipt of one generated token, whole. */
+typedef struct weir_token_receipt {
+  int32_t id;      /* the token */
+  int32_t tier;    /* who wrote it */
   weir_why why;
-  bool wanted_up; /* the gate asked for a tier that is not there */
-  int64_t wait_ns; /* from the deferral to the higher tier's answer; 0 when it was not deferred */
-} weir_receipt;
+  bool wanted_up;  /* the gate asked for a tier that is not there */
+  float entropy;   /* nats, of the row the gate judged by: the lowest tier's at this position; NaN when only higher */
+  float p_max, margin; /* ones looked (a token under hold, the one after a full window). p_max, margin: likewise */
+  float logprob;   /* log p(token) by the tier that wrote it */
+  int64_t wait_ns; /* from the gate's deferral to the higher tier's token; 0 when it was not deferred */
+} weir_token_receipt;
 
 typedef struct weir_counts {
   int32_t new_tokens;                     /* generated and final */
@@ -68,13 +57,15 @@ typedef struct weir_request {
   bool waiting;          /* `need` holds what it waits for */
   weir_need need;
   int32_t fed_to;        /* positions of the need already fed, chunk by chunk */
-  weir_row *row;         /* [n_prompt + max_new + 1]: rows of the need collected so far, row p at [p - out_from] */
+  weir_row *row;         /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
   int64_t since_ns;      /* when the need arose */
   int64_t deferred_ns;   /* when the gate handed the next token up; 0: it has not */
 
-  weir_receipt *receipt; /* [max_new + 1]: of tok[n_prompt + i] */
-  weir_row seen;         /* the lowest tier's row at the position to be written, when has_seen */
-  bool has_seen;
+  weir_receipt *receipt;   /* [n_prompt + max_new + 2], by position */
+  struct weir_token_stat { /* what the policy's receipts leave out, by generated token */
+    float p_max, margin, logprob;
+    int64_t wait_ns;
+  } *stat;                 /* [max_new + 1] */
   weir_counts counts;
 } weir_request;
 
@@ -89,6 +80,9 @@ bool weir_request_next(weir_request *, int64_t now_ns);
 void weir_request_observe(weir_request *, int64_t now_ns, int32_t *truncated_to);
 /* Gives back the KV of a tier: preemption, the end. What was fed must be fed again. */
 void weir_request_drop_kv(weir_request *, int32_t tier, weir_pages *);
+
+/* The receipt of generated token i, 0 <= i < n_new. */
+weir_token_receipt weir_request_receipt(const weir_request *, int32_t i);
 
 static inline int32_t weir_request_n_new(const weir_request *r) { return r->view.n - r->n_prompt; }
 

@@ -36,7 +36,7 @@ typedef struct weir_piece {
   int32_t index;               /* 0 .. of the generated tokens */
   const char *text;            /* what the token adds to the text: may be empty; not NUL-terminated; borrowed */
   size_t len;
-  const weir_receipt *receipt; /* borrowed for the call */
+  const weir_token_receipt *receipt; /* borrowed for the call */
 } weir_piece;
 
 typedef enum {

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Local executor: checks, runs, times. Owns its instance; one thread at a time. */
+#include "run/exec_local.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "run/forward.h"
+
+typedef struct exec_local {
+  weir_exec base;
+  weir_instance *instance;
+  weir_batch batch;
+  weir_result *result; /* of the step under way, else NULL */
+  weir_clock clock;
+  char name[192];
+} exec_local;
+
+static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, weir_err *e) {
+  exec_local *l = (exec_local *)x;
+  if (l->result) return weir_fail(e, WEIR_EBUSY, "%s: a step is under way", l->name);
+  const weir_status st = weir_batch_check(b, &x->info, e);
+  if (st != WEIR_OK) return weir_fail_ctx(e, st, "%s", l->name);
+  l->batch = *b;
+  l->result = r;
+  return WEIR_OK;
+}
+
+static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
+  exec_local *l = (exec_local *)x;
+  if (!l->result) return weir_fail(e, WEIR_EINVAL, "%s: no step was submitted", l->name);
+  weir_result *r = l->result;
+  const int64_t start = weir_now_ns(&l->clock);
+  r->status = weir_forward(l->instance, &l->batch, r->row, &r->err);
+  if (r->status != WEIR_OK) weir_fail_ctx(&r->err, r->status, "%s", l->name);
+  r->device_ns = weir_now_ns(&l->clock) - start;
+  l->result = NULL;
+  *done = r;
+  return WEIR_OK;
+}
+
+static void destroy(weir_exec *x) {
+  exec_local *l = (exec_local *)x;
+  weir_instance_destroy(l->instance);
+  free(l);
+}
+
+static const weir_exec_ops ops = {submit, wait, destroy};
+
+weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec **out, weir_err *e) {
+  exec_local *l;
+  *out = NULL;
+  const weir_status st = WEIR_NEW(1, &l, e);
+  if (st != WEIR_OK) {
+    weir_instance_destroy(m);
+    return st;
+  }
+  const weir_hparams *h = &m->h;
+  const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
+  const int64_t macs = h->n_layers * ((n_q + 2 * n_kv) * h->dim + n_q * h->dim + 3 * (int64_t)h->n_ff * h->dim);
+  snprintf(l->name, sizeof l->name, "%s", name);
+  l->instance = m;
+  l->clock = weir_clock_system();
+  l->base.ops = &ops;
+  l->base.info = (weir_exec_info){.name = l->name,
+                                  .n_vocab = h->n_vocab,
+                                  .n_ctx = m->n_ctx,
+                                  .n_pages = m->n_pages,
+                                  .max_tokens = m->max_tokens,
+                                  .max_seqs = m->max_seqs,
+                                  .weight_bytes = (int64_t)m->w.bytes,
+                                  .kv_bytes_per_token = weir_kvstore_token_bytes(h, m->kv.layer[0].dtype),
+                                  .flops_per_token = 2 * macs};
+  *out = &l->base;
+  return WEIR_OK;
+}

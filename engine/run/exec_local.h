@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The executor of one instance on one device. It has no thread of its own: submit takes the batch and wait computes it
+ * in the caller's thread, which therefore owns the device between the two. */
+#ifndef WEIR_RUN_EXEC_LOCAL_H
+#define WEIR_RUN_EXEC_LOCAL_H
+#include "run/instance.h"
+#include "step/step.h"
+
+/* Takes the instance (destroyed with the executor, on failure too). `name` is for messages and is copied. */
+weir_status weir_exec_local_create(weir_instance *takes, const char *name, weir_exec **out, weir_err *e);
+
+#endif

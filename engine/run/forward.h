@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The forward pass, written once over the device contract. */
+#ifndef WEIR_RUN_FORWARD_H
+#define WEIR_RUN_FORWARD_H
+#include "base/err.h"
+#include "run/instance.h"
+#include "step/step.h"
+
+/* Runs one batch (already checked against the contract) and waits for it; rows[batch->n_out]. */
+weir_status weir_forward(weir_instance *, const weir_batch *, weir_row *rows, weir_err *e);
+
+/* As weir_forward, but gives the logits of the wanted rows instead: logits[n_out, n_vocab] on the host. For tests and
+ * perplexity; serving never moves logits. */
+weir_status weir_forward_logits(weir_instance *, const weir_batch *, float *logits, weir_err *e);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Instances: everything a forward pass needs, allocated before the first step. Owns weights, KV and workspace; the
+ * thread that owns the device. */
+#include "run/instance.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "kv/pages.h"
+
+/* Rows the head works on at a time: bounds the logits to 64 x vocabulary (39 MB at 152k ids). */
+enum { HEAD_ROWS = 64 };
+
+static weir_status take_mat(weir_dev *dev, int32_t rows, int32_t cols, weir_mat *out, weir_err *e) {
+  *out = (weir_mat){.rows = rows, .cols = cols, .ld = cols};
+  size_t n;
+  if (!weir_mul_size((size_t)rows, (size_t)cols, &n) || !weir_mul_size(n, sizeof(float), &n))
+    return weir_fail(e, WEIR_ENOMEM, "workspace of %d x %d overflows", rows, cols);
+  return weir_dev_alloc(dev, n, (void **)&out->data, e);
+}
+
+static weir_status workspace_init(weir_instance *m, weir_err *e) {
+  const weir_hparams *h = &m->h;
+  weir_workspace *ws = &m->ws;
+  const int32_t t = m->max_tokens, n_q = h->n_heads * h->head_dim, n_kv = h->n_kv_heads * h->head_dim;
+  weir_status st = WEIR_OK;
+  float *inv = NULL;
+  ws->max_head_rows = t < HEAD_ROWS ? t : HEAD_ROWS;
+  WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->x, e));
+  WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->norm, e));
+  WEIR_TRY(take_mat(m->dev, t, n_q + 2 * n_kv, &ws->qkv, e));
+  WEIR_TRY(take_mat(m->dev, t, n_q, &ws->att, e));
+  WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->delta, e));
+  WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
+  WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
+  WEIR_TRY(take_mat(m->dev, t, h->rope_dims, &ws->angles, e));
+  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_x, e));
+  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_delta, e));
+  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_norm, e));
+  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->n_vocab, &ws->logits, e));
+
+  const int32_t n_freq = h->rope_dims / 2;
+  WEIR_TRY(WEIR_NEW((size_t)n_freq, &inv, e));
+  for (int32_t i = 0; i < n_freq; i++) inv[i] = (float)pow(h->rope_theta, -2.0 * i / h->rope_dims);
+  WEIR_TRY(weir_dev_alloc(m->dev, (size_t)n_freq * sizeof(float), (void **)&ws->inv_freq, e));
+  WEIR_TRY(weir_dev_upload(m->dev, ws->inv_freq, inv, (size_t)n_freq * sizeof(float), e));
+  WEIR_TRY(weir_dev_sync(m->dev, e));
+
+  /* token, pos, seq, out_row; q_indptr, page_indptr, kv_len; pages */
+  const size_t entries = (size_t)m->max_seqs * (size_t)((m->n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS);
+  if (entries > INT32_MAX)
+    st = weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", m->max_seqs, m->n_ctx);
+  if (st != WEIR_OK) goto out;
+  ws->max_page_entries = (int32_t)entries;
+  ws->n_ints = 4 * (size_t)t + 3 * ((size_t)m->max_seqs + 1) + entries;
+  WEIR_TRY(WEIR_NEW(ws->n_ints, &ws->ints_host, e));
+  WEIR_TRY(weir_dev_alloc(m->dev, ws->n_ints * sizeof(int32_t), (void **)&ws->ints, e));
+out:
+  free(inv);
+  return st;
+}
+
+static void workspace_fini(weir_instance *m) {
+  weir_workspace *ws = &m->ws;
+  void *const device[] = {ws->x.data,       ws->norm.data,      ws->qkv.data,      ws->att.data,    ws->delta.data,
+                          ws->gate_up.data, ws->ff.data,        ws->angles.data,   ws->out_x.data,  ws->out_delta.data,
+                          ws->out_norm.data, ws->logits.data,   ws->inv_freq,      ws->ints};
+  for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+    if (device[i]) weir_dev_release(m->dev, device[i]);
+  free(ws->ints_host);
+}
+
+static int32_t max3(int32_t a, int32_t b, int32_t c) {
+  const int32_t m = a > b ? a : b;
+  return m > c ? m : c;
+}
+
+weir_status weir_instance_create(weir_dev *dev, const weir_gguf *file, const weir_hparams *h,
+                                 const weir_instance_opts *o, weir_instance **out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_instance *m = NULL;
+  *out = NULL;
+  if (o->max_tokens < 1 || o->max_seqs < 1 || o->n_pages < 1 || o->n_ctx < 0 || o->n_valid < 0)
+    return weir_fail(e, WEIR_EINVAL, "instance: max_tokens %d, max_seqs %d, n_pages %d, n_ctx %d must be positive",
+                     o->max_tokens, o->max_seqs, o->n_pages, o->n_ctx);
+  WEIR_TRY(WEIR_NEW(1, &m, e));
+  m->dev = dev;
+  m->h = *h;
+  m->n_ctx = o->n_ctx > 0 && o->n_ctx < h->n_ctx ? o->n_ctx : h->n_ctx;
+  m->n_pages = o->n_pages;
+  m->max_tokens = o->max_tokens;
+  m->max_seqs = o->max_seqs;
+  m->n_valid = o->n_valid > 0 && o->n_valid < h->n_vocab ? o->n_valid : h->n_vocab;
+  const weir_dev_limits lim = {.max_tokens = m->max_tokens,
+                               .max_cols = max3(h->dim, h->n_ff, h->n_heads * h->head_dim),
+                               .max_heads = h->n_heads,
+                               .max_head_dim = h->head_dim,
+                               .max_kv_len = m->n_ctx,
+                               .max_rows_out = m->max_tokens < HEAD_ROWS ? m->max_tokens : HEAD_ROWS,
+                               .max_vocab = h->n_vocab};
+  WEIR_TRY(weir_dev_reserve(dev, &lim, e));
+  WEIR_TRY(weir_weights_load(dev, file, h, o->progress, &m->w, e));
+  WEIR_TRY(weir_kvstore_init(&m->kv, dev, h, o->kv_dtype, o->n_pages, e));
+  WEIR_TRY(workspace_init(m, e));
+  *out = m;
+  m = NULL;
+out:
+  weir_instance_destroy(m);
+  return st;
+}
+
+void weir_instance_destroy(weir_instance *m) {
+  if (!m) return;
+  workspace_fini(m);
+  weir_kvstore_fini(&m->kv);
+  weir_weights_release(&m->w);
+  free(m);
+}

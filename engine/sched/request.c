@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests: the token list, the policy's state and the receipts, kept in step. Owns its arrays; calls the policy and the
+ * KV accounting; loop thread only. */
+#include "sched/request.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_request **out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_request *r = NULL;
+  *out = NULL;
+  if (s->n_prompt < 1) return weir_fail(e, WEIR_EINVAL, "the prompt has no tokens");
+  if (s->max_new < 1) return weir_fail(e, WEIR_EINVAL, "max_new is %d, want at least 1", s->max_new);
+  if (s->max_new > INT32_MAX - 2 - s->n_prompt)
+    return weir_fail(e, WEIR_EINVAL, "prompt of %d and %d new tokens are too many", s->n_prompt, s->max_new);
+  const char *why = weir_cascade_cfg_error(s->cascade);
+  if (why) return weir_fail(e, WEIR_EINVAL, "cascade: %s", why);
+  WEIR_TRY(WEIR_NEW(1, &r, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->n_prompt + (size_t)s->max_new + 1, &r->tok, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->max_new + 2, &r->row, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->n_prompt + (size_t)s->max_new + 2, &r->receipt, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->max_new + 1, &r->stat, e));
+  memcpy(r->tok, s->prompt, (size_t)s->n_prompt * sizeof *r->tok);
+  r->id = id;
+  r->n_prompt = s->n_prompt;
+  r->max_new = s->max_new;
+  r->draw = s->draw;
+  r->salt = s->salt;
+  r->view = (weir_view){.tok = r->tok, .n = s->n_prompt, .committed = s->n_prompt};
+  for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) r->view.mark[t] = s->n_prompt; /* nobody judges a prompt */
+  weir_receipts_begin(r->receipt, s->n_prompt);
+  weir_cascade_init(&r->cascade, s->cascade, s->pinned);
+  *out = r;
+  r = NULL;
+out:
+  weir_request_destroy(r);
+  return st;
+}
+
+void weir_request_destroy(weir_request *r) {
+  if (!r) return;
+  free(r->tok);
+  free(r->row);
+  free(r->receipt);
+  free(r->stat);
+  free(r);
+}
+
+bool weir_request_next(weir_request *r, int64_t now_ns) {
+  if (r->waiting) return true;
+  if (!weir_cascade_need(&r->cascade, &r->view, &r->need)) return false;
+  r->waiting = true;
+  r->fed_to = r->need.from;
+  r->since_ns = now_ns;
+  return true;
+}
+
+void weir_request_drop_kv(weir_request *r, int32_t tier, weir_pages *pages) {
+  weir_seq_fini(&r->seq[tier], pages);
+  r->view.kv_len[tier] = 0;
+  r->published[tier] = 0;
+  if (r->waiting && r->need.tier == tier) r->need.from = r->fed_to = 0;
+}
+
+/* `row` decided position `at` in the way the effect says. */
+static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *row, int32_t at, int64_t now_ns) {
+  struct weir_token_stat *s = &r->stat[at - r->n_prompt];
+  const bool gated = fx->reason == WEIR_DEFERRED || fx->why == WEIR_WHY_EASY;
+  if (gated && isnan(r->receipt[at].entropy)) { /* the first tier to look: what the gate went by */
+    s->p_max = row->p_max;
+    s->margin = row->margin;
+  } else if (isnan(r->receipt[at].entropy)) {
+    s->p_max = s->margin = NAN;
+  }
+  if (fx->reason == WEIR_DEFERRED && r->deferred_ns == 0) r->deferred_ns = now_ns;
+  if (fx->append < 0) return;
+  s->logprob = row->logprob;
+  s->wait_ns = fx->why == WEIR_WHY_DEFERRED ? now_ns - r->deferred_ns : 0;
+  r->deferred_ns = 0;
+}
+
+void weir_request_observe(weir_request *r, int64_t now_ns, int32_t *truncated_to) {
+  const weir_need q = r->need;
+  const int32_t n = r->view.n;
+  weir_effect fx;
+  weir_cascade_observe(&r->cascade, &r->view, &q, r->row, &fx);
+  r->waiting = false;
+  const int32_t at = fx.truncate_to >= 0 ? fx.truncate_to : n; /* the position that was decided */
+  if (fx.reason != WEIR_ENDORSED) note_stat(r, &fx, &r->row[at - 1 - q.out_from], at, now_ns);
+  weir_receipts_note(r->receipt, n, &fx);
+  if (fx.truncate_to >= 0) r->counts.refused += n - fx.truncate_to;
+  *truncated_to = at;
+  weir_cascade_apply(&r->cascade, &fx, r->tok, &r->view);
+}
+
+weir_token_receipt weir_request_receipt(const weir_request *r, int32_t i) {
+  const weir_receipt *c = &r->receipt[r->n_prompt + i];
+  const struct weir_token_stat *s = &r->stat[i];
+  return (weir_token_receipt){.id = r->tok[r->n_prompt + i],
+                              .tier = c->tier,
+                              .why = (weir_why)c->why,
+                              .wanted_up = c->wanted_up,
+                              .entropy = c->entropy,
+                              .p_max = s->p_max,
+                              .margin = s->margin,
+                              .logprob = s->logprob,
+                              .wait_ns = s->wait_ns};
+}
