@@ -16,10 +16,17 @@ void weir_pages_destroy(weir_pages *);
 /* A page with one reference, or -1 when none is free. */
 int32_t weir_pages_take(weir_pages *);
 void weir_pages_ref(weir_pages *, int32_t page);
-/* Drops a reference; the page is free again at zero. Returns what is left. */
+/* Drops a reference; the page is free again at zero. Returns what is left; -1 when nobody held it. */
 int32_t weir_pages_unref(weir_pages *, int32_t page);
 int32_t weir_pages_refs(const weir_pages *, int32_t page);
-int32_t weir_pages_free(const weir_pages *);  /* pages nobody holds */
+int32_t weir_pages_free(const weir_pages *); /* pages nobody holds */
 int32_t weir_pages_total(const weir_pages *);
+
+/* One watcher at most, told whenever a page comes to have exactly one reference or stops having exactly one
+ * through ref and unref (not through take): how the prefix cache knows without a scan which of its pages are
+ * idle. WEIR_EBUSY when there is a watcher already; `fn` NULL removes it. `fn` must not take or drop
+ * references. */
+typedef void weir_pages_watch_fn(void *ctx, int32_t page);
+weir_status weir_pages_watch(weir_pages *, weir_pages_watch_fn *fn, void *ctx, weir_err *e);
 
 #endif

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The prefix cache of one tier: full pages keyed by a hash chained over all tokens before them, least recently
- * used evicted first. It holds one reference to each page it knows. Loop thread only.
+/* The prefix cache of one tier: full pages keyed by a hash chained over all tokens before them. It holds one
+ * reference to each page it knows. Loop thread only.
  *
- * The chain is seeded (XXH3 with a salt), so one tenant cannot probe what another has asked; a hit also compares
- * the page's 16 tokens and the parent page, so a collision of hashes is a miss and never a wrong page. */
+ * Evicted first is, of the pages that nobody else holds and that no cached page continues, the one least
+ * recently matched or offered: a page outlives its continuations, which without it could not be found.
+ *
+ * The chain is seeded (XXH3 with a salt), so one tenant cannot probe what another has asked; a hit also
+ * compares the page's 16 tokens and the parent page, so a collision of hashes is a miss and never a wrong
+ * page. */
 #ifndef WEIR_KV_PREFIX_H
 #define WEIR_KV_PREFIX_H
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -13,7 +18,8 @@
 
 typedef struct weir_prefix weir_prefix;
 
-/* Holds at most max_pages pages; 0 turns it off (nothing is ever found). `pages` is borrowed for its life. */
+/* Holds at most max_pages pages; 0 turns it off (nothing is ever found). `pages` is borrowed for its life and
+ * has one cache at most. */
 weir_status weir_prefix_create(weir_pages *pages, int32_t max_pages, weir_prefix **out, weir_err *e);
 void weir_prefix_destroy(weir_prefix *); /* drops its references */
 
@@ -22,11 +28,15 @@ void weir_prefix_destroy(weir_prefix *); /* drops its references */
 int32_t weir_prefix_match(weir_prefix *, uint64_t salt, const int32_t *tok, int32_t n, int32_t *page,
                           int32_t max_pages);
 /* Offers the first n_pages full pages of a sequence, tok[0 .. 16*n_pages). Pages known already are only
- * marked used. Never fails: what does not fit is not cached. */
-void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, const int32_t *page, int32_t n_pages);
+ * marked used; the sequence keeps its own. Never fails: what does not fit is not cached. */
+void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, const int32_t *page,
+                        int32_t n_pages);
 /* Frees pages that nobody else holds, least recently used first, until `want` are free in the pool or nothing
  * is left to evict. Returns how many it freed. */
 int32_t weir_prefix_evict(weir_prefix *, int32_t want);
+/* Drops one page that no cached page continues, whoever else holds it. False when it is not cached or is
+ * continued. */
+bool weir_prefix_forget(weir_prefix *, int32_t page);
 
 typedef struct weir_prefix_stats {
   int64_t lookups, hit_pages, inserted, evicted;

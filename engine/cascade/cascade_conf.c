@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a mode's name and its options to a policy configuration. The table of modes below says which options a
+ * mode has and what they default to. Owns nothing; any thread. */
+#include "cascade/cascade_conf.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  uint32_t options; /* WEIR_OPT_* that mean something */
+  bool gated;       /* has a threshold without being told */
+  bool verified;    /* the large tier endorses before anything is shown */
+  weir_keep keep;   /* of the large tier */
+  int32_t window;   /* default */
+} modes[WEIR_N_MODES] = {
+    [WEIR_MODE_SMALL] = {"small", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
+    [WEIR_MODE_LARGE] = {"large", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
+    [WEIR_MODE_DEFER] = {"defer", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD, true, false,
+                         WEIR_KEEP_ALL, WEIR_FAR},
+    [WEIR_MODE_ROLLBACK] = {"rollback",
+                            WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_ACCEPT_NLL | WEIR_OPT_WINDOW |
+                                WEIR_OPT_HOLD | WEIR_OPT_HORIZON,
+                            true, true, WEIR_KEEP_NLL, 10},
+    [WEIR_MODE_EXACT] = {"exact", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD, false,
+                         true, WEIR_KEEP_OWN, 5},
+};
+
+static const struct {
+  uint32_t option;
+  const char *name;
+} option_names[] = {
+    {WEIR_OPT_GATE, "gate"},     {WEIR_OPT_THRESHOLD, "threshold"}, {WEIR_OPT_ACCEPT_NLL, "accept-nll"},
+    {WEIR_OPT_WINDOW, "window"}, {WEIR_OPT_HOLD, "hold"},           {WEIR_OPT_HORIZON, "horizon"},
+};
+
+static const char *const gate_names[] = {
+    [WEIR_GATE_ENTROPY] = "entropy", [WEIR_GATE_TOP_PROB] = "top-prob", [WEIR_GATE_MARGIN] = "margin"};
+
+enum {
+  N_GATES = sizeof gate_names / sizeof *gate_names,
+  N_OPTIONS = sizeof option_names / sizeof *option_names
+};
+
+bool weir_mode_parse(const char *name, weir_mode *out) {
+  for (int i = 0; i < WEIR_N_MODES; i++)
+    if (!strcmp(name, modes[i].name)) {
+      *out = (weir_mode)i;
+      return true;
+    }
+  return false;
+}
+
+const char *weir_mode_name(weir_mode m) {
+  return (unsigned)m < WEIR_N_MODES ? modes[m].name : "unknown mode";
+}
+
+bool weir_gate_parse(const char *name, weir_gate_kind *out) {
+  for (int i = 0; i < N_GATES; i++)
+    if (!strcmp(name, gate_names[i])) {
+      *out = (weir_gate_kind)i;
+      return true;
+    }
+  return false;
+}
+
+const char *weir_gate_name(weir_gate_kind k) {
+  return (unsigned)k < N_GATES ? gate_names[k] : "unknown gate";
+}
+
+float weir_gate_default(weir_gate_kind k) {
+  return k == WEIR_GATE_TOP_PROB ? 0.6f : k == WEIR_GATE_MARGIN ? 0.3f : 0.45f;
+}
+
+static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
+  const uint32_t extra = o->set & ~modes[o->mode].options;
+  for (int i = 0; i < N_OPTIONS; i++)
+    if (extra & option_names[i].option)
+      return weir_fail(e, WEIR_EINVAL, "%s has no meaning in mode %s", option_names[i].name,
+                       modes[o->mode].name);
+  if (extra) return weir_fail(e, WEIR_EINVAL, "unknown option bits 0x%x", (unsigned)extra);
+  if ((o->set & WEIR_OPT_GATE) && (unsigned)o->gate >= N_GATES)
+    return weir_fail(e, WEIR_EINVAL, "gate %d is not known", (int)o->gate);
+  if ((o->set & WEIR_OPT_THRESHOLD) && isnan(o->threshold))
+    return weir_fail(e, WEIR_EINVAL, "threshold is not a number");
+  if ((o->set & WEIR_OPT_ACCEPT_NLL) && !(o->accept_nll >= 0))
+    return weir_fail(e, WEIR_EINVAL, "accept-nll: want nats >= 0, got %g", (double)o->accept_nll);
+  if ((o->set & WEIR_OPT_WINDOW) && (o->window < 1 || o->window > WEIR_FAR))
+    return weir_fail(e, WEIR_EINVAL, "window: want 1 .. %d tokens, got %d", WEIR_FAR, (int)o->window);
+  if ((o->set & WEIR_OPT_HOLD) && (o->hold < 0 || o->hold > WEIR_FAR))
+    return weir_fail(e, WEIR_EINVAL, "hold: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->hold);
+  if ((o->set & WEIR_OPT_HORIZON) && (o->horizon < 0 || o->horizon > WEIR_FAR))
+    return weir_fail(e, WEIR_EINVAL, "horizon: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->horizon);
+  return WEIR_OK;
+}
+
+static weir_gate make_gate(const weir_cascade_opts *o) {
+  if (o->mode == WEIR_MODE_LARGE) return (weir_gate){WEIR_GATE_ENTROPY, -1};
+  weir_gate g = {o->set & WEIR_OPT_GATE ? o->gate : WEIR_GATE_ENTROPY, INFINITY};
+  if (o->set & WEIR_OPT_THRESHOLD)
+    g.threshold = o->threshold;
+  else if (modes[o->mode].gated || (o->set & WEIR_OPT_GATE))
+    g.threshold = weir_gate_default(g.kind);
+  return g;
+}
+
+weir_status weir_cascade_cfg_make(const weir_cascade_opts *o, weir_cascade_cfg *out, weir_err *e) {
+  if ((unsigned)o->mode >= WEIR_N_MODES)
+    return weir_fail(e, WEIR_EINVAL, "mode %d is not known", (int)o->mode);
+  const weir_status st = check_options(o, e);
+  if (st != WEIR_OK) return st;
+  /* eager modes commit what the lowest tier in use endorses, which is all there is */
+  weir_cascade_cfg g = {.n_tiers = 2, .commit_tier = modes[o->mode].verified ? 1 : 0, .horizon = WEIR_FAR};
+  for (int t = 0; t < WEIR_MAX_TIERS; t++) {
+    g.window[t] = o->set & WEIR_OPT_WINDOW ? o->window : modes[o->mode].window;
+    g.hold[t] = o->set & WEIR_OPT_HOLD ? o->hold : 1;
+    g.keep[t] = WEIR_KEEP_ALL;
+  }
+  g.gate[0] = make_gate(o);
+  g.keep[1] = modes[o->mode].keep;
+  g.keep_nll[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
+  if (o->set & WEIR_OPT_HORIZON) g.horizon = o->horizon;
+  const char *wrong = weir_cascade_cfg_error(&g);
+  if (wrong) return weir_fail(e, WEIR_EINVAL, "mode %s: %s", modes[o->mode].name, wrong);
+  *out = g;
+  return WEIR_OK;
+}
+
+void weir_cascade_cfg_single(weir_cascade_cfg *out) {
+  *out = (weir_cascade_cfg){.n_tiers = 1, .horizon = WEIR_FAR};
+  for (int t = 0; t < WEIR_MAX_TIERS; t++) {
+    out->window[t] = WEIR_FAR;
+    out->gate[t] = (weir_gate){WEIR_GATE_ENTROPY, INFINITY};
+  }
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cascade modes by name, for two tiers. A mode is only a setting of the policy; what an option cannot mean in
+ * a mode is refused by name rather than ignored. */
+#ifndef WEIR_CASCADE_CASCADE_CONF_H
+#define WEIR_CASCADE_CASCADE_CONF_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cascade/policy.h"
+
+typedef enum {
+  WEIR_MODE_SMALL,    /* the small tier alone; the large one is never named */
+  WEIR_MODE_LARGE,    /* the large tier alone; the small one is never fed */
+  WEIR_MODE_DEFER,    /* gate, trust, eager: a token the gate lets pass is shown at once and never recalled */
+  WEIR_MODE_ROLLBACK, /* the same gate; shown when the large tier has found it likely enough, else rolled back
+                       */
+  WEIR_MODE_EXACT     /* the large tier's own text, seed for seed; the small tier drafts */
+} weir_mode;
+
+enum { WEIR_N_MODES = WEIR_MODE_EXACT + 1 };
+
+/* False when the name is none of "small", "large", "defer", "rollback", "exact". */
+bool weir_mode_parse(const char *name, weir_mode *out);
+const char *weir_mode_name(weir_mode); /* never NULL */
+
+/* False when the name is none of "entropy", "top-prob", "margin". */
+bool weir_gate_parse(const char *name, weir_gate_kind *out);
+const char *weir_gate_name(weir_gate_kind); /* never NULL */
+
+/* Which options somebody has set; the others take the mode's default, printed below. */
+enum {
+  WEIR_OPT_GATE = 1 << 0,
+  WEIR_OPT_THRESHOLD = 1 << 1,
+  WEIR_OPT_ACCEPT_NLL = 1 << 2,
+  WEIR_OPT_WINDOW = 1 << 3,
+  WEIR_OPT_HOLD = 1 << 4,
+  WEIR_OPT_HORIZON = 1 << 5
+};
+
+typedef struct weir_cascade_opts {
+  weir_mode mode;
+  uint32_t set;        /* WEIR_OPT_* */
+  weir_gate_kind gate; /* defer, rollback: entropy. exact: entropy; it may only end a draft early */
+  float threshold;     /* defer, rollback: weir_gate_default(gate). exact: none, unless a gate is set */
+  float accept_nll;    /* rollback: 3 nats */
+  int32_t window;      /* rollback: 10 tokens, exact: 5 */
+  int32_t hold;        /* defer, rollback, exact: 1 */
+  int32_t horizon; /* rollback: no limit. Not in exact: a token shown before it is judged need not be exact */
+} weir_cascade_opts;
+
+/* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped
+ * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3. Pairs differ
+ * several-fold: calibrate. */
+float weir_gate_default(weir_gate_kind);
+
+/* Builds the configuration of two tiers. WEIR_EINVAL names the option that is out of range or that the mode
+ * does not have. */
+weir_status weir_cascade_cfg_make(const weir_cascade_opts *, weir_cascade_cfg *out, weir_err *e);
+
+/* One tier and nothing else, for an engine with a single model. */
+void weir_cascade_cfg_single(weir_cascade_cfg *out);
+
+#endif

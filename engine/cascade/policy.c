@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cascade policy: whose turn it is and what its rows mean. Owns nothing but the few integers of a
+ * weir_cascade, calls nothing, runs on whichever thread owns the request. Accept rules live in the sample op:
+ * a judged row's token is the verdict, so that "does the token stand" is the same comparison for every rule.
+ */
+#include "cascade/policy.h"
+
+#include <math.h>
+#include <stddef.h>
+
+static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
+static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* ---- the gate ---- */
+
+bool weir_gate_defers(weir_gate g, const weir_row *r) {
+  switch (g.kind) {
+    case WEIR_GATE_ENTROPY: return r->entropy > g.threshold;
+    case WEIR_GATE_TOP_PROB: return r->p_max < g.threshold;
+    case WEIR_GATE_MARGIN: return r->margin < g.threshold;
+  }
+  return false;
+}
+
+bool weir_gate_never_passes(weir_gate g) {
+  return g.kind == WEIR_GATE_ENTROPY ? g.threshold < 0 : g.threshold > 1;
+}
+
+/* ---- which tiers may act ---- */
+
+static int32_t top_of(const weir_cascade *c) { return c->pinned ? 0 : min32(c->hi, c->cfg->n_tiers - 1); }
+
+/* The lowest tier >= t that may act, never above the top. A tier that no token can pass is not run at all. */
+static int32_t usable(const weir_cascade *c, int32_t t) {
+  const int32_t top = top_of(c);
+  for (t = max32(t, c->lo); t < top && weir_gate_never_passes(c->cfg->gate[t]); t++) {
+  }
+  return min32(t, top);
+}
+
+/* With the large tier down, the best that is left endorses: what was pending is shown as it is. */
+static int32_t commit_tier(const weir_cascade *c) { return min32(c->cfg->commit_tier, top_of(c)); }
+
+static void hand_to(weir_cascade *c, int32_t t, weir_why why) {
+  c->tier = t;
+  c->held = 0;
+  c->why = why;
+}
+
+/* Tier t has written a token, a replacement included; after `hold` of them the pen goes back down. */
+static void wrote(weir_cascade *c, int32_t t) {
+  const int32_t start = usable(c, 0);
+  if (t > start && c->held + 1 < c->cfg->hold[t]) {
+    c->tier = t;
+    c->held++;
+    c->why = WEIR_WHY_HOLD;
+  } else {
+    hand_to(c, start, WEIR_WHY_EASY);
+  }
+}
+
+void weir_cascade_init(weir_cascade *c, const weir_cascade_cfg *g, bool pinned) {
+  *c = (weir_cascade){.cfg = g, .hi = g->n_tiers - 1, .pinned = pinned};
+  hand_to(c, usable(c, 0), WEIR_WHY_EASY);
+}
+
+int32_t weir_cascade_commit(const weir_cascade *c, const weir_view *v) {
+  return max32(v->committed, max32(v->mark[commit_tier(c)], v->n - c->cfg->horizon));
+}
+
+/* Something waits for the endorsement of a tier above t. */
+static bool waits_above(const weir_cascade *c, const weir_view *v, int32_t t) {
+  return t < commit_tier(c) && weir_cascade_commit(c, v) < v->n;
+}
+
+static bool window_full(const weir_cascade *c, const weir_view *v, int32_t t) {
+  return waits_above(c, v, t) && v->n - v->mark[usable(c, t + 1)] >= c->cfg->window[t];
+}
+
+/* ---- the one rule ---- */
+
+bool weir_cascade_need(const weir_cascade *c, const weir_view *v, weir_need *o) {
+  if (v->ended && weir_cascade_commit(c, v) >= v->n) return false;
+  int32_t t = usable(c, c->tier);
+  /* A tier that may write nothing and has nothing to judge is passed over: asking it would cost a step. */
+  while (v->mark[t] >= v->n && (v->ended ? waits_above(c, v, t) : window_full(c, v, t))) t = usable(c, t + 1);
+  o->tier = t;
+  o->to = v->n;
+  o->judge_from = max32(v->mark[t], v->committed); /* what the client has seen is never judged */
+  o->out_from = o->judge_from - 1;                 /* row p decides token p+1 */
+  o->from = min32(v->kv_len[t], o->out_from); /* catch-up is a longer feed; a full prefix hit feeds one */
+  return true;
+}
+
+void weir_cascade_ask(const weir_cascade *c, const weir_view *v, const weir_need *q, int32_t p, weir_ask *a) {
+  const int32_t pos = p + 1;
+  const bool last = pos == q->to;
+  a->pos = pos;
+  a->probe = last ? -1 : v->tok[pos];
+  a->keep = last || pos < q->judge_from ? WEIR_KEEP_ALL : c->cfg->keep[q->tier];
+  a->keep_nll = c->cfg->keep_nll[q->tier];
+}
+
+void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *q, const weir_row *rows,
+                          weir_effect *e) {
+  const weir_cascade_cfg *g = c->cfg;
+  const int32_t t = q->tier, n = v->n, top = top_of(c);
+  const weir_row *last = &rows[n - 1 - q->out_from];
+  const int32_t judge_from = max32(q->judge_from, v->committed);
+  *e = (weir_effect){.truncate_to = -1,
+                     .append = -1,
+                     .endorsed_by = t,
+                     .endorsed_to = n,
+                     .reason = WEIR_ENDORSED,
+                     .kept_from = g->keep[t] == WEIR_KEEP_ALL ? n : judge_from,
+                     .kept_to = n,
+                     .entropy = last->entropy};
+
+  /* 1. judge the tail */
+  for (int32_t pos = judge_from; pos < n; pos++) {
+    const weir_row *r = &rows[pos - 1 - q->out_from];
+    if (r->token == v->tok[pos]) continue;
+    e->truncate_to = e->kept_to = pos;
+    e->append = r->token;
+    e->endorsed_to = pos + 1;
+    e->reason = WEIR_REPLACED;
+    e->why = WEIR_WHY_REPLACED;
+    e->entropy = r->entropy;
+    wrote(c, t);
+    return;
+  }
+  if (v->ended) return; /* nothing is written after the end; need() takes what still waits further up */
+
+  /* 2. is the next token for a higher tier? */
+  const bool unsure = t < g->n_tiers - 1 && weir_gate_defers(g->gate[t], last);
+  if (unsure && t < top) {
+    e->reason = WEIR_DEFERRED;
+    hand_to(c, usable(c, t + 1), WEIR_WHY_DEFERRED);
+    return;
+  }
+  if (window_full(c, v, t)) {
+    e->reason = WEIR_WINDOW;
+    hand_to(c, usable(c, t + 1), WEIR_WHY_WINDOW);
+    return;
+  }
+
+  /* 3. take this tier's token */
+  e->append = last->token;
+  e->endorsed_to = n + 1;
+  e->reason = WEIR_WROTE;
+  e->why = t <= usable(c, 0) ? WEIR_WHY_EASY : c->tier < t ? WEIR_WHY_WINDOW : c->why;
+  e->wanted_up = unsure;
+  wrote(c, t);
+}
+
+void weir_cascade_apply(const weir_cascade *c, const weir_effect *e, int32_t *tok, weir_view *v) {
+  if (e->truncate_to >= 0) {
+    v->n = e->truncate_to;
+    for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) {
+      v->kv_len[t] = min32(v->kv_len[t], v->n);
+      v->mark[t] = min32(v->mark[t], v->n);
+    }
+  }
+  if (e->append >= 0) tok[v->n++] = e->append;
+  for (int32_t t = 0; t <= e->endorsed_by; t++) v->mark[t] = e->endorsed_to;
+  v->committed = weir_cascade_commit(c, v);
+}
+
+/* ---- soundness of a configuration ---- */
+
+static const char *gate_error(weir_gate g) {
+  if (g.kind != WEIR_GATE_ENTROPY && g.kind != WEIR_GATE_TOP_PROB && g.kind != WEIR_GATE_MARGIN)
+    return "a gate's kind is none of entropy, top probability, margin";
+  if (isnan(g.threshold)) return "a gate's threshold is not a number";
+  return NULL;
+}
+
+static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {
+  if (g->keep[t] != WEIR_KEEP_ALL && g->keep[t] != WEIR_KEEP_OWN && g->keep[t] != WEIR_KEEP_NLL)
+    return "a tier's keep rule is none of all, own, nll";
+  if (g->keep[t] == WEIR_KEEP_NLL && !(g->keep_nll[t] >= 0))
+    return "a tier keeps tokens by -log p, and its limit is not a number >= 0";
+  if (g->keep[t] != WEIR_KEEP_ALL && t > g->commit_tier)
+    return "a tier above the commit tier judges tokens: they have been shown by then and cannot be recalled";
+  return NULL;
+}
+
+const char *weir_cascade_cfg_error(const weir_cascade_cfg *g) {
+  if (g->n_tiers < 1 || g->n_tiers > WEIR_MAX_TIERS) return "the number of tiers is not in 1 .. 4";
+  if (g->commit_tier < 0 || g->commit_tier >= g->n_tiers) return "the commit tier is none of the tiers";
+  if (g->horizon < 0 || g->horizon > WEIR_FAR) return "the horizon is not in 0 .. 2^29 tokens";
+  for (int32_t t = 0; t < g->n_tiers; t++) {
+    if (g->hold[t] < 0 || g->hold[t] > WEIR_FAR) return "a tier's hold is not in 0 .. 2^29 tokens";
+    if (t < g->n_tiers - 1) {
+      if (g->window[t] < 1 || g->window[t] > WEIR_FAR) return "a tier's window is not in 1 .. 2^29 tokens";
+      const char *why = gate_error(g->gate[t]);
+      if (why) return why;
+    }
+    const char *why = t > 0 ? keep_error(g, t) : NULL;
+    if (why) return why;
+  }
+  return NULL;
+}
