@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reader of GGUF v2 and v3 (little endian) over memory: every size, offset, count, depth, dimension and string
- * is checked before it is used, so that any bytes at all give either a consistent index or one line naming the
- * key or tensor and what is wrong. Nothing is copied: the index points into the file's bytes. */
+/* Reader of GGUF v2 and v3 (little endian) over memory: every size, offset, count, depth, dimension and
+ * string is checked before it is used, so that any bytes at all give either a consistent index or one line
+ * naming the key or tensor and what is wrong. Nothing is copied: the index points into the file's bytes. */
 #ifndef WEIR_MODEL_GGUF_H
 #define WEIR_MODEL_GGUF_H
 #include <stdbool.h>
@@ -10,16 +10,22 @@
 
 #include "base/err.h"
 #include "kernels/dtype.h"
+#include "model/str.h"
 
 typedef struct weir_gguf weir_gguf;
 
-/* Bytes inside the file; not NUL-terminated. */
-typedef struct weir_str {
-  const char *data;
-  size_t len;
-} weir_str;
-
-enum { WEIR_GGUF_MAX_DIMS = 4 };
+/* Limits, far above any real model and low enough that a hostile file cannot make the reader allocate more
+ * than a few times its own size. */
+enum {
+  WEIR_GGUF_MAX_DIMS = 4,
+  WEIR_GGUF_MAX_KEYS = 1 << 18,
+  WEIR_GGUF_MAX_TENSORS = 1 << 18,
+  WEIR_GGUF_MAX_KEY_BYTES = 65535,  /* the format's own limit */
+  WEIR_GGUF_MAX_NAME_BYTES = 255,   /* of a tensor; the format says 64 */
+  WEIR_GGUF_MAX_DEPTH = 4,          /* arrays in arrays */
+  WEIR_GGUF_MAX_STRINGS = 1 << 23,  /* in one array */
+  WEIR_GGUF_MAX_ALIGNMENT = 1 << 20 /* of tensor data; a power of two, at least 8 */
+};
 
 typedef struct weir_gguf_tensor {
   weir_str name;
@@ -46,10 +52,13 @@ weir_status weir_gguf_bool(const weir_gguf *, const char *key, bool def, bool *o
 /* Absent: *out = {NULL, 0}. */
 weir_status weir_gguf_str(const weir_gguf *, const char *key, weir_str *out, weir_err *e);
 /* Arrays: *n = 0 when absent. The pointer array of strings is owned by the weir_gguf. */
-weir_status weir_gguf_str_array(const weir_gguf *, const char *key, const weir_str **out, int64_t *n, weir_err *e);
+weir_status weir_gguf_str_array(const weir_gguf *, const char *key, const weir_str **out, int64_t *n,
+                                weir_err *e);
 /* Copies up to `cap` elements of an integer or float array as int32 / float; *n is its full length. */
-weir_status weir_gguf_i32_array(const weir_gguf *, const char *key, int32_t *out, int64_t cap, int64_t *n, weir_err *e);
-weir_status weir_gguf_f32_array(const weir_gguf *, const char *key, float *out, int64_t cap, int64_t *n, weir_err *e);
+weir_status weir_gguf_i32_array(const weir_gguf *, const char *key, int32_t *out, int64_t cap, int64_t *n,
+                                weir_err *e);
+weir_status weir_gguf_f32_array(const weir_gguf *, const char *key, float *out, int64_t cap, int64_t *n,
+                                weir_err *e);
 
 /* Enumeration, for `weir inspect`: value printed as text (arrays shortened), returns false past the end. */
 int64_t weir_gguf_n_keys(const weir_gguf *);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Text to token ids and back. Byte-level BPE with the published gpt-2, llama-3 and qwen2 pre-tokeniser patterns.
- * Immutable after creation except for scratch: one thread at a time per tokenizer. */
+/* Text to token ids and back. Byte-level BPE with the published gpt-2, llama-3 and qwen2 pre-tokeniser
+ * patterns. Immutable after creation except for scratch: one thread at a time per tokenizer. */
 #ifndef WEIR_MODEL_TOKENIZER_H
 #define WEIR_MODEL_TOKENIZER_H
 #include <stdbool.h>
@@ -13,8 +13,8 @@
 
 typedef struct weir_tokenizer weir_tokenizer;
 
-/* Reads tokenizer.ggml.*; keeps no pointer into the file. A model or pre-tokeniser weir does not know is refused
- * by name with the list of known ones. */
+/* Reads tokenizer.ggml.*; keeps no pointer into the file. A model or pre-tokeniser weir does not know is
+ * refused by name with the list of known ones. */
 weir_status weir_tokenizer_create(const weir_gguf *, weir_tokenizer **out, weir_err *e);
 void weir_tokenizer_destroy(weir_tokenizer *);
 
@@ -24,14 +24,19 @@ typedef struct weir_tokens {
 } weir_tokens; /* zeroed: empty */
 void weir_tokens_fini(weir_tokens *);
 
-/* Appends the ids of text[0..len), any bytes (invalid UTF-8 is encoded byte by byte). parse_special: the text of
- * special tokens ("<|im_end|>") becomes their id; otherwise it is ordinary text. No BOS is added. */
-weir_status weir_tokenize(weir_tokenizer *, const char *text, size_t len, bool parse_special, weir_tokens *io, weir_err *e);
+enum { WEIR_TOKENIZE_MAX_BYTES = 1 << 28 };
 
-int32_t weir_tokenizer_n_vocab(const weir_tokenizer *);  /* entries listed by the file */
-int32_t weir_tokenizer_bos(const weir_tokenizer *);      /* -1: none */
+/* Appends the ids of text[0..len), any bytes (invalid UTF-8 is encoded byte by byte). On an error io is as
+ * before. Nothing is normalised: the bytes of the ids are the bytes of the text. parse_special: the text of
+ * special tokens ("<|im_end|>") becomes their id; otherwise it is ordinary text. User-defined tokens are
+ * found by their text always. The longest match counts. No BOS is added. */
+weir_status weir_tokenize(weir_tokenizer *, const char *text, size_t len, bool parse_special, weir_tokens *io,
+                          weir_err *e);
+
+int32_t weir_tokenizer_n_vocab(const weir_tokenizer *); /* entries listed by the file */
+int32_t weir_tokenizer_bos(const weir_tokenizer *);     /* -1: none */
 bool weir_tokenizer_adds_bos(const weir_tokenizer *);
-bool weir_tokenizer_is_end(const weir_tokenizer *, int32_t id); /* end of text, of turn */
+bool weir_tokenizer_is_end(const weir_tokenizer *, int32_t id);     /* end of text, of turn */
 bool weir_tokenizer_is_special(const weir_tokenizer *, int32_t id); /* control tokens: no text of their own */
 /* The raw bytes an ordinary token stands for, or the literal text of a special one; empty for an id out of
  * range. Borrowed for the tokenizer's life. */
@@ -41,7 +46,8 @@ weir_str weir_token_text(const weir_tokenizer *, int32_t id);
 
 /* Two models share a cascade only when ids mean the same text. *n_common = ids both have (a padded tail may
  * differ in size). WEIR_EINVAL naming the first id that differs and both spellings. */
-weir_status weir_tokenizer_same(const weir_tokenizer *small, const weir_tokenizer *large, int32_t *n_common, weir_err *e);
+weir_status weir_tokenizer_same(const weir_tokenizer *small, const weir_tokenizer *large, int32_t *n_common,
+                                weir_err *e);
 
 /* ---- streaming detokenisation: bytes come out only at UTF-8 character boundaries ---- */
 typedef struct weir_detok {
@@ -49,8 +55,10 @@ typedef struct weir_detok {
   int32_t n_pending;
 } weir_detok; /* zeroed: start */
 /* Appends to `out` what the token completes; invalid bytes become U+FFFD each maximal subpart, as the Unicode
- * standard advises (3.9, "substitution of maximal subparts"). Special tokens give nothing unless show_special. */
-weir_status weir_detok_put(weir_detok *, const weir_tokenizer *, int32_t id, bool show_special, weir_buf *out, weir_err *e);
+ * standard advises (3.9, "substitution of maximal subparts"). Special tokens give nothing unless
+ * show_special. */
+weir_status weir_detok_put(weir_detok *, const weir_tokenizer *, int32_t id, bool show_special, weir_buf *out,
+                           weir_err *e);
 /* At the end of a text: what was pending becomes U+FFFD. */
 weir_status weir_detok_end(weir_detok *, weir_buf *out, weir_err *e);
 

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a weir_gguf, shared by the parser (gguf.c) and the typed access to metadata (gguf_meta.c). */
+#ifndef WEIR_MODEL_GGUF_INDEX_H
+#define WEIR_MODEL_GGUF_INDEX_H
+#include "model/gguf.h"
+
+/* As in the format: a metadata value's type. */
+typedef enum {
+  GGUF_U8,
+  GGUF_I8,
+  GGUF_U16,
+  GGUF_I16,
+  GGUF_U32,
+  GGUF_I32,
+  GGUF_F32,
+  GGUF_BOOL,
+  GGUF_STR,
+  GGUF_ARRAY,
+  GGUF_U64,
+  GGUF_I64,
+  GGUF_F64,
+  GGUF_TYPE_COUNT
+} weir_gguf_type;
+
+/* "u8", "array", ...; "type 77" is the caller's to print. */
+const char *weir_gguf_type_name(weir_gguf_type);
+/* Bytes of one value of a fixed size; 0 for strings and arrays. */
+size_t weir_gguf_type_bytes(weir_gguf_type);
+
+typedef struct weir_gguf_entry {
+  weir_str key;
+  weir_gguf_type type;
+  weir_gguf_type elem;    /* of an array */
+  uint64_t n;             /* elements of an array; 1 otherwise */
+  const uint8_t *value;   /* first byte of the value (of the first element, of a string's bytes) */
+  size_t value_bytes;     /* of a string: its length; of an array: all elements as stored */
+  const weir_str *string; /* [n] for an array of strings, else NULL; owned */
+} weir_gguf_entry;
+
+struct weir_gguf {
+  const uint8_t *data; /* borrowed, or our mapping */
+  size_t len;
+  bool mapped;
+  uint32_t version;
+  weir_gguf_entry *entry; /* [n_keys] */
+  int64_t n_keys;
+  weir_gguf_tensor *tensor; /* [n_tensors] */
+  int64_t n_tensors;
+  weir_strmap key_map, tensor_map;
+};
+
+/* Little-endian loads; the file's bytes have no alignment. */
+static inline uint16_t gguf_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static inline uint32_t gguf_u32(const uint8_t *p) {
+  return (uint32_t)gguf_u16(p) | (uint32_t)gguf_u16(p + 2) << 16;
+}
+static inline uint64_t gguf_u64(const uint8_t *p) {
+  return (uint64_t)gguf_u32(p) | (uint64_t)gguf_u32(p + 4) << 32;
+}
+
+#endif
