@@ -55,18 +55,19 @@
 
 enum { MAX_STAGES = 6 };
 
-typedef struct family {
+typedef struct pattern_family {
   const char *stage[MAX_STAGES]; /* NULL behind the last */
   bool takes_whole, adds_bos;
-} family;
+} pattern_family;
 
-static const family gpt2 = {.stage = {GPT2}};
-static const family llama3 = {.stage = {CL100K("{1,3}")}, .takes_whole = true, .adds_bos = true};
-static const family qwen2 = {.stage = {CL100K("")}};
+static const pattern_family gpt2 = {.stage = {GPT2}};
+static const pattern_family llama3 = {.stage = {CL100K("{1,3}")}, .takes_whole = true, .adds_bos = true};
+static const pattern_family qwen2 = {.stage = {CL100K("")}};
 /* Digits one by one, then GPT-2's pattern: StarCoder, SmolLM. */
-static const family digits = {.stage = {"\\p{N}", GPT2}};
-static const family deepseek_coder = {.stage = {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", CJK, "\\p{N}"}};
-static const family deepseek_llm = {
+static const pattern_family digits = {.stage = {"\\p{N}", GPT2}};
+static const pattern_family deepseek_coder = {
+    .stage = {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", CJK, "\\p{N}"}};
+static const pattern_family deepseek_llm = {
     .stage = {"[\\r\\n]", S "?[" CASED "]+",
               S "?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+",
               S "+$", CJK, "\\p{N}+"}};
@@ -75,7 +76,7 @@ static const family deepseek_llm = {
  * models' tokenizer.json. */
 static const struct {
   const char *name;
-  const family *family;
+  const pattern_family *family;
 } names[] = {
     {"gpt-2", &gpt2},
     {"default", &gpt2},
@@ -99,7 +100,7 @@ typedef struct cuts {
 } cuts;
 
 struct weir_pretok {
-  const family *family;
+  const pattern_family *family;
   pcre2_code *code[MAX_STAGES]; /* owned */
   int n_stages;
   pcre2_match_data *match; /* owned, like the two below */
@@ -114,7 +115,7 @@ static weir_status fail_pcre(weir_err *e, weir_status code, int error, const cha
   return weir_fail(e, code, "pre-tokenizer: %s: %s", what, text);
 }
 
-static weir_status find_family(weir_str name, const family **out, weir_err *e) {
+static weir_status find_family(weir_str name, const pattern_family **out, weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
   weir_buf known = {0};
   for (int i = 0; i < N_NAMES; i++) {
@@ -138,7 +139,7 @@ weir_status weir_pretok_create(weir_str name, bool no_jit, weir_pretok **out, we
   enum { STACK_START = 32 << 10, STACK_MAX = 1 << 20 };
   weir_status st = WEIR_OK;
   weir_pretok *p = NULL;
-  const family *family = NULL;
+  const pattern_family *family = NULL;
   bool jit = !no_jit;
   *out = NULL;
   WEIR_TRY(find_family(name, &family, e));
