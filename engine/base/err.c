@@ -25,8 +25,13 @@ weir_status weir_fail_ctx(weir_err *e, weir_status code, const char *fmt, ...) {
     va_start(ap, fmt);
     int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof e->msg)
-      snprintf(e->msg + n, sizeof e->msg - (size_t)n, ": %s", old);
+    /* What does not fit is cut off: the beginning of a line says where, the end only more of what. */
+    if (n >= 0 && (size_t)n + 2 < sizeof e->msg) {
+      const size_t at = (size_t)n + 2, room = sizeof e->msg - 1 - at, len = strlen(old);
+      memcpy(e->msg + n, ": ", 2);
+      memcpy(e->msg + at, old, len < room ? len : room);
+      e->msg[at + (len < room ? len : room)] = '\0';
+    }
     e->code = code;
   }
   return code;

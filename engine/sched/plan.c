@@ -17,14 +17,14 @@ weir_status weir_plan_init(weir_plan *p, int32_t max_tokens, int32_t max_seqs, i
   /* A shared page is copied at most once for each sequence that writes to it. */
   WEIR_TRY(weir_batch_builder_init(&p->batch, max_tokens, max_seqs, n_pages, n_pages, e));
 out:
-  if (st != WEIR_OK) weir_plan_fini(p);
+  if (st != WEIR_OK) weir_plan_fini(p, NULL);
   return st;
 }
 
-void weir_plan_fini(weir_plan *p) {
+void weir_plan_fini(weir_plan *p, weir_pages *pages) {
   free(p->item);
   weir_batch_builder_fini(&p->batch);
-  weir_copies_fini(&p->copies);
+  weir_copies_fini(&p->copies, pages);
   *p = (weir_plan){0};
 }
 
@@ -86,12 +86,12 @@ static weir_status place(weir_plan *p, int32_t tier, weir_request *const *req, i
   const int32_t n_pages = (to + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
   *full = left < 1 || !weir_batch_fits(&p->batch, to - r->fed_to, n_pages, n_pages);
   if (*full) return WEIR_OK;
-  p->copies.n = 0;
+  const int32_t copies_before = p->copies.n;
   do {
     st = weir_seq_prepare(&r->seq[tier], kv->pages, kv->prefix, r->fed_to, to, &p->copies, e);
   } while (st == WEIR_ENOMEM && preempt_for(p, tier, req, n, r, kv));
   if (st != WEIR_OK) return st;
-  weir_batch_add_copies(&p->batch, p->copies.src_dst, p->copies.n);
+  weir_batch_add_copies(&p->batch, p->copies.src_dst + 2 * copies_before, p->copies.n - copies_before);
   add_rows(p, r, to);
   return WEIR_OK;
 }
@@ -104,6 +104,7 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
   *culprit = NULL;
   p->n_items = 0;
   weir_batch_builder_clear(&p->batch);
+  weir_copies_release(&p->copies, kv->pages); /* of a step that failed */
   for (int32_t pass = 0; pass < 2; pass++) {
     for (int32_t i = 0; i < n && !full && p->n_items < p->max_seqs; i++) {
       weir_request *r = req[i];
@@ -142,6 +143,7 @@ void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const we
     r->counts.fed[tier] += it->to - it->from;
     if (it->to == r->need.to && it->from < r->n_prompt) weir_plan_publish(r, tier, kv);
   }
+  weir_copies_release(&p->copies, kv->pages);
 }
 
 void weir_plan_publish(weir_request *r, int32_t tier, const weir_tier_kv *kv) {

@@ -35,7 +35,7 @@ typedef struct weir_plan {
 } weir_plan;
 
 weir_status weir_plan_init(weir_plan *, int32_t max_tokens, int32_t max_seqs, int32_t n_pages, weir_err *e);
-void weir_plan_fini(weir_plan *);
+void weir_plan_fini(weir_plan *, weir_pages *); /* the pages it planned with */
 
 /* Fills the plan from req[0..n) (in order of arrival), of which those with need.tier == tier take part. An empty plan
  * (n_items 0) means nobody waits for the tier. WEIR_ENOMEM: one request alone does not fit the pool; *culprit is it. */

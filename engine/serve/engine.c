@@ -103,9 +103,9 @@ void weir_engine_destroy(weir_engine *g) {
   if (!g) return;
   for (int32_t i = 0; i < g->n_jobs; i++) job_destroy(g, g->job[i]);
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
+    weir_plan_fini(&g->tier[t].plan, g->tier[t].kv.pages);
     if (g->tier[t].kv.prefix) weir_prefix_destroy(g->tier[t].kv.prefix);
     if (g->tier[t].kv.pages) weir_pages_destroy(g->tier[t].kv.pages);
-    weir_plan_fini(&g->tier[t].plan);
     free(g->tier[t].rows);
   }
   free(g->job);

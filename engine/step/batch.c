@@ -72,6 +72,7 @@ weir_ask *weir_batch_ask(weir_batch_builder *b, int32_t row) {
 }
 
 void weir_batch_add_copies(weir_batch_builder *b, const int32_t *src_dst, int32_t n) {
+  if (n == 0) return;
   memcpy(b->copy + 2 * b->n_copies, src_dst, (size_t)n * 2 * sizeof *b->copy);
   b->n_copies += n;
 }

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fake executor: pages hold (token, position) pairs instead of keys and values. Single-threaded. */
+#include "fake_exec.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/noise.h"
+
+enum { PAGE = 16, MAX_VOCAB = 512 };
+
+typedef struct slot {
+  int32_t token, pos;
+} slot;
+
+typedef struct fake {
+  weir_exec base;
+  fake_opts o;
+  slot *kv; /* [n_pages * PAGE] */
+  weir_batch batch;
+  weir_result *result;
+  int64_t steps;
+} fake;
+
+static uint64_t mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+static double unit(uint64_t h) { return (double)(h >> 11) * 0x1p-53; }
+
+static void logits_of(const fake_law *l, int32_t tier, uint64_t history, double *out) {
+  /* How hard a position is belongs to the position, so that the tiers find the same ones hard. */
+  const double scale = l->sharpness * (0.2 + 1.8 * unit(mix(history ^ 0x5ca1e)));
+  for (int32_t v = 0; v < l->n_vocab; v++) {
+    const double common = -log1p(-unit(mix(history ^ (uint64_t)(v + 1) * 0x9e3779b97f4a7c15u)));
+    const double own =
+        -log1p(-unit(mix(history ^ (uint64_t)(v + 1) * 0xc2b2ae3d27d4eb4fu ^ (uint64_t)(tier + 1) << 40)));
+    out[v] = scale * (l->agreement * common + (1 - l->agreement) * own);
+  }
+  if (l->end_id >= 0) out[l->end_id] += 0.5;
+}
+
+/* Double-precision sampling, independent of the engine's kernels. */
+static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
+  double p[MAX_VOCAB], max = -INFINITY, second = -INFINITY, z = 0, h = 0;
+  int32_t arg = 0;
+  for (int32_t v = 0; v < n; v++)
+    if (logit[v] > max) {
+      max = logit[v];
+      arg = v;
+    }
+  for (int32_t v = 0; v < n; v++) z += p[v] = exp(logit[v] - max);
+  for (int32_t v = 0; v < n; v++) {
+    p[v] /= z;
+    h -= p[v] > 0 ? p[v] * log(p[v]) : 0;
+    if (v != arg && p[v] > second) second = p[v];
+  }
+  const bool keep_nll = a->probe >= 0 && a->keep == WEIR_KEEP_NLL;
+  int32_t draw = arg;
+  if (a->temperature > 0) {
+    const uint32_t purpose = keep_nll ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
+    double best = INFINITY;
+    for (int32_t v = 0; v < n; v++) {
+      const weir_noise4 q = weir_noise_quad(a->seed, a->pos, purpose, (uint32_t)v / 4);
+      const double at = -log1p(-weir_noise_unit(q.v[v % 4])) / exp((logit[v] - max) / a->temperature);
+      if (at < best) {
+        best = at;
+        draw = v;
+      }
+    }
+  }
+  weir_row r = {.token = draw, .entropy = (float)h, .p_max = (float)p[arg], .margin = (float)(p[arg] - second)};
+  if (a->probe >= 0 && (a->keep == WEIR_KEEP_ALL || (keep_nll && -log(p[a->probe]) <= (double)a->keep_nll)))
+    r.token = a->probe;
+  r.logprob = (float)log(p[r.token]);
+  r.probe_logprob = a->probe >= 0 ? (float)log(p[a->probe]) : r.logprob;
+  return r;
+}
+
+static uint64_t hash_step(uint64_t h, int32_t token) { return mix(h ^ (uint64_t)(uint32_t)token); }
+
+weir_row fake_law_row(const fake_law *l, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *a) {
+  double logit[MAX_VOCAB];
+  uint64_t h = 7;
+  for (int32_t i = 0; i < n; i++) h = hash_step(h, tok[i]);
+  logits_of(l, tier, h, logit);
+  return row_of(logit, l->n_vocab, a);
+}
+
+static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, weir_err *e) {
+  fake *f = (fake *)x;
+  if (f->result) return weir_fail(e, WEIR_EBUSY, "a step is under way");
+  const weir_status st = weir_batch_check(b, &x->info, e);
+  if (st != WEIR_OK) return st;
+  f->batch = *b;
+  f->result = r;
+  return WEIR_OK;
+}
+
+static slot *slot_at(fake *f, const weir_batch *b, int32_t s, int32_t pos) {
+  return &f->kv[(size_t)b->page[b->page_indptr[s] + pos / PAGE] * PAGE + (size_t)(pos % PAGE)];
+}
+
+/* The answer for one row; false when KV does not hold what the row should see. */
+static bool answer(fake *f, const weir_batch *b, int32_t s, int32_t pos, const weir_ask *a, weir_row *out) {
+  double logit[MAX_VOCAB];
+  uint64_t h = 7;
+  for (int32_t p = 0; p <= pos; p++) {
+    const slot *k = slot_at(f, b, s, p);
+    if (k->pos != p) return false;
+    h = hash_step(h, k->token);
+  }
+  logits_of(&f->o.law, f->o.tier, h, logit);
+  *out = row_of(logit, f->o.law.n_vocab, a);
+  return true;
+}
+
+static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
+  fake *f = (fake *)x;
+  const weir_batch *b = &f->batch;
+  weir_result *r = f->result;
+  if (!r) return weir_fail(e, WEIR_EINVAL, "nothing was submitted");
+  f->result = NULL;
+  *done = r;
+  r->device_ns = 1000;
+  r->status = WEIR_OK;
+  if (f->steps++ == f->o.fail_at_step) {
+    r->status = weir_fail(&r->err, WEIR_EDEVICE, "planned failure");
+    return WEIR_OK;
+  }
+  for (int32_t i = 0; i < b->n_copies; i++)
+    memcpy(&f->kv[(size_t)b->copy_src_dst[2 * i + 1] * PAGE], &f->kv[(size_t)b->copy_src_dst[2 * i] * PAGE],
+           PAGE * sizeof(slot));
+  int32_t o = 0;
+  for (int32_t s = 0; s < b->n_seqs; s++)
+    for (int32_t i = b->q_indptr[s]; i < b->q_indptr[s + 1]; i++)
+      *slot_at(f, b, s, b->pos[i]) = (slot){b->token[i], b->pos[i]};
+  for (int32_t s = 0; s < b->n_seqs; s++)
+    for (int32_t i = b->q_indptr[s]; i < b->q_indptr[s + 1]; i++) {
+      if (o >= b->n_out || b->out_row[o] != i) continue;
+      if (!answer(f, b, s, b->pos[i], &b->ask[o], &r->row[o]))
+        r->status = weir_fail(&r->err, WEIR_EDEVICE, "KV of sequence %d does not hold what row %d must see", s, i);
+      o++;
+    }
+  return WEIR_OK;
+}
+
+static void destroy(weir_exec *x) {
+  fake *f = (fake *)x;
+  free(f->kv);
+  free(f);
+}
+
+static const weir_exec_ops ops = {submit, wait, destroy};
+
+weir_exec *fake_exec_create(const fake_opts *o) {
+  fake *f = calloc(1, sizeof *f);
+  f->base.ops = &ops;
+  f->base.info = (weir_exec_info){.name = o->tier == 0 ? "fake small" : "fake large",
+                                  .n_vocab = o->law.n_vocab,
+                                  .n_ctx = o->n_ctx,
+                                  .n_pages = o->n_pages,
+                                  .max_tokens = o->max_tokens,
+                                  .max_seqs = o->max_seqs};
+  f->o = *o;
+  f->kv = malloc((size_t)o->n_pages * PAGE * sizeof *f->kv);
+  for (size_t i = 0; i < (size_t)o->n_pages * PAGE; i++) f->kv[i] = (slot){-1, -1};
+  return &f->base;
+}
+
+int64_t fake_exec_steps(const weir_exec *x) { return ((const fake *)x)->steps; }
