@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Causal attention over the paged KV: how the work is cut. What is computed for a row is in attend_kernel.h
+ * and does not depend on the cut. Borrows the device's scratch; runs on the caller's thread and the device's
+ * team.
+ *
+ * The rows of one sequence under one KV head (tokens times query heads of the group) are taken in tiles of up
+ * to WEIR_ATTEND_ROWS, which share the conversion of K and V. A row's positions are cut into spans of SPAN:
+ * each span starts anew and spans are merged in order, always, so that a long context can be shared out over
+ * the team span by span (`apart`) when there are too few tiles to keep it busy. */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/cpu/cpu_dev.h"
+#include "kernels/cpu/simd.h"
+
+enum {
+  SPAN = 512,             /* positions */
+  APART_FLOATS = 2 << 20, /* results of spans kept at once, at most, and at least those of one token */
+  TEAM_WORK = 1 << 18     /* products below which the team is not woken: some 10 us of one thread */
+};
+
+/* Where a thread's scratch lies, in floats. */
+typedef struct layout {
+  int32_t dp;
+  size_t q, acc, merged, k, v, m, l, m2, l2, total;
+} layout;
+
+typedef struct job {
+  const weir_simd *simd;
+  const weir_ragged *g;
+  weir_mat out, q;
+  weir_kv_layer kv;
+  float scale;
+  int32_t group; /* query heads a KV head */
+  layout lay;
+  float *local; /* [n_threads][lay.total] */
+  bool apart;
+  int32_t n_spans;
+  float *part; /* apart: [n_tokens*n_heads][n_spans][dp + 16]: acc, m, l */
+  int32_t n_items;
+  atomic_int next;
+} job;
+
+static layout make_layout(int32_t head_dim) {
+  layout y = {.dp = (head_dim + 15) / 16 * 16};
+  const size_t tile = (size_t)WEIR_ATTEND_ROWS * (size_t)y.dp,
+               block = (size_t)WEIR_ATTEND_BLOCK * (size_t)y.dp;
+  size_t at = 0;
+  y.q = at, at += tile;
+  y.acc = at, at += tile;
+  y.merged = at, at += tile;
+  y.k = at, at += block;
+  y.v = at, at += block;
+  y.m = at, at += WEIR_ATTEND_ROWS;
+  y.l = at, at += WEIR_ATTEND_ROWS;
+  y.m2 = at, at += WEIR_ATTEND_ROWS;
+  y.l2 = at, at += WEIR_ATTEND_ROWS;
+  y.total = at;
+  return y;
+}
+
+static int32_t n_spans_of(int32_t kv_len) { return kv_len / SPAN + (kv_len % SPAN != 0); }
+
+size_t weir_cpu_attend_scratch(const weir_dev_limits *lim, int32_t n_threads) {
+  const layout lay = make_layout(lim->max_head_dim);
+  size_t local, one, all;
+  if (!weir_mul_size(lay.total * sizeof(float), (size_t)n_threads, &local)) return SIZE_MAX;
+  if (!weir_mul_size((size_t)lim->max_heads * (size_t)n_spans_of(lim->max_kv_len), (size_t)lay.dp + 16,
+                     &one) ||
+      !weir_mul_size(one, (size_t)lim->max_tokens, &all))
+    return SIZE_MAX;
+  size_t floats = all < APART_FLOATS ? all : APART_FLOATS;
+  if (floats < one) floats = one;
+  if (n_threads == 1) floats = 0;
+  if (!weir_mul_size(floats, sizeof(float), &floats) || !weir_add_size(local, floats, &local))
+    return SIZE_MAX;
+  return local;
+}
+
+static int32_t tiles_of(const job *j, int32_t s) { /* of one KV head */
+  const int32_t rows = (j->g->q_indptr[s + 1] - j->g->q_indptr[s]) * j->group;
+  return (rows + WEIR_ATTEND_ROWS - 1) / WEIR_ATTEND_ROWS;
+}
+static int32_t items_of(const job *j, int32_t s) {
+  return tiles_of(j, s) * j->kv.n_kv_heads * (j->apart ? n_spans_of(j->g->kv_len[s]) : 1);
+}
+
+/* One tile; `span` -1: all of its spans, and the result; else that span's part. */
+static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32_t tile, int32_t span) {
+  const weir_ragged *g = j->g;
+  const layout *y = &j->lay;
+  const int32_t d = j->kv.head_dim, n_flat = (g->q_indptr[s + 1] - g->q_indptr[s]) * j->group;
+  const int32_t flat = tile * WEIR_ATTEND_ROWS;
+  const size_t row_bytes = (size_t)d * (j->kv.dtype == WEIR_F16 ? 2 : 4);
+  const size_t head_bytes = row_bytes * (size_t)j->kv.page_size,
+               half_bytes = head_bytes * (size_t)j->kv.n_kv_heads;
+  weir_attend_tile t = {.n_rows = n_flat - flat < WEIR_ATTEND_ROWS ? n_flat - flat : WEIR_ATTEND_ROWS,
+                        .head_dim = d,
+                        .dp = y->dp,
+                        .q = mem + y->q,
+                        .acc = mem + y->acc,
+                        .m = mem + y->m,
+                        .l = mem + y->l,
+                        .k = mem + y->k,
+                        .v = mem + y->v,
+                        .kv = (const char *)j->kv.base + (size_t)kv_head * head_bytes,
+                        .page_bytes = 2 * half_bytes,
+                        .row_bytes = row_bytes,
+                        .v_bytes = half_bytes,
+                        .page = g->page + g->page_indptr[s],
+                        .page_size = j->kv.page_size,
+                        .f16 = j->kv.dtype == WEIR_F16,
+                        .scale = j->scale};
+  size_t row[WEIR_ATTEND_ROWS], head[WEIR_ATTEND_ROWS];
+  int32_t end = 0;
+  for (int32_t r = 0; r < t.n_rows; r++) {
+    row[r] = (size_t)(g->q_indptr[s] + (flat + r) / j->group);
+    head[r] = (size_t)kv_head * (size_t)j->group + (size_t)((flat + r) % j->group);
+    t.pos[r] = g->pos[row[r]];
+    t.q_in[r] = j->q.data + row[r] * (size_t)j->q.ld + head[r] * (size_t)d;
+    if (t.pos[r] + 1 > end) end = t.pos[r] + 1;
+  }
+  if (span >= 0 && span >= n_spans_of(end)) return;
+  j->simd->attend_load_q(&t);
+  if (span >= 0) {
+    const int32_t begin = span * SPAN;
+    j->simd->attend_span(&t, begin, end < begin + SPAN ? end : begin + SPAN);
+    const size_t stride = (size_t)y->dp + 16;
+    for (int32_t r = 0; r < t.n_rows; r++) {
+      const size_t at = row[r] * ((size_t)j->q.cols / (size_t)d) + head[r];
+      float *part = j->part + (at * (size_t)j->n_spans + (size_t)span) * stride;
+      memcpy(part, t.acc + (size_t)r * (size_t)y->dp, sizeof(float) * (size_t)y->dp);
+      part[y->dp] = t.m[r];
+      part[y->dp + 1] = t.l[r];
+    }
+    return;
+  }
+  float *merged = mem + y->merged, *m = mem + y->m2, *l = mem + y->l2;
+  for (int32_t begin = 0; begin < end; begin += SPAN) {
+    const bool last = end - begin <= SPAN;
+    j->simd->attend_span(&t, begin, last ? end : begin + SPAN);
+    if (begin == 0 && last) {
+      merged = t.acc, l = t.l;
+    } else if (begin == 0) {
+      memcpy(merged, t.acc, sizeof(float) * (size_t)t.n_rows * (size_t)y->dp);
+      memcpy(m, t.m, sizeof(float) * (size_t)t.n_rows);
+      memcpy(l, t.l, sizeof(float) * (size_t)t.n_rows);
+    } else {
+      for (int32_t r = 0; r < t.n_rows; r++)
+        if (t.pos[r] >= begin)
+          j->simd->attend_merge(merged + (size_t)r * (size_t)y->dp, m + r, l + r,
+                                t.acc + (size_t)r * (size_t)y->dp, t.m[r], t.l[r], y->dp);
+    }
+    if (last) break;
+  }
+  for (int32_t r = 0; r < t.n_rows; r++)
+    j->simd->attend_finish(j->out.data + row[r] * (size_t)j->out.ld + head[r] * (size_t)d,
+                           merged + (size_t)r * (size_t)y->dp, l[r], d);
+}
+
+/* Items are numbered by sequence, then span, KV head, tile; threads take them one by one. */
+static void take_items(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  float *mem = j->local + (size_t)rank * j->lay.total;
+  int32_t s = 0, before = 0;
+  (void)begin, (void)end;
+  for (;;) {
+    const int32_t i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+    if (i >= j->n_items) return;
+    while (i - before >= items_of(j, s)) before += items_of(j, s++);
+    const int32_t tiles = tiles_of(j, s), at = i - before;
+    const int32_t span = at / (tiles * j->kv.n_kv_heads);
+    run_tile(j, mem, s, at / tiles % j->kv.n_kv_heads, at % tiles, j->apart ? span : -1);
+  }
+}
+
+/* apart: rows from their spans' parts, in order. */
+static void merge_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  const int32_t d = j->kv.head_dim, dp = j->lay.dp, n_heads = j->q.cols / d;
+  const size_t stride = (size_t)dp + 16;
+  (void)rank;
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t row = i / n_heads, head = i % n_heads;
+    float *first = j->part + (size_t)i * (size_t)j->n_spans * stride;
+    for (int32_t s = 1; s < n_spans_of(j->g->pos[row] + 1); s++) {
+      const float *next = first + (size_t)s * stride;
+      j->simd->attend_merge(first, first + dp, first + dp + 1, next, next[dp], next[dp + 1], dp);
+    }
+    j->simd->attend_finish(j->out.data + (size_t)row * (size_t)j->out.ld + (size_t)head * (size_t)d, first,
+                           first[dp + 1], d);
+  }
+}
+
+weir_status weir_cpu_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_ragged *g, weir_kv_layer kv,
+                            float scale, weir_err *e) {
+  weir_cpu *cpu = weir_cpu_of(dev);
+  const int32_t n_heads = q.cols / kv.head_dim;
+  job j = {.simd = weir_simd_get(cpu->isa),
+           .g = g,
+           .out = out,
+           .q = q,
+           .kv = kv,
+           .scale = scale,
+           .group = n_heads / kv.n_kv_heads,
+           .lay = make_layout(kv.head_dim),
+           .local = (float *)cpu->scratch,
+           .n_spans = n_spans_of(g->max_kv_len)};
+  size_t work = 0;
+  int32_t tiles = 0;
+  for (int32_t s = 0; s < g->n_seqs; s++) {
+    work += (size_t)(g->q_indptr[s + 1] - g->q_indptr[s]) * (size_t)g->kv_len[s];
+    tiles += tiles_of(&j, s) * kv.n_kv_heads;
+  }
+  work *= (size_t)q.cols;
+  const int32_t n_threads = work < TEAM_WORK ? 1 : cpu->n_threads;
+  const size_t local = (size_t)n_threads * j.lay.total;
+  const size_t part = (size_t)g->n_tokens * (size_t)n_heads * (size_t)j.n_spans * ((size_t)j.lay.dp + 16);
+  if (local * sizeof(float) > cpu->scratch_bytes)
+    return weir_fail(e, WEIR_EINVAL, "attend: head_dim %d is beyond the limits reserved", (int)kv.head_dim);
+  j.part = j.local + local;
+  j.apart = n_threads > 1 && j.n_spans > 1 && tiles < 4 * n_threads &&
+            (local + part) * sizeof(float) <= cpu->scratch_bytes;
+  for (int32_t s = 0; s < g->n_seqs; s++) j.n_items += items_of(&j, s);
+  if (n_threads == 1)
+    take_items(&j, 0, 1, 0);
+  else
+    weir_cpu_for(dev, n_threads, 1, take_items, &j);
+  if (j.apart) weir_cpu_for(dev, g->n_tokens * n_heads, weir_cpu_grain(j.n_spans * j.lay.dp), merge_rows, &j);
+  return WEIR_OK;
+}

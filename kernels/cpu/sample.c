@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The sample op: the stages of kernels/sample_core.h over one whole vocabulary. Borrows the device's scratch;
+ * runs on the caller's thread and the device's team. Rows are cut into chunks for the two passes over all
+ * logits; the search of a cut takes whole rows, because only few of a batch truncate. */
+#include <float.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/cpu/cpu_dev.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/sample_core.h"
+
+enum { TEAM_CHUNKS = 4 }; /* chunks a thread should get at least: about 10 us */
+
+typedef struct row_state {
+  weir_sample_stat stat;
+  weir_sample_law law;
+  float probe_logit;
+  int32_t token; /* -1 while a race is to be run */
+} row_state;
+
+typedef struct job {
+  const weir_sample_chunks *ops;
+  weir_mat logits;
+  const weir_ask *ask;
+  int32_t n_valid, n_chunks;
+  row_state *row;         /* [rows] */
+  weir_sample_stat *stat; /* [rows*n_chunks] */
+  weir_sample_win *win;   /* the same memory, later */
+  weir_sample_hist *hist; /* [n_threads] */
+} job;
+
+/* Sizes of the parts of the scratch, each in whole cache lines; false on overflow. */
+typedef struct parts {
+  size_t row, chunk, hist, total;
+} parts;
+static bool lines(size_t n, size_t size, size_t *out) {
+  size_t b;
+  if (!weir_mul_size(n, size, &b) || !weir_add_size(b, 63, &b)) return false;
+  *out = b / 64 * 64;
+  return true;
+}
+static bool make_parts(int32_t rows, int32_t n_chunks, int32_t n_threads, parts *p) {
+  const size_t each =
+      sizeof(weir_sample_stat) > sizeof(weir_sample_win) ? sizeof(weir_sample_stat) : sizeof(weir_sample_win);
+  size_t n;
+  return lines((size_t)rows, sizeof(row_state), &p->row) &&
+         weir_mul_size((size_t)rows, (size_t)n_chunks, &n) && lines(n, each, &p->chunk) &&
+         lines((size_t)n_threads, sizeof(weir_sample_hist), &p->hist) &&
+         weir_add_size(p->row, p->chunk, &p->total) && weir_add_size(p->total, p->hist, &p->total);
+}
+
+size_t weir_cpu_sample_scratch(const weir_dev_limits *lim, int32_t n_threads) {
+  parts p;
+  return make_parts(lim->max_rows_out, weir_sample_n_chunks(lim->max_vocab), n_threads, &p) ? p.total
+                                                                                            : SIZE_MAX;
+}
+
+static const float *logits_of(const job *j, int32_t row) {
+  return j->logits.data + (size_t)row * (size_t)j->logits.ld;
+}
+static int32_t chunk_len(const job *j, int32_t chunk) {
+  const int32_t left = j->n_valid - chunk * WEIR_SAMPLE_CHUNK;
+  return left < WEIR_SAMPLE_CHUNK ? left : WEIR_SAMPLE_CHUNK;
+}
+
+static void stat_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  (void)rank;
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t chunk = i % j->n_chunks, first = chunk * WEIR_SAMPLE_CHUNK;
+    j->ops->stat(logits_of(j, i / j->n_chunks) + first, first, chunk_len(j, chunk), &j->stat[i]);
+  }
+}
+
+static weir_status plan_row(const job *j, int32_t r, weir_err *e) {
+  const weir_ask *ask = &j->ask[r];
+  row_state *s = &j->row[r];
+  if (ask->probe >= j->n_valid)
+    return weir_fail(e, WEIR_EINVAL, "sample: row %d: probe %d of %d tokens", (int)r, (int)ask->probe,
+                     (int)j->n_valid);
+  if (!(ask->temperature >= 0) || ask->temperature > FLT_MAX)
+    return weir_fail(e, WEIR_EINVAL, "sample: row %d: temperature %g", (int)r, (double)ask->temperature);
+  s->stat = weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
+  const weir_status st = weir_sample_check(&s->stat, e);
+  if (st != WEIR_OK) return weir_fail_ctx(e, st, "sample: row %d", (int)r);
+  s->probe_logit = ask->probe >= 0 ? logits_of(j, r)[ask->probe] : 0;
+  s->token = weir_sample_plan(ask, &s->stat, s->probe_logit, &s->law);
+  return WEIR_OK;
+}
+
+/* One past the ties-th lowest id whose key is `key`. */
+static int32_t end_of_ties(const job *j, int32_t r, uint32_t key, int32_t ties) {
+  const float *l = logits_of(j, r);
+  for (int32_t c = 0; c < j->n_chunks; c++) {
+    const int32_t first = c * WEIR_SAMPLE_CHUNK, n = chunk_len(j, c), here = j->ops->ties(l + first, n, key);
+    if (here < ties) {
+      ties -= here;
+      continue;
+    }
+    for (int32_t v = first; v < first + n; v++)
+      if (weir_sample_key(l[v]) == key && --ties == 0) return v + 1;
+  }
+  return j->n_valid;
+}
+
+static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  weir_sample_hist *h = &j->hist[rank];
+  for (int32_t r = begin; r < end; r++) {
+    row_state *s = &j->row[r];
+    if (s->token >= 0 || !weir_sample_cuts(&j->ask[r], j->n_valid)) continue;
+    weir_sample_cut cut;
+    weir_sample_cut_begin(&j->ask[r], j->n_valid, &cut);
+    do {
+      memset(h, 0, sizeof *h);
+      for (int32_t c = 0; c < j->n_chunks; c++)
+        j->ops->hist(logits_of(j, r) + c * WEIR_SAMPLE_CHUNK, chunk_len(j, c), &s->law, &cut, h);
+    } while (weir_sample_cut_step(&cut, h, &s->law));
+    if (cut.ties < cut.equal) s->law.end_ties = end_of_ties(j, r, cut.key, cut.ties);
+  }
+}
+
+static void race_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  (void)rank;
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t r = i / j->n_chunks, chunk = i % j->n_chunks, first = chunk * WEIR_SAMPLE_CHUNK;
+    if (j->row[r].token < 0)
+      j->ops->race(logits_of(j, r) + first, first, chunk_len(j, chunk), &j->row[r].law, &j->win[i]);
+  }
+}
+
+weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int32_t n_valid,
+                            const weir_ask *ask, weir_err *e) {
+  weir_cpu *cpu = weir_cpu_of(dev);
+  const int32_t n_chunks = weir_sample_n_chunks(n_valid), n = logits.rows;
+  parts p;
+  if (!make_parts(n, n_chunks, cpu->n_threads, &p) || p.total > cpu->scratch_bytes ||
+      n > INT32_MAX / n_chunks)
+    return weir_fail(e, WEIR_EINVAL, "sample: %d rows of %d tokens are beyond the limits reserved", (int)n,
+                     (int)n_valid);
+  char *mem = (char *)cpu->scratch;
+  job j = {.ops = &weir_simd_get(cpu->isa)->sample,
+           .logits = logits,
+           .ask = ask,
+           .n_valid = n_valid,
+           .n_chunks = n_chunks,
+           .row = (row_state *)(void *)mem,
+           .stat = (weir_sample_stat *)(void *)(mem + p.row),
+           .win = (weir_sample_win *)(void *)(mem + p.row),
+           .hist = (weir_sample_hist *)(void *)(mem + p.row + p.chunk)};
+  weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, stat_chunks, &j);
+  int32_t races = 0, cuts = 0;
+  for (int32_t r = 0; r < n; r++) {
+    const weir_status st = plan_row(&j, r, e);
+    if (st != WEIR_OK) return st;
+    if (j.row[r].token >= 0) continue;
+    races++;
+    cuts += weir_sample_cuts(&ask[r], n_valid);
+  }
+  if (cuts > 0) weir_cpu_for(dev, n, n_chunks >= TEAM_CHUNKS ? 1 : TEAM_CHUNKS, cut_rows, &j);
+  if (races > 0) weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, race_chunks, &j);
+  for (int32_t r = 0; r < n; r++) {
+    const row_state *s = &j.row[r];
+    int32_t token = s->token;
+    float logit = token >= 0 ? logits_of(&j, r)[token] : 0;
+    if (token < 0) {
+      weir_sample_win w = j.win[(size_t)r * (size_t)n_chunks];
+      for (int32_t c = 1; c < n_chunks; c++)
+        w = weir_sample_first(w, j.win[(size_t)r * (size_t)n_chunks + (size_t)c]);
+      token = w.id;
+      logit = w.logit;
+    }
+    weir_sample_finish(&ask[r], &s->stat, token, logit, s->probe_logit, &rows[r]);
+  }
+  return WEIR_OK;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The stages of sampling that read logits (weir_sample_chunks), over the vector vocabulary; included by
+ * simd_*.c after a vec_*.h. Everything goes 16 logits at a time with the roundings of vf_exp and fixed trees,
+ * so that all instruction sets give the same bits. */
+#ifndef WEIR_KERNELS_CPU_SAMPLE_KERNEL_H
+#define WEIR_KERNELS_CPU_SAMPLE_KERNEL_H
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/vec_math.h"
+#include "kernels/sample_core.h"
+
+enum {
+  VF_PER16 = 16 / VF_LANES,
+  SAMPLE_FOLD = 256
+}; /* after so many logits float sums are put into a double */
+
+/* 16 logits from l + i, -inf behind the end. */
+static inline void load16(vf x[VF_PER16], const float *l, int32_t i, int32_t n) {
+  for (int g = 0; g < VF_PER16; g++) {
+    const int32_t at = i + g * VF_LANES, left = n - at;
+    x[g] = left >= VF_LANES ? vf_load(l + at)
+                            : vf_fill_from(vf_load_n(l + (left > 0 ? at : 0), left > 0 ? (int)left : 0),
+                                           left > 0 ? (int)left : 0, -INFINITY);
+  }
+}
+static inline double fold16(vf x[VF_PER16]) {
+  float f[16];
+  double a[8];
+  for (int g = 0; g < VF_PER16; g++) vf_store(f + g * VF_LANES, x[g]), x[g] = vf_zero();
+  for (int i = 0; i < 8; i++) a[i] = (double)f[i] + (double)f[i + 8];
+  return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+static inline uint32_t ge16(const vf a[VF_PER16], float b) {
+  uint32_t bits = 0;
+  for (int g = 0; g < VF_PER16; g++) bits |= vf_ge_bits(a[g], vf_set1(b)) << (g * VF_LANES);
+  return bits;
+}
+static inline uint32_t le16(const vf a[VF_PER16], float b) {
+  uint32_t bits = 0;
+  for (int g = 0; g < VF_PER16; g++) bits |= vf_ge_bits(vf_set1(b), a[g]) << (g * VF_LANES);
+  return bits;
+}
+static inline uint32_t eq16(const vf a[VF_PER16], float b) {
+  uint32_t bits = 0;
+  for (int g = 0; g < VF_PER16; g++) bits |= vf_eq_bits(a[g], vf_set1(b)) << (g * VF_LANES);
+  return bits;
+}
+/* The float of a key, kept between the infinities. */
+static inline float unkey(uint32_t key) {
+  const uint32_t low = 0x007fffffu, high = 0xff800000u; /* keys of -inf and inf */
+  const uint32_t k = key < low ? low : key > high ? high : key;
+  const uint32_t u = k & 0x80000000u ? k & 0x7fffffffu : ~k;
+  float f;
+  memcpy(&f, &u, sizeof f);
+  return f;
+}
+static inline vf weight(vf x, const weir_sample_law *law) {
+  return vf_exp(vf_div(vf_sub(x, vf_set1(law->max)), vf_set1(law->temperature)));
+}
+
+static void sample_stat(const float *l, int32_t first, int32_t n, weir_sample_stat *out) {
+  vf m1[VF_PER16], m2[VF_PER16], x[VF_PER16], sum[VF_PER16], dot[VF_PER16];
+  for (int g = 0; g < VF_PER16; g++) {
+    m1[g] = m2[g] = vf_set1(-INFINITY);
+    sum[g] = dot[g] = vf_zero();
+  }
+  for (int32_t i = 0; i < n; i += 16) {
+    load16(x, l, i, n);
+    for (int g = 0; g < VF_PER16; g++) { /* a NaN gives way here and shows in the sum below */
+      m2[g] = vf_max(vf_min(x[g], m1[g]), m2[g]);
+      m1[g] = vf_max(x[g], m1[g]);
+    }
+  }
+  float a[16], b[16];
+  for (int g = 0; g < VF_PER16; g++) vf_store(a + g * VF_LANES, m1[g]), vf_store(b + g * VF_LANES, m2[g]);
+  float max = -INFINITY, second = -INFINITY;
+  for (int i = 0; i < 16; i++) {
+    if (a[i] > max) {
+      second = max > b[i] ? max : b[i];
+      max = a[i];
+    } else if (a[i] > second) {
+      second = a[i];
+    }
+  }
+  int32_t top = first;
+  for (int32_t i = 0; i < n; i += 16) {
+    load16(x, l, i, n);
+    const uint32_t bits = eq16(x, max);
+    if (bits != 0) {
+      top = first + i + __builtin_ctz(bits);
+      break;
+    }
+  }
+  /* e times (l - max) of a masked id is 0 * -inf: hence the floor under l - max, where e is 0 already */
+  const vf from = vf_set1(max > -INFINITY ? max : 0), floor_d = vf_set1(-200.0f);
+  double s = 0, d = 0;
+  for (int32_t i = 0; i < n;) {
+    const int32_t end = n - i < SAMPLE_FOLD ? n : i + SAMPLE_FOLD;
+    for (; i < end; i += 16) {
+      load16(x, l, i, n);
+      for (int g = 0; g < VF_PER16; g++) {
+        const vf down = vf_max(floor_d, vf_sub(x[g], from)), e = vf_exp(down);
+        sum[g] = vf_add(sum[g], e);
+        dot[g] = vf_add(dot[g], vf_mul(e, down));
+      }
+    }
+    s += fold16(sum);
+    d += fold16(dot);
+  }
+  *out = (weir_sample_stat){.max = max, .second = second, .top = top, .sum = s, .dot = d};
+}
+
+static void sample_hist(const float *l, int32_t n, const weir_sample_law *law, const weir_sample_cut *c,
+                        weir_sample_hist *h) {
+  const int next = weir_sample_shift(c->level + 1);
+  const uint32_t mask = c->level == 2 ? 0x3ffu : 0x7ffu;
+  float lo = -INFINITY, hi = INFINITY;
+  if (c->level > 0) {
+    const int shift = weir_sample_shift(c->level);
+    lo = unkey(c->prefix << shift);
+    hi = unkey(c->prefix << shift | ((1u << shift) - 1));
+  }
+  if (c->by_mass) { /* what has no mass can be left out: below 2^-40 = e^-27.7, with a nat of slack */
+    const float none = nextafterf((float)((double)law->max - 28.8 * (double)law->temperature), -INFINITY);
+    if (none > lo) lo = none;
+  }
+  for (int32_t i = 0; i < n; i += 16) {
+    vf x[VF_PER16];
+    load16(x, l, i, n);
+    uint32_t bits = ge16(x, lo) & le16(x, hi);
+    if (n - i < 16) bits &= (1u << (n - i)) - 1;
+    if (bits == 0) continue;
+    float w[16];
+    for (int g = 0; g < VF_PER16; g++) vf_store(w + g * VF_LANES, weight(x[g], law));
+    for (; bits != 0; bits &= bits - 1) {
+      const int j = __builtin_ctz(bits);
+      const uint32_t key = weir_sample_key(l[i + j]);
+      if (weir_sample_prefix(key, c->level) != c->prefix) continue; /* -0 beside 0 */
+      h->count[key >> next & mask]++;
+      h->mass[key >> next & mask] += (uint64_t)(int64_t)(w[j] * 0x1p40f);
+    }
+  }
+}
+
+static int32_t sample_ties(const float *l, int32_t n, uint32_t key) {
+  const float f = unkey(key);
+  int32_t ties = 0;
+  for (int32_t i = 0; i < n; i += 16) {
+    vf x[VF_PER16];
+    load16(x, l, i, n);
+    uint32_t bits = eq16(x, f);
+    if (n - i < 16) bits &= (1u << (n - i)) - 1;
+    ties += __builtin_popcount(bits);
+  }
+  return ties;
+}
+
+/* Below this logit no id can arrive before `best`: u is at least 2^-33 and E >= u, so it needs w >
+ * 2^-33/best; another factor of 2 covers the roundings of w. */
+static inline float race_floor(const weir_sample_law *law, double best) {
+  const double d = (double)law->max + (double)law->temperature * log(0x1p-34 / best);
+  const float f = nextafterf((float)d, -INFINITY), cut = unkey(law->min_key);
+  return f > cut ? f : cut;
+}
+
+static void sample_race(const float *l, int32_t first, int32_t n, const weir_sample_law *law,
+                        weir_sample_win *out) {
+  /* The most likely id sets the mark for every chunk. Its weight is exactly 1, and it is never cut. */
+  const weir_noise4 head = weir_noise_quad(law->seed, law->pos, law->purpose, (uint32_t)law->top / 4);
+  weir_sample_win win = {weir_sample_arrival(head.v[law->top % 4], 1.0f), law->top, law->max};
+  float least = race_floor(law, win.at);
+  for (int32_t i = 0; i < n; i += 64) {
+    vf x[4][VF_PER16];
+    uint64_t bits = 0;
+    for (int q = 0; q < 4; q++) {
+      load16(x[q], l, i + 16 * q, n);
+      bits |= (uint64_t)ge16(x[q], least) << (16 * q);
+    }
+    if (bits == 0) continue;
+    uint32_t noise[64];
+    float w[64];
+    vf_noise64(noise, law->seed, law->pos, law->purpose, (uint32_t)(first + i) / 4);
+    const vf mark = vf_set1((float)(win.at * (1 + 1e-5))); /* far above the roundings of float */
+    for (int q = 0; q < 4; q++) {
+      uint32_t may = 0;
+      for (int g = 0; g < VF_PER16; g++) {
+        const vf e = weight(x[q][g], law);
+        vf_store(w + 16 * q + g * VF_LANES, e);
+        may |= vf_ge_bits(vf_mul(e, mark), vf_unit_under(noise + 16 * q + g * VF_LANES)) << (g * VF_LANES);
+      }
+      bits &= ~(0xffffull << (16 * q)) | (uint64_t)may << (16 * q);
+    }
+    for (; bits != 0; bits &= bits - 1) {
+      const int j = __builtin_ctzll(bits);
+      const int32_t id = first + i + j;
+      /* -log1p(-u) >= u; the last factor is far above the roundings of these doubles, so that what is skipped
+       * does not depend on the mark of the moment */
+      if (!(w[j] > 0) || i + j >= n || w[j] < law->min_w ||
+          weir_noise_unit(noise[j]) > win.at * (double)w[j] * (1 + 1e-12))
+        continue;
+      const uint32_t key = weir_sample_key(l[i + j]);
+      if (key < law->min_key || (key == law->min_key && id >= law->end_ties)) continue;
+      const weir_sample_win it = {weir_sample_arrival(noise[j], w[j]), id, l[i + j]};
+      const weir_sample_win first_of = weir_sample_first(win, it);
+      if (first_of.at < win.at) least = race_floor(law, first_of.at);
+      win = first_of;
+    }
+  }
+  *out = win;
+}
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inner loops that exist once an instruction set. simd_scalar.c, simd_avx2.c and simd_avx512.c each
+ * instantiate rows_kernel.h, attend_kernel.h and sample_kernel.h over their vec_*.h and fill one table. */
+#ifndef WEIR_KERNELS_CPU_SIMD_H
+#define WEIR_KERNELS_CPU_SIMD_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/sample_core.h"
+
+/* One row of q|k|v, rotated; k and v stored. */
+typedef struct weir_rope_row {
+  float *qkv;                   /* [(n_heads + 2*n_kv_heads) * head_dim]; q and k are rotated in place */
+  const float *cos, *sin;       /* [rope_dims/2] */
+  const float *q_norm, *k_norm; /* [head_dim] or NULL */
+  float norm_eps;
+  int32_t n_heads, n_kv_heads, head_dim, rope_dims;
+  bool interleaved, f16;
+  char *k, *v;       /* where head 0 of this position is stored */
+  size_t head_bytes; /* from one head to the next there */
+} weir_rope_row;
+
+/* Rows of one KV head attending to a run of positions; the unit of work of attend. A row is one query head of
+ * one token. */
+enum { WEIR_ATTEND_ROWS = 32, WEIR_ATTEND_BLOCK = 16 };
+typedef struct weir_attend_tile {
+  int32_t n_rows, head_dim, dp;        /* dp: head_dim rounded up to a multiple of 16 */
+  int32_t pos[WEIR_ATTEND_ROWS];       /* each row sees positions 0 .. pos */
+  const float *q_in[WEIR_ATTEND_ROWS]; /* [head_dim] */
+  float *q;                            /* [n_rows][dp] scaled, zero padded; set by load_q */
+  float *acc, *m, *l; /* [n_rows][dp], [n_rows], [n_rows]: sum of e v, maximum, sum of e, in one span */
+  float *k, *v;       /* [WEIR_ATTEND_BLOCK][dp] scratch */
+  const char *kv;     /* layer base at this head: token t of page p at kv + p*page_bytes + t*row_bytes */
+  size_t page_bytes, row_bytes, v_bytes; /* v_bytes: from a K row to its V row */
+  const int32_t *page;                   /* of the sequence, in order of position */
+  int32_t page_size;
+  bool f16;
+  float scale;
+} weir_attend_tile;
+
+typedef struct weir_simd {
+  void (*add_rmsnorm)(float *y, float *resid, const float *delta, const float *w, float eps, int32_t n);
+  void (*swiglu)(float *y, const float *gate, const float *up, int32_t n);
+  void (*rope_angles)(float *cos_out, float *sin_out, int32_t pos, const float *inv_freq, int32_t n);
+  void (*rope_row)(const weir_rope_row *);
+  void (*attend_load_q)(weir_attend_tile *);
+  /* acc, m, l <- positions [begin, end); begin is a multiple of the page size and of the span. */
+  void (*attend_span)(weir_attend_tile *, int32_t begin, int32_t end);
+  /* (acc, m, l) of one row <- the row's with a later span's put behind. */
+  void (*attend_merge)(float *acc, float *m, float *l, const float *acc2, float m2, float l2, int32_t dp);
+  void (*attend_finish)(float *out, const float *acc, float l, int32_t head_dim);
+  weir_sample_chunks sample;
+} weir_simd;
+
+extern const weir_simd weir_simd_scalar, weir_simd_avx2, weir_simd_avx512;
+
+/* Rows a thread should get at least, for work of about `cols` cheap elements a row: waking the team costs
+ * about as much as 32,000 of them. */
+static inline int32_t weir_cpu_grain(int32_t cols) {
+  return cols > 32768 ? 1 : 32768 / (cols > 0 ? cols : 1);
+}
+
+/* The table of an instruction set this machine has; never NULL. */
+const weir_simd *weir_simd_get(weir_isa isa);
+
+#endif

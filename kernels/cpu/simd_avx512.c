@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inner loops with 16 lanes. Compiled for AVX-512 F, BW, DQ, VL; nothing here may run before the device
+ * has checked for them. */
+#include "kernels/cpu/vec_avx512.h"
+/* the vector vocabulary comes first: the kernels are written over it */
+#include "kernels/cpu/attend_kernel.h"
+#include "kernels/cpu/rows_kernel.h"
+#include "kernels/cpu/sample_kernel.h"
+#include "kernels/cpu/simd.h"
+
+const weir_simd weir_simd_avx512 = {
+    .add_rmsnorm = add_rmsnorm,
+    .swiglu = swiglu,
+    .rope_angles = rope_angles,
+    .rope_row = rope_row,
+    .attend_load_q = attend_load_q,
+    .attend_span = attend_span,
+    .attend_merge = attend_merge,
+    .attend_finish = attend_finish,
+    .sample = {.stat = sample_stat, .hist = sample_hist, .ties = sample_ties, .race = sample_race},
+};

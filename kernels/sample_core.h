@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The arithmetic of the sample op, cut so that a vocabulary may lie in several shards.
+ *
+ * The vocabulary is cut into chunks of WEIR_SAMPLE_CHUNK ids counted from id 0; a shard is any run of chunks.
+ * A row is answered in stages; each stage is a pure function of chunks whose results are put together in
+ * chunk order (stat) or by an operation that knows no order (integer sums, the first arrival), so one shard
+ * and many give the same bits, and so do all instruction sets:
+ *
+ *   stat   a chunk's maximum, runner-up and softmax sums            -> merged in chunk order
+ *   plan   what the ask needs: a known token, or a race
+ *   cut    only for an ask that truncates: histograms of the logits' bits, refined a digit a time, until the
+ *          smallest logit that stays is known exactly; no sorting   -> summed
+ *   race   every id that stays arrives at E/w, the first wins       -> the first of all
+ *   finish the row
+ *
+ * Stages that touch logits have one implementation an instruction set (kernels/cpu/sample_kernel.h), reached
+ * through weir_sample_chunks; the rest is plain C below. */
+#ifndef WEIR_KERNELS_SAMPLE_CORE_H
+#define WEIR_KERNELS_SAMPLE_CORE_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels/noise.h"
+#include "kernels/row.h"
+
+enum { WEIR_SAMPLE_CHUNK = 4096, WEIR_SAMPLE_BINS = 2048, WEIR_SAMPLE_LEVELS = 3 };
+
+/* Of one chunk, or of chunks merged. */
+typedef struct weir_sample_stat {
+  float max, second; /* the two highest logits; equal when they tie; -inf when there is none */
+  int32_t top;       /* lowest id at max */
+  double sum, dot;   /* sum of e, sum of e*(l - max), e = exp(l - max); NaN when a logit was NaN */
+} weir_sample_stat;
+
+/* The distribution a row is drawn from; ids outside the cut do not race. */
+typedef struct weir_sample_law {
+  float max;         /* of the whole vocabulary */
+  float temperature; /* > 0; weight of id v: w = exp((l_v - max) / temperature) */
+  float min_w;       /* min_p: ids with a smaller w are out */
+  uint32_t min_key;  /* ids whose weir_sample_key is smaller are out, */
+  int32_t end_ties;  /* and of those with an equal key the ids from here on */
+  int32_t top;       /* of the whole vocabulary; it always stays */
+  uint64_t seed;
+  int32_t pos;
+  uint32_t purpose; /* WEIR_NOISE_* */
+} weir_sample_law;
+
+typedef struct weir_sample_win {
+  double at; /* time of arrival; INFINITY: nobody */
+  int32_t id;
+  float logit;
+} weir_sample_win;
+
+/* A digit's histogram over one or several chunks; adding two is adding their numbers. */
+typedef struct weir_sample_hist {
+  uint32_t count[WEIR_SAMPLE_BINS];
+  uint64_t mass[WEIR_SAMPLE_BINS]; /* of floor(w * 2^40), so that sums are exact and have no order */
+} weir_sample_hist;
+
+/* Search for the smallest key that stays. Zeroed by weir_sample_cut_begin. */
+typedef struct weir_sample_cut {
+  int32_t level;        /* digits known so far of the key in search */
+  uint32_t prefix;      /* those digits */
+  bool by_mass;         /* the second search, for top_p, follows the first, for top_k */
+  uint64_t above, want; /* count or mass above the prefix; how much is to stay */
+  bool has_k, has_p;    /* searches to come */
+  float top_p;
+  uint32_t k_key; /* what top_k left: keys above k_key, and k_ties ids at it */
+  int32_t k_ties;
+  uint64_t k_mass_above; /* mass above k_key */
+  uint32_t key;          /* the result: keys above stay, and at it the `ties` lowest ids */
+  int32_t ties, equal;   /* of `equal` ids at it */
+} weir_sample_cut;
+
+/* The stages that read logits, over n <= WEIR_SAMPLE_CHUNK logits l of the ids first, first+1, ... ; `first`
+ * is a multiple of WEIR_SAMPLE_CHUNK. */
+typedef struct weir_sample_chunks {
+  void (*stat)(const float *l, int32_t first, int32_t n, weir_sample_stat *out);
+  /* Adds to h every id whose key begins with c's known digits. */
+  void (*hist)(const float *l, int32_t n, const weir_sample_law *, const weir_sample_cut *c,
+               weir_sample_hist *h);
+  /* Ids of the chunk whose key is `key`. */
+  int32_t (*ties)(const float *l, int32_t n, uint32_t key);
+  void (*race)(const float *l, int32_t first, int32_t n, const weir_sample_law *, weir_sample_win *out);
+} weir_sample_chunks;
+
+/* Bits whose unsigned order is the order of the floats; -0 and 0 are equal, NaN is not asked for. */
+static inline uint32_t weir_sample_key(float x) {
+  union {
+    float f;
+    uint32_t u;
+  } b = {.f = x + 0.0f};
+  return b.u & 0x80000000u ? ~b.u : b.u | 0x80000000u;
+}
+/* Shift that brings the first `level` digits (11, 11, 10 bits) of a key to the bottom; level 1 to 3. */
+static inline int weir_sample_shift(int32_t level) { return level == 1 ? 21 : level == 2 ? 10 : 0; }
+/* The first `level` digits of a key; no digits: 0. */
+static inline uint32_t weir_sample_prefix(uint32_t key, int32_t level) {
+  return level == 0 ? 0 : key >> weir_sample_shift(level);
+}
+static inline int32_t weir_sample_n_chunks(int32_t n_valid) {
+  return (n_valid + WEIR_SAMPLE_CHUNK - 1) / WEIR_SAMPLE_CHUNK;
+}
+/* Arrival of one id with weight w > 0 under the noise `bits`. */
+double weir_sample_arrival(uint32_t bits, float w);
+
+/* Merges the chunks' parts, in order of chunks, n >= 1. */
+weir_sample_stat weir_sample_merge(const weir_sample_stat *part, int32_t n);
+/* Error (EDEVICE) when the row is no distribution: a NaN, a +inf, or nothing above -inf. */
+weir_status weir_sample_check(const weir_sample_stat *, weir_err *e);
+double weir_sample_logprob(const weir_sample_stat *, float logit);
+
+/* What is left to do for `ask`, given the statistics of all the vocabulary and the logit of the probe
+ * (ignored without one): returns the token, or -1 when a race must be run by *law. */
+int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *, float probe_logit,
+                         weir_sample_law *law);
+
+/* Whether a race of this ask must be cut first; min_p alone needs none. */
+bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid);
+void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut *);
+/* Takes the histogram of the whole vocabulary for the digit in search. True: another histogram (zeroed) is
+ * wanted. False: law->min_key is set, and law->end_ties when all ids at it stay; else (c->ties < c->equal)
+ * the caller sets end_ties to one past the c->ties-th lowest id at that key. */
+bool weir_sample_cut_step(weir_sample_cut *, const weir_sample_hist *, weir_sample_law *law);
+
+/* The earlier of two; at the same time the lower id. */
+weir_sample_win weir_sample_first(weir_sample_win a, weir_sample_win b);
+
+/* `token` and its logit; the probe's logit is ignored without one. */
+void weir_sample_finish(const weir_ask *ask, const weir_sample_stat *, int32_t token, float logit,
+                        float probe_logit, weir_row *row);
+
+#endif
