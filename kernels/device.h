@@ -46,8 +46,9 @@ typedef struct weir_ragged {
   int32_t n_tokens, n_seqs;
   const int32_t *pos;         /* [n_tokens] absolute position of each row */
   const int32_t *seq;         /* [n_tokens] which sequence the row belongs to */
-  const int32_t *q_indptr;    /* [n_seqs+1] rows of sequence s: q_indptr[s] .. q_indptr[s+1] */
-  const int32_t *kv_len;      /* [n_seqs] tokens of s in KV after this step; its last row sits at kv_len-1 */
+  const int32_t *q_indptr;    /* [n_seqs+1] rows of sequence s: q_indptr[s] .. q_indptr[s+1], ascending positions;
+                                 attend also takes a subset of a step's rows, with gaps, or none of a sequence */
+  const int32_t *kv_len;      /* [n_seqs] tokens of s in KV after this step; every pos of s is below it */
   const int32_t *page_indptr; /* [n_seqs+1] */
   const int32_t *page;        /* [page_indptr[n_seqs]] physical pages in order of position */
   int32_t max_q_len, max_kv_len; /* over the sequences */

@@ -6,72 +6,85 @@
 #include <math.h>
 #include <string.h>
 
-/* The first n rows of a workspace matrix. */
-static weir_mat rows_of(weir_mat m, int32_t n) {
+/* Rows [first, first+n) of a workspace matrix. */
+static weir_mat rows_at(weir_mat m, int32_t first, int32_t n) {
+  m.data += (size_t)first * (size_t)m.ld;
   m.rows = n;
   return m;
 }
+static weir_mat rows_of(weir_mat m, int32_t n) { return rows_at(m, 0, n); }
 
 static const weir_mat none = {0};
 
 typedef struct step_arrays {
-  weir_ragged ragged;
+  weir_ragged all;     /* every row */
+  weir_ragged wanted;  /* the rows whose logits are asked for, over the same KV */
   const int32_t *token, *out_row;
 } step_arrays;
 
 /* Step arrays go to the device in one copy. */
 static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arrays *out, weir_err *e) {
-  int32_t *host = m->ws.ints_host, *at = host;
-  const size_t n = (size_t)b->n_tokens, s = (size_t)b->n_seqs, n_pages = (size_t)b->page_indptr[b->n_seqs];
-  int32_t *token = at, *pos = token + n, *seq = pos + n, *out_row = seq + n, *q_indptr = out_row + b->n_out;
-  int32_t *page_indptr = q_indptr + s + 1, *kv_len = page_indptr + s + 1, *page = kv_len + s;
-  memcpy(token, b->token, n * sizeof *at);
-  memcpy(pos, b->pos, n * sizeof *at);
-  memcpy(out_row, b->out_row, (size_t)b->n_out * sizeof *at);
-  memcpy(q_indptr, b->q_indptr, (s + 1) * sizeof *at);
-  memcpy(page_indptr, b->page_indptr, (s + 1) * sizeof *at);
-  memcpy(kv_len, b->kv_len, s * sizeof *at);
-  memcpy(page, b->page, n_pages * sizeof *at);
-  int32_t max_q = 0, max_kv = 0;
+  int32_t *host = m->ws.ints_host;
+  const size_t n = (size_t)b->n_tokens, w = (size_t)b->n_out, s = (size_t)b->n_seqs;
+  const size_t n_pages = (size_t)b->page_indptr[b->n_seqs];
+  int32_t *token = host, *pos = token + n, *seq = pos + n, *out_row = seq + n, *w_pos = out_row + w, *w_seq = w_pos + w;
+  int32_t *q_indptr = w_seq + w, *w_indptr = q_indptr + s + 1, *page_indptr = w_indptr + s + 1;
+  int32_t *kv_len = page_indptr + s + 1, *page = kv_len + s;
+  memcpy(token, b->token, n * sizeof *host);
+  memcpy(pos, b->pos, n * sizeof *host);
+  memcpy(out_row, b->out_row, w * sizeof *host);
+  memcpy(q_indptr, b->q_indptr, (s + 1) * sizeof *host);
+  memcpy(page_indptr, b->page_indptr, (s + 1) * sizeof *host);
+  memcpy(kv_len, b->kv_len, s * sizeof *host);
+  memcpy(page, b->page, n_pages * sizeof *host);
+  int32_t max_q = 0, max_kv = 0, max_w = 0, o = 0;
   for (int32_t i = 0; i < b->n_seqs; i++) {
-    const int32_t q = q_indptr[i + 1] - q_indptr[i];
-    for (int32_t r = q_indptr[i]; r < q_indptr[i + 1]; r++) seq[r] = i;
+    const int32_t end = q_indptr[i + 1], q = end - q_indptr[i];
+    for (int32_t r = q_indptr[i]; r < end; r++) seq[r] = i;
+    w_indptr[i] = o;
+    for (; o < b->n_out && out_row[o] < end; o++) {
+      w_pos[o] = pos[out_row[o]];
+      w_seq[o] = i;
+    }
     if (q > max_q) max_q = q;
+    if (o - w_indptr[i] > max_w) max_w = o - w_indptr[i];
     if (kv_len[i] > max_kv) max_kv = kv_len[i];
   }
-  const size_t total = (size_t)(page + n_pages - host);
+  w_indptr[b->n_seqs] = o;
   int32_t *dev = m->ws.ints;
 #define ON_DEVICE(p) (dev + ((p) - host))
-  *out = (step_arrays){.ragged = {.n_tokens = b->n_tokens,
-                                  .n_seqs = b->n_seqs,
-                                  .pos = ON_DEVICE(pos),
-                                  .seq = ON_DEVICE(seq),
-                                  .q_indptr = ON_DEVICE(q_indptr),
-                                  .kv_len = ON_DEVICE(kv_len),
-                                  .page_indptr = ON_DEVICE(page_indptr),
-                                  .page = ON_DEVICE(page),
-                                  .max_q_len = max_q,
-                                  .max_kv_len = max_kv},
+  *out = (step_arrays){.all = {.n_tokens = b->n_tokens,
+                               .n_seqs = b->n_seqs,
+                               .pos = ON_DEVICE(pos),
+                               .seq = ON_DEVICE(seq),
+                               .q_indptr = ON_DEVICE(q_indptr),
+                               .kv_len = ON_DEVICE(kv_len),
+                               .page_indptr = ON_DEVICE(page_indptr),
+                               .page = ON_DEVICE(page),
+                               .max_q_len = max_q,
+                               .max_kv_len = max_kv},
                        .token = ON_DEVICE(token),
                        .out_row = ON_DEVICE(out_row)};
+  out->wanted = out->all;
+  out->wanted.n_tokens = b->n_out;
+  out->wanted.pos = ON_DEVICE(w_pos);
+  out->wanted.seq = ON_DEVICE(w_seq);
+  out->wanted.q_indptr = ON_DEVICE(w_indptr);
+  out->wanted.max_q_len = max_w;
 #undef ON_DEVICE
-  return weir_dev_upload(m->dev, dev, host, total * sizeof *host, e);
+  return weir_dev_upload(m->dev, dev, host, (size_t)(page + n_pages - host) * sizeof *host, e);
 }
 
-static weir_status layer(weir_instance *m, int32_t i, const weir_ragged *r, bool has_delta, weir_err *e) {
+/* First half of a layer: norm, q k v, rotation, KV. */
+static weir_status project(weir_instance *m, int32_t i, const weir_ragged *r, weir_err *e) {
   const weir_hparams *h = &m->h;
   const weir_layer *y = &m->w.layer[i];
   const weir_workspace *ws = &m->ws;
   const int32_t n = r->n_tokens;
-  weir_dev *d = m->dev;
   weir_status st = WEIR_OK;
-  const weir_mat x = rows_of(ws->x, n), norm = rows_of(ws->norm, n), delta = rows_of(ws->delta, n);
-  const weir_mat qkv = rows_of(ws->qkv, n), att = rows_of(ws->att, n);
-  weir_mat q = qkv;
-  q.cols = h->n_heads * h->head_dim;
-
-  WEIR_TRY(weir_op_add_rmsnorm(d, norm, x, has_delta ? delta : none, y->attn_norm, h->norm_eps, e));
-  WEIR_TRY(weir_op_linear(d, qkv, norm, &y->qkv, y->qkv_bias, e));
+  const weir_mat delta = i > 0 ? rows_of(ws->delta, n) : none, qkv = rows_of(ws->qkv, n);
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, rows_of(ws->norm, n), rows_of(ws->x, n), delta, y->attn_norm, h->norm_eps, e));
+  WEIR_TRY(weir_op_linear(m->dev, qkv, rows_of(ws->norm, n), &y->qkv, y->qkv_bias, e));
   const weir_rope_args rope = {.qkv = qkv,
                                .angles = rows_of(ws->angles, n),
                                .n_heads = h->n_heads,
@@ -81,43 +94,73 @@ static weir_status layer(weir_instance *m, int32_t i, const weir_ragged *r, bool
                                .k_norm = y->k_norm,
                                .norm_eps = h->norm_eps,
                                .kv = m->kv.layer[i]};
-  WEIR_TRY(weir_op_rope_append(d, &rope, r, e));
-  WEIR_TRY(weir_op_attend(d, att, q, r, m->kv.layer[i], 1.0f / sqrtf((float)h->head_dim), e));
-  WEIR_TRY(weir_op_linear(d, delta, att, &y->attn_out, NULL, e));
-  WEIR_TRY(weir_op_add_rmsnorm(d, norm, x, delta, y->ffn_norm, h->norm_eps, e));
-  WEIR_TRY(weir_op_linear(d, rows_of(ws->gate_up, n), norm, &y->gate_up, NULL, e));
-  WEIR_TRY(weir_op_swiglu(d, rows_of(ws->ff, n), rows_of(ws->gate_up, n), e));
-  WEIR_TRY(weir_op_linear(d, delta, rows_of(ws->ff, n), &y->down, NULL, e));
+  WEIR_TRY(weir_op_rope_append(m->dev, &rope, r, e));
 out:
   return st;
 }
 
-/* Hidden states of all rows: x and delta of the workspace, whose sum they are. */
-static weir_status body(weir_instance *m, const weir_batch *b, step_arrays *a, weir_err *e) {
+/* Second half: attention and MLP of the rows in x, whose queries are in q; leaves the MLP's part in delta. */
+static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_mat x, weir_mat q, weir_err *e) {
+  const weir_hparams *h = &m->h;
+  const weir_layer *y = &m->w.layer[i];
+  const weir_workspace *ws = &m->ws;
+  const int32_t n = r->n_tokens;
   weir_status st = WEIR_OK;
-  if (b->page_indptr[b->n_seqs] > m->ws.max_page_entries)
+  const weir_mat att = rows_of(ws->att, n), delta = rows_of(ws->delta, n), norm = rows_of(ws->norm, n);
+  WEIR_TRY(weir_op_attend(m->dev, att, q, r, m->kv.layer[i], 1.0f / sqrtf((float)h->head_dim), e));
+  WEIR_TRY(weir_op_linear(m->dev, delta, att, &y->attn_out, NULL, e));
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, x, delta, y->ffn_norm, h->norm_eps, e));
+  WEIR_TRY(weir_op_linear(m->dev, rows_of(ws->gate_up, n), norm, &y->gate_up, NULL, e));
+  WEIR_TRY(weir_op_swiglu(m->dev, rows_of(ws->ff, n), rows_of(ws->gate_up, n), e));
+  WEIR_TRY(weir_op_linear(m->dev, delta, rows_of(ws->ff, n), &y->down, NULL, e));
+out:
+  return st;
+}
+
+/* The hidden states of the wanted rows are the sum of *hidden and the first n_out rows of the workspace's delta. The
+ * last layer is computed for these rows only: for the others it has nothing to do but fill KV, which is most of what a
+ * prompt or a catch-up asks of it. */
+static weir_status body(weir_instance *m, const weir_batch *b, weir_mat *hidden, weir_err *e) {
+  const weir_workspace *ws = &m->ws;
+  const int32_t n = b->n_tokens, n_q = m->h.n_heads * m->h.head_dim, last = m->h.n_layers - 1;
+  step_arrays a;
+  weir_status st = WEIR_OK;
+  weir_mat x = rows_of(ws->x, n), q = rows_of(ws->qkv, n);
+  q.cols = n_q;
+  if (b->page_indptr[b->n_seqs] > ws->max_page_entries)
     return weir_fail(e, WEIR_EINVAL, "batch: %d page entries, at most %d", b->page_indptr[b->n_seqs],
-                     m->ws.max_page_entries);
-  WEIR_TRY(upload_arrays(m, b, a, e));
-  for (int32_t i = 0; b->n_copies > 0 && i < m->h.n_layers; i++)
+                     ws->max_page_entries);
+  WEIR_TRY(upload_arrays(m, b, &a, e));
+  for (int32_t i = 0; b->n_copies > 0 && i <= last; i++)
     WEIR_TRY(weir_op_kv_copy(m->dev, m->kv.layer[i], b->copy_src_dst, b->n_copies, e));
-  WEIR_TRY(weir_op_embed(m->dev, rows_of(m->ws.x, b->n_tokens), &m->w.embed, a->token, e));
-  WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(m->ws.angles, b->n_tokens), &a->ragged, m->ws.inv_freq, e));
-  for (int32_t i = 0; i < m->h.n_layers; i++) WEIR_TRY(layer(m, i, &a->ragged, i > 0, e));
+  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, e));
+  WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(ws->angles, n), &a.all, ws->inv_freq, e));
+  for (int32_t i = 0; i < last; i++) {
+    WEIR_TRY(project(m, i, &a.all, e));
+    WEIR_TRY(mix(m, i, &a.all, x, q, e));
+  }
+  WEIR_TRY(project(m, last, &a.all, e));
+  if (b->n_out == 0) goto out;
+  if (b->n_out < n) {
+    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_x, b->n_out), x, a.out_row, e));
+    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_q, b->n_out), q, a.out_row, e));
+    x = rows_of(ws->last_x, b->n_out);
+    q = rows_of(ws->last_q, b->n_out);
+  }
+  WEIR_TRY(mix(m, last, &a.wanted, x, q, e));
+  *hidden = x;
 out:
   return st;
 }
 
 /* Logits of wanted rows [first, first+n) into the workspace. */
-static weir_status head(weir_instance *m, const weir_batch *b, const step_arrays *a, int32_t first, int32_t n,
-                        weir_mat *logits, weir_err *e) {
+static weir_status head(weir_instance *m, weir_mat hidden, int32_t first, int32_t n, weir_mat *logits, weir_err *e) {
   const weir_workspace *ws = &m->ws;
-  const weir_mat x = rows_of(ws->out_x, n), delta = rows_of(ws->out_delta, n), norm = rows_of(ws->out_norm, n);
+  const weir_mat norm = rows_of(ws->norm, n);
   weir_status st = WEIR_OK;
   *logits = rows_of(ws->logits, n);
-  WEIR_TRY(weir_op_gather_rows(m->dev, x, rows_of(ws->x, b->n_tokens), a->out_row + first, e));
-  WEIR_TRY(weir_op_gather_rows(m->dev, delta, rows_of(ws->delta, b->n_tokens), a->out_row + first, e));
-  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, x, delta, m->w.out_norm, m->h.norm_eps, e));
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden, first, n), rows_at(ws->delta, first, n), m->w.out_norm,
+                               m->h.norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, *logits, norm, m->w.head, NULL, e));
 out:
   return st;
@@ -125,12 +168,11 @@ out:
 
 weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_err *e) {
   weir_status st = WEIR_OK;
-  step_arrays a;
-  WEIR_TRY(body(m, b, &a, e));
+  weir_mat hidden, logits;
+  WEIR_TRY(body(m, b, &hidden, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
-    weir_mat logits;
-    WEIR_TRY(head(m, b, &a, i, n, &logits, e));
+    WEIR_TRY(head(m, hidden, i, n, &logits, e));
     WEIR_TRY(weir_op_sample(m->dev, rows + i, logits, m->n_valid, b->ask + i, e));
   }
   WEIR_TRY(weir_dev_sync(m->dev, e));
@@ -139,15 +181,14 @@ out:
 }
 
 weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *out_logits, weir_err *e) {
+  const size_t vocab = (size_t)m->h.n_vocab;
   weir_status st = WEIR_OK;
-  step_arrays a;
-  WEIR_TRY(body(m, b, &a, e));
+  weir_mat hidden, logits;
+  WEIR_TRY(body(m, b, &hidden, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
-    const size_t row = (size_t)m->h.n_vocab;
-    weir_mat logits;
-    WEIR_TRY(head(m, b, &a, i, n, &logits, e));
-    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * row, logits.data, (size_t)n * row * sizeof(float), e));
+    WEIR_TRY(head(m, hidden, i, n, &logits, e));
+    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, logits.data, (size_t)n * vocab * sizeof(float), e));
     WEIR_TRY(weir_dev_sync(m->dev, e));
   }
 out:

@@ -35,9 +35,8 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
   WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
   WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
   WEIR_TRY(take_mat(m->dev, t, h->rope_dims, &ws->angles, e));
-  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_x, e));
-  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_delta, e));
-  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->dim, &ws->out_norm, e));
+  WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->last_x, e));
+  WEIR_TRY(take_mat(m->dev, t, n_q, &ws->last_q, e));
   WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->n_vocab, &ws->logits, e));
 
   const int32_t n_freq = h->rope_dims / 2;
@@ -47,13 +46,13 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
   WEIR_TRY(weir_dev_upload(m->dev, ws->inv_freq, inv, (size_t)n_freq * sizeof(float), e));
   WEIR_TRY(weir_dev_sync(m->dev, e));
 
-  /* token, pos, seq, out_row; q_indptr, page_indptr, kv_len; pages */
+  /* token, pos, seq, of the wanted rows: row, pos, seq; q_indptr, w_indptr, page_indptr, kv_len; pages */
   const size_t entries = (size_t)m->max_seqs * (size_t)((m->n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS);
   if (entries > INT32_MAX)
     st = weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", m->max_seqs, m->n_ctx);
   if (st != WEIR_OK) goto out;
   ws->max_page_entries = (int32_t)entries;
-  ws->n_ints = 4 * (size_t)t + 3 * ((size_t)m->max_seqs + 1) + entries;
+  ws->n_ints = 6 * (size_t)t + 4 * ((size_t)m->max_seqs + 1) + entries;
   WEIR_TRY(WEIR_NEW(ws->n_ints, &ws->ints_host, e));
   WEIR_TRY(weir_dev_alloc(m->dev, ws->n_ints * sizeof(int32_t), (void **)&ws->ints, e));
 out:
@@ -63,9 +62,9 @@ out:
 
 static void workspace_fini(weir_instance *m) {
   weir_workspace *ws = &m->ws;
-  void *const device[] = {ws->x.data,       ws->norm.data,      ws->qkv.data,      ws->att.data,    ws->delta.data,
-                          ws->gate_up.data, ws->ff.data,        ws->angles.data,   ws->out_x.data,  ws->out_delta.data,
-                          ws->out_norm.data, ws->logits.data,   ws->inv_freq,      ws->ints};
+  void *const device[] = {ws->x.data,  ws->norm.data,   ws->qkv.data,    ws->att.data,    ws->delta.data,
+                          ws->gate_up.data, ws->ff.data, ws->angles.data, ws->last_x.data, ws->last_q.data,
+                          ws->logits.data, ws->inv_freq, ws->ints};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++)
     if (device[i]) weir_dev_release(m->dev, device[i]);
   free(ws->ints_host);

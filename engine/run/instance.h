@@ -25,7 +25,8 @@ typedef struct weir_instance_opts {
 /* Scratch of a step, planned once. n rows each. */
 typedef struct weir_workspace {
   weir_mat x, norm, qkv, att, delta, gate_up, ff, angles; /* [max_tokens, ...] */
-  weir_mat out_x, out_delta, out_norm, logits;            /* [max_head_rows, ...] */
+  weir_mat last_x, last_q;                                /* [max_tokens, ...]: wanted rows in the last layer */
+  weir_mat logits;                                        /* [max_head_rows, n_vocab] */
   int32_t max_head_rows;
   float *inv_freq;     /* [rope_dims/2] */
   int32_t *ints, *ints_host; /* step arrays: device and staging copy */
