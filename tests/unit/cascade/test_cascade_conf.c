@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Modes by name: what each is made of, that an option without a meaning is refused by name, and that the
+ * configurations behave as their names say. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cascade/cascade_conf.h"
+#include "fake_request.h"
+
+static void names(void **state) {
+  (void)state;
+  static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact"};
+  static const char *const gate_names[] = {"entropy", "top-prob", "margin"};
+  weir_mode m;
+  weir_gate_kind k;
+  for (int i = 0; i < WEIR_N_MODES; i++) {
+    assert_true(weir_mode_parse(mode_names[i], &m));
+    assert_int_equal(m, i);
+    assert_string_equal(weir_mode_name((weir_mode)i), mode_names[i]);
+  }
+  for (int i = 0; i < 3; i++) {
+    assert_true(weir_gate_parse(gate_names[i], &k));
+    assert_int_equal(k, i);
+    assert_string_equal(weir_gate_name((weir_gate_kind)i), gate_names[i]);
+  }
+  static const char *const strange[] = {"", "Small", "exact ", "speculative"};
+  for (int i = 0; i < 4; i++)
+    assert_false(weir_mode_parse(strange[i], &m) || weir_gate_parse(strange[i], &k));
+  assert_non_null(weir_mode_name((weir_mode)99));
+  assert_non_null(weir_gate_name((weir_gate_kind)-1));
+}
+
+static void defaults(void **state) {
+  (void)state;
+  static const struct {
+    int32_t commit, window;
+    weir_keep keep;
+    float threshold;
+  } want[] = {
+      [WEIR_MODE_SMALL] = {0, WEIR_FAR, WEIR_KEEP_ALL, INFINITY},
+      [WEIR_MODE_LARGE] = {0, WEIR_FAR, WEIR_KEEP_ALL, -1},
+      [WEIR_MODE_DEFER] = {0, WEIR_FAR, WEIR_KEEP_ALL, 0.45f},
+      [WEIR_MODE_ROLLBACK] = {1, 10, WEIR_KEEP_NLL, 0.45f},
+      [WEIR_MODE_EXACT] = {1, 5, WEIR_KEEP_OWN, INFINITY},
+  };
+  for (int i = 0; i < WEIR_N_MODES; i++) {
+    weir_cascade_cfg g;
+    weir_err e = {0};
+    fake_case("defaults", i);
+    /* values that nobody set are not looked at */
+    const weir_cascade_opts o = {
+        .mode = (weir_mode)i, .threshold = NAN, .window = -1, .horizon = -1, .accept_nll = -1};
+    FAKE_CHECK(weir_cascade_cfg_make(&o, &g, &e) == WEIR_OK, "%s", e.msg);
+    FAKE_CHECK(g.n_tiers == 2 && g.commit_tier == want[i].commit && g.horizon == WEIR_FAR &&
+                   g.window[0] == want[i].window && g.keep[1] == want[i].keep && g.hold[1] == 1 &&
+                   g.gate[0].kind == WEIR_GATE_ENTROPY && g.gate[0].threshold == want[i].threshold &&
+                   g.keep_nll[1] == 3,
+               "commit %d window %d keep %d threshold %g", (int)g.commit_tier, (int)g.window[0], g.keep[1],
+               (double)g.gate[0].threshold);
+  }
+}
+
+static void options(void **state) {
+  (void)state;
+  static const struct {
+    weir_cascade_opts o;
+    const char *refused; /* NULL: taken */
+  } table[] = {
+      {{.mode = WEIR_MODE_SMALL, .set = WEIR_OPT_THRESHOLD, .threshold = 1},
+       "threshold has no meaning in mode small"},
+      {{.mode = WEIR_MODE_LARGE, .set = WEIR_OPT_GATE}, "gate has no meaning in mode large"},
+      {{.mode = WEIR_MODE_LARGE, .set = WEIR_OPT_HOLD, .hold = 1}, "hold has no meaning in mode large"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = 3},
+       "accept-nll has no meaning in mode defer"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_WINDOW, .window = 4}, "window has no meaning in mode defer"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_HORIZON, .horizon = 4},
+       "horizon has no meaning in mode defer"},
+      {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = 3},
+       "accept-nll has no meaning in mode exact"},
+      {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_HORIZON, .horizon = 9},
+       "horizon has no meaning in mode exact"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = 1u << 20}, "unknown option bits"},
+      {{.mode = (weir_mode)7}, "mode 7 is not known"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_GATE, .gate = (weir_gate_kind)3}, "gate 3 is not known"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_THRESHOLD, .threshold = NAN}, "threshold is not a number"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = NAN}, "accept-nll"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = -1}, "accept-nll"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_WINDOW, .window = 0}, "window: want"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_WINDOW, .window = WEIR_FAR + 1}, "window: want"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_HOLD, .hold = -1}, "hold: want"},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_HORIZON, .horizon = -1}, "horizon: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_THRESHOLD, .threshold = 0.9f}, NULL},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD, .threshold = -1, .hold = 0},
+       NULL},
+      {{.mode = WEIR_MODE_ROLLBACK,
+        .set = WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_ACCEPT_NLL | WEIR_OPT_WINDOW | WEIR_OPT_HOLD |
+               WEIR_OPT_HORIZON,
+        .gate = WEIR_GATE_MARGIN,
+        .threshold = 0.25f,
+        .accept_nll = 2,
+        .window = 7,
+        .hold = 3,
+        .horizon = 4},
+       NULL},
+      {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_WINDOW, .window = 1}, NULL},
+  };
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    weir_cascade_cfg g = {.n_tiers = 77};
+    weir_err e = {0};
+    fake_case("options", (long)i);
+    const weir_status st = weir_cascade_cfg_make(&table[i].o, &g, &e);
+    if (!table[i].refused) {
+      FAKE_CHECK(st == WEIR_OK, "%s", e.msg);
+      continue;
+    }
+    FAKE_CHECK(st == WEIR_EINVAL && strstr(e.msg, table[i].refused), "status %d, said \"%s\"", st, e.msg);
+    FAKE_CHECK(g.n_tiers == 77, "a refused configuration was written");
+  }
+  weir_cascade_cfg g; /* all of them arrive */
+  assert_int_equal(weir_cascade_cfg_make(&table[20].o, &g, NULL), WEIR_OK);
+  assert_true(g.gate[0].kind == WEIR_GATE_MARGIN && g.gate[0].threshold == 0.25f && g.keep_nll[1] == 2);
+  assert_true(g.window[0] == 7 && g.hold[1] == 3 && g.horizon == 4);
+}
+
+static void gate_defaults(void **state) {
+  (void)state;
+  static const float want[] = {0.45f, 0.6f, 0.3f};
+  static const weir_mode with[] = {WEIR_MODE_DEFER, WEIR_MODE_ROLLBACK, WEIR_MODE_EXACT};
+  for (int k = 0; k < 3; k++)
+    for (int m = 0; m < 3; m++) {
+      weir_cascade_cfg g;
+      const weir_cascade_opts o = {.mode = with[m], .set = WEIR_OPT_GATE, .gate = (weir_gate_kind)k};
+      fake_case("gate defaults", k * 3 + m);
+      FAKE_CHECK(weir_cascade_cfg_make(&o, &g, NULL) == WEIR_OK, "refused");
+      FAKE_CHECK(g.gate[0].kind == (weir_gate_kind)k && g.gate[0].threshold == want[k], "threshold %g",
+                 (double)g.gate[0].threshold);
+    }
+}
+
+static void do_as_they_say(void **state) {
+  (void)state;
+  static fake_req r;
+  static fake_text x;
+  long by[WEIR_N_MODES][2] = {{0}}, kept = 0, replaced = 0;
+  for (int i = 0; i < 1500; i++) {
+    weir_cascade_cfg g;
+    const weir_mode m = (weir_mode)(i % WEIR_N_MODES);
+    weir_cascade_opts o = {.mode = m, .threshold = 1.2f};
+    if (m >= WEIR_MODE_DEFER && i % 2) o.set |= WEIR_OPT_THRESHOLD;
+    fake_case(weir_mode_name(m), i);
+    if (i % 100 == 0) fake_models_make((uint64_t)i);
+    FAKE_CHECK(weir_cascade_cfg_make(&o, &g, NULL) == WEIR_OK, "refused");
+    fake_seed((uint64_t)i);
+    const fake_job j = fake_any_job(&g, (uint64_t)i);
+    fake_open(&r, &j);
+    fake_finish(&r, &fake_calm);
+    if (m == WEIR_MODE_SMALL) fake_alone(&j, 0, &x);
+    if (m == WEIR_MODE_LARGE || m == WEIR_MODE_EXACT) fake_alone(&j, 2, &x);
+    if (m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK) fake_oracle(&j, &x);
+    fake_same_text(&r, &x, weir_mode_name(m));
+    if (m == WEIR_MODE_SMALL) FAKE_CHECK(!r.calls[1] && !r.v.kv_len[1], "the large tier was fed");
+    if (m == WEIR_MODE_LARGE) FAKE_CHECK(!r.calls[0] && !r.v.kv_len[0], "the small tier was fed");
+    for (int32_t k = j.n_prompt; k < x.n; k++) {
+      by[m][r.receipt[k].tier]++;
+      kept += r.receipt[k].why == WEIR_WHY_KEPT;
+      replaced += r.receipt[k].why == WEIR_WHY_REPLACED;
+    }
+  }
+  assert_true(by[WEIR_MODE_SMALL][1] == 0 && by[WEIR_MODE_LARGE][0] == 0 && kept > 0 && replaced > 0);
+  for (int m = WEIR_MODE_DEFER; m < WEIR_N_MODES; m++) assert_true(by[m][0] > 100 && by[m][1] > 100);
+}
+
+static void single(void **state) {
+  (void)state;
+  static fake_req r;
+  static fake_text x;
+  weir_cascade_cfg g;
+  fake_models_make(5);
+  weir_cascade_cfg_single(&g);
+  assert_null(weir_cascade_cfg_error(&g));
+  for (int i = 0; i < 100; i++) {
+    fake_case("single", i);
+    fake_seed((uint64_t)i);
+    const fake_job j = fake_any_job(&g, (uint64_t)i);
+    fake_open(&r, &j);
+    fake_finish(&r, &fake_calm);
+    fake_alone(&j, 2, &x);
+    fake_same_text(&r, &x, "single");
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(names),         cmocka_unit_test(defaults),       cmocka_unit_test(options),
+      cmocka_unit_test(gate_defaults), cmocka_unit_test(do_as_they_say), cmocka_unit_test(single),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
