@@ -14,7 +14,7 @@ enum { HEAD_ROWS = 64 };
 
 static weir_status take_mat(weir_dev *dev, int32_t rows, int32_t cols, weir_mat *out, weir_err *e) {
   *out = (weir_mat){.rows = rows, .cols = cols, .ld = cols};
-  size_t n;
+  size_t n = 0;
   if (!weir_mul_size((size_t)rows, (size_t)cols, &n) || !weir_mul_size(n, sizeof(float), &n))
     return weir_fail(e, WEIR_ENOMEM, "workspace of %d x %d overflows", rows, cols);
   return weir_dev_alloc(dev, n, (void **)&out->data, e);

@@ -65,7 +65,7 @@ out:
 }
 
 static weir_status load_vector(loader *l, int32_t layer, const char *what, int64_t n, float **out) {
-  const weir_gguf_tensor *t;
+  const weir_gguf_tensor *t = NULL;
   const weir_status st = find(l, layer, what, n, -1, &t);
   return st != WEIR_OK ? st : upload_floats(l, &t, 1, out);
 }
@@ -78,7 +78,7 @@ typedef struct part {
 /* Matrices that share an input become one weight. */
 static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols, weir_weight *out) {
   weir_host_mat m[3];
-  const weir_gguf_tensor *t[3];
+  const weir_gguf_tensor *t[3] = {0};
   for (int32_t i = 0; i < n_parts; i++) {
     const weir_status st = find(l, layer, p[i].what, p[i].rows, cols, &t[i]);
     if (st != WEIR_OK) return st;
@@ -101,7 +101,7 @@ static bool has(const loader *l, int32_t layer, const char *what) {
 }
 
 static weir_status load_bias(loader *l, int32_t i, int64_t n_q, int64_t n_kv, float **out) {
-  const weir_gguf_tensor *t[3];
+  const weir_gguf_tensor *t[3] = {0};
   weir_status st = WEIR_OK;
   if (!has(l, i, "attn_q.bias") && !has(l, i, "attn_k.bias") && !has(l, i, "attn_v.bias")) return WEIR_OK;
   WEIR_TRY(find(l, i, "attn_q.bias", n_q, -1, &t[0]));
