@@ -23,6 +23,7 @@
 #include "model/gguf.h"
 #include "model/hparams.h"
 #include "model/tokenizer.h"
+#include "tiny_vocab.h"
 
 #define KEYS(n)    "'GGUF' 4:3 8:0 8:" #n " "
 #define TENSORS(n) "'GGUF' 4:3 8:" #n " 8:0 "
@@ -230,24 +231,14 @@ static void notation_makes_good_files(void **state) {
 
 /* A small whole model: hyper-parameters, a tokenizer of 256 bytes and two merges, one tensor. */
 static uint8_t *small_model(size_t *len) {
+  static const char *const merges[] = {"a b", "ab c"};
+  static const tiny_vocab vocab = {.pre = "llama-bpe",
+                                   .merges = merges,
+                                   .n_merges = 2,
+                                   .extra = {{"<|endoftext|>", TINY_CONTROL}, {"<user>", TINY_USER}}};
+  static const uint64_t dim[] = {2, 260};
   gguf_writer w;
   gguf_writer_init(&w);
-  static char spelled[256][3];
-  const char *token[260];
-  int32_t type[260];
-  for (uint32_t b = 0, moved = 256; b < 256; b++) {
-    const bool stays = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-    const uint32_t c = stays ? b : moved++;
-    const size_t n = c < 0x80 ? 1 : 2;
-    spelled[b][0] = (char)(n == 1 ? c : 0xc0 | c >> 6);
-    spelled[b][1] = (char)(n == 1 ? 0 : 0x80 | (c & 0x3f));
-    spelled[b][2] = 0;
-    token[b] = spelled[b];
-    type[b] = 1;
-  }
-  static const char *const merges[] = {"a b", "ab c"};
-  token[256] = "ab", token[257] = "abc", token[258] = "<|endoftext|>", token[259] = "<user>";
-  type[256] = type[257] = 1, type[258] = 3, type[259] = 4;
   gguf_writer_str(&w, "general.architecture", "llama");
   gguf_writer_u32(&w, "llama.block_count", 1);
   gguf_writer_u32(&w, "llama.embedding_length", 2);
@@ -255,13 +246,8 @@ static uint8_t *small_model(size_t *len) {
   gguf_writer_u32(&w, "llama.context_length", 8);
   gguf_writer_u32(&w, "llama.attention.head_count", 1);
   gguf_writer_f32(&w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  gguf_writer_str(&w, "tokenizer.ggml.model", "gpt2");
-  gguf_writer_str(&w, "tokenizer.ggml.pre", "llama-bpe");
-  gguf_writer_strs(&w, "tokenizer.ggml.tokens", token, 260);
-  gguf_writer_i32s(&w, "tokenizer.ggml.token_type", type, 260);
-  gguf_writer_strs(&w, "tokenizer.ggml.merges", merges, 2);
+  tiny_vocab_write(&w, &vocab);
   gguf_writer_u32(&w, "tokenizer.ggml.bos_token_id", 258);
-  static const uint64_t dim[] = {2, 260};
   gguf_writer_tensor(&w, "token_embd.weight", GW_F16, dim, 2, NULL, 1040);
   uint8_t *file = gguf_writer_file(&w, len);
   gguf_writer_fini(&w);
