@@ -5,10 +5,11 @@ computes logits/stories260k.wvec: BOS or BOS and a few words, continued greedily
 llama2.c rotates adjacent pairs, which is what the llama architecture means in GGUF: q and k rows go over as they
 are. Checkpoint: seven int32 (dim, ff, layers, heads, kv heads, vocabulary, context), then float32 arrays.
 
-Its SentencePiece vocabulary is spelled as byte-level BPE here so that the file is complete and text is readable;
-only the token ids matter for the vectors. Each of the 256 byte letters must be one token: the piece of that one
-character where there is one, else the byte token; byte tokens that are thus spare keep their name <0x..>. Merges are all the splits of
-a piece into two pieces, in order of the pieces' scores; pieces of several bytes in one character have none.
+Its SentencePiece vocabulary is spelled as byte-level BPE here so that the file is complete and text is
+readable; only the token ids matter for the vectors. Each of the 256 byte letters must be one token: the
+piece of that one character where there is one, else the byte token; byte tokens that are thus spare keep
+their name <0x..>. Merges are all the splits of a piece into two pieces, in order of the pieces' scores;
+pieces of several bytes in one character have none.
 
 usage: stories260k_to_gguf.py stories260K.bin tok512.bin
 """
