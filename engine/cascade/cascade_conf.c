@@ -35,7 +35,8 @@ static const struct {
 };
 
 static const char *const gate_names[] = {
-    [WEIR_GATE_ENTROPY] = "entropy", [WEIR_GATE_TOP_PROB] = "top-prob", [WEIR_GATE_MARGIN] = "margin"};
+    [WEIR_GATE_ENTROPY] = "entropy", [WEIR_GATE_TOP_PROB] = "top-prob", [WEIR_GATE_MARGIN] = "margin",
+    [WEIR_GATE_CHANCE] = "chance"};
 
 enum {
   N_GATES = sizeof gate_names / sizeof *gate_names,
@@ -69,7 +70,9 @@ const char *weir_gate_name(weir_gate_kind k) {
 }
 
 float weir_gate_default(weir_gate_kind k) {
-  return k == WEIR_GATE_TOP_PROB ? 0.6f : k == WEIR_GATE_MARGIN ? 0.3f : 0.45f;
+  static const float value[] = {
+      [WEIR_GATE_ENTROPY] = 0.45f, [WEIR_GATE_TOP_PROB] = 0.6f, [WEIR_GATE_MARGIN] = 0.3f, [WEIR_GATE_CHANCE] = 0.1f};
+  return (unsigned)k < N_GATES ? value[k] : 0;
 }
 
 static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {

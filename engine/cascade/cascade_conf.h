@@ -24,7 +24,7 @@ enum { WEIR_N_MODES = WEIR_MODE_EXACT + 1 };
 bool weir_mode_parse(const char *name, weir_mode *out);
 const char *weir_mode_name(weir_mode); /* never NULL */
 
-/* False when the name is none of "entropy", "top-prob", "margin". */
+/* False when the name is none of "entropy", "top-prob", "margin", "chance". */
 bool weir_gate_parse(const char *name, weir_gate_kind *out);
 const char *weir_gate_name(weir_gate_kind); /* never NULL */
 
@@ -50,7 +50,7 @@ typedef struct weir_cascade_opts {
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped
- * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3. Pairs differ
+ * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3, chance 0.1. Pairs differ
  * several-fold: calibrate. */
 float weir_gate_default(weir_gate_kind);
 

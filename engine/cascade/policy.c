@@ -7,22 +7,40 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
 static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
 
 /* ---- the gate ---- */
 
+/* Uniform in [0, 1): FNV-1a over the row's bits, mixed (splitmix64's finaliser) so that near rows are far apart. */
+static double coin(const weir_row *r) {
+  const struct {
+    int32_t token;
+    float stat[4];
+  } bits = {r->token, {r->logprob, r->entropy, r->p_max, r->margin}};
+  unsigned char byte[sizeof bits];
+  memcpy(byte, &bits, sizeof bits);
+  uint64_t h = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < sizeof byte; i++) h = (h ^ byte[i]) * 0x100000001b3u;
+  h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+  h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+  return (double)((h ^ (h >> 31)) >> 11) * 0x1p-53;
+}
+
 bool weir_gate_defers(weir_gate g, const weir_row *r) {
   switch (g.kind) {
     case WEIR_GATE_ENTROPY: return r->entropy > g.threshold;
     case WEIR_GATE_TOP_PROB: return r->p_max < g.threshold;
     case WEIR_GATE_MARGIN: return r->margin < g.threshold;
+    case WEIR_GATE_CHANCE: return coin(r) < (double)g.threshold;
   }
   return false;
 }
 
 bool weir_gate_never_passes(weir_gate g) {
+  if (g.kind == WEIR_GATE_CHANCE) return g.threshold >= 1;
   return g.kind == WEIR_GATE_ENTROPY ? g.threshold < 0 : g.threshold > 1;
 }
 
@@ -169,8 +187,9 @@ void weir_cascade_apply(const weir_cascade *c, const weir_effect *e, int32_t *to
 /* ---- soundness of a configuration ---- */
 
 static const char *gate_error(weir_gate g) {
-  if (g.kind != WEIR_GATE_ENTROPY && g.kind != WEIR_GATE_TOP_PROB && g.kind != WEIR_GATE_MARGIN)
-    return "a gate's kind is none of entropy, top probability, margin";
+  if (g.kind != WEIR_GATE_ENTROPY && g.kind != WEIR_GATE_TOP_PROB && g.kind != WEIR_GATE_MARGIN &&
+      g.kind != WEIR_GATE_CHANCE)
+    return "a gate's kind is none of entropy, top probability, margin, chance";
   if (isnan(g.threshold)) return "a gate's threshold is not a number";
   return NULL;
 }

@@ -15,7 +15,7 @@
 static void names(void **state) {
   (void)state;
   static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact"};
-  static const char *const gate_names[] = {"entropy", "top-prob", "margin"};
+  static const char *const gate_names[] = {"entropy", "top-prob", "margin", "chance"};
   weir_mode m;
   weir_gate_kind k;
   for (int i = 0; i < WEIR_N_MODES; i++) {
@@ -23,7 +23,7 @@ static void names(void **state) {
     assert_int_equal(m, i);
     assert_string_equal(weir_mode_name((weir_mode)i), mode_names[i]);
   }
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     assert_true(weir_gate_parse(gate_names[i], &k));
     assert_int_equal(k, i);
     assert_string_equal(weir_gate_name((weir_gate_kind)i), gate_names[i]);

@@ -46,6 +46,29 @@ static void gates(void **state) {
   }
 }
 
+/* The coin falls as often as it should, for easy rows and hard ones alike, and the same way for the same row. */
+static void chance_gate(void **state) {
+  (void)state;
+  enum { N = 20000 };
+  static const float rates[] = {0, 0.05f, 0.3f, 0.9f, 1};
+  for (size_t k = 0; k < sizeof rates / sizeof *rates; k++) {
+    const weir_gate g = {WEIR_GATE_CHANCE, rates[k]};
+    int n[2] = {0};
+    for (int i = 0; i < 2 * N; i++) {
+      const float h = (i % 2 ? 3.0f : 0.01f) + (float)(i / 2) * 1e-6f; /* odd: hard, even: easy */
+      const weir_row r = {.token = i % 7, .entropy = h, .p_max = expf(-h), .logprob = -h};
+      const bool defers = weir_gate_defers(g, &r);
+      n[i % 2] += defers;
+      FAKE_CHECK(defers == weir_gate_defers(g, &r), "the same row, another coin at %d", i);
+    }
+    for (int hard = 0; hard < 2; hard++) {
+      const double want = (double)rates[k] * N, sd = sqrt(want * (1 - (double)rates[k]));
+      FAKE_CHECK(fabs(n[hard] - want) <= 4.5 * sd, "rate %g: %d of %d", (double)rates[k], n[hard], N);
+    }
+    FAKE_CHECK(weir_gate_never_passes(g) == (rates[k] >= 1), "rate %g", (double)rates[k]);
+  }
+}
+
 typedef void spoil(weir_cascade_cfg *);
 static void no_tiers(weir_cascade_cfg *g) { g->n_tiers = 0; }
 static void five_tiers(weir_cascade_cfg *g) { g->n_tiers = 5; }
@@ -378,6 +401,7 @@ int main(int argc, char **argv) {
   if (fake_long(argc, argv)) n_cases = 6000;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(gates),
+      cmocka_unit_test(chance_gate),
       cmocka_unit_test(unsound),
       cmocka_unit_test(script_defer),
       cmocka_unit_test(script_rollback),
