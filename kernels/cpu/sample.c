@@ -2,7 +2,6 @@
 /* The sample op: the stages of kernels/sample_core.h over one whole vocabulary. Borrows the device's scratch;
  * runs on the caller's thread and the device's team. Rows are cut into chunks for the two passes over all
  * logits; the search of a cut takes whole rows, because only few of a batch truncate. */
-#include <float.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -76,11 +75,6 @@ static void stat_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
 static weir_status plan_row(const job *j, int32_t r, weir_err *e) {
   const weir_ask *ask = &j->ask[r];
   row_state *s = &j->row[r];
-  if (ask->probe >= j->n_valid)
-    return weir_fail(e, WEIR_EINVAL, "sample: row %d: probe %d of %d tokens", (int)r, (int)ask->probe,
-                     (int)j->n_valid);
-  if (!(ask->temperature >= 0) || ask->temperature > FLT_MAX)
-    return weir_fail(e, WEIR_EINVAL, "sample: row %d: temperature %g", (int)r, (double)ask->temperature);
   s->stat = weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
   const weir_status st = weir_sample_check(&s->stat, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "sample: row %d", (int)r);

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention against double precision, and its promise: a row's result depends on its position and on KV up to
+ * there, to the bit, whatever the chunking, the paging, the company or the team. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kern_util.h"
+#include "kernels/quant.h"
+
+enum { MAX_PIECES = 32, MAX_LEN = 1100 };
+static const weir_dev_limits LIMITS = {1200, 4096, 16, 128, MAX_LEN, 16, 1024};
+
+typedef struct shape {
+  int32_t head_dim, n_kv, group, page_size;
+  weir_dtype dtype;
+} shape;
+
+/* Rows [begin, begin + n) of the text `content`, with all before them in KV. */
+typedef struct piece {
+  uint64_t content;
+  int32_t begin, n;
+} piece;
+
+/* The contents of texts: a number in (-1, 1) of (text, position, what, dimension); the same for every paging.
+ */
+static float content_at(uint64_t content, int32_t pos, int32_t what, int32_t dim) {
+  kern_rng r = {content * 0x9e3779b97f4a7c15ull + (uint64_t)pos * 0xd1342543de82ef95ull +
+                (uint64_t)what * 0x2545f4914f6cdd1dull + (uint64_t)dim};
+  return (float)(2 * kern_unit(&r) - 1);
+}
+static float q_at(const shape *s, const piece *p, int32_t pos, int32_t head, int32_t dim) {
+  (void)s;
+  return 6 * content_at(p->content, pos, 1000 + head, dim);
+}
+/* Position 99 of text 7 is infinite: nobody before it may notice. */
+static float kv_at(const shape *s, uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t dim) {
+  if (content == 7 && pos == 99) return is_v ? INFINITY : 1e30f;
+  const float x = content_at(content, pos, 2 * head + is_v, dim);
+  return s->dtype == WEIR_F16 ? weir_f16_to_f32(weir_f32_to_f16(x)) : x;
+}
+
+/* One call of the op; dense [rows][n_heads*head_dim], free(). Slots of KV that no piece has written are NaN.
+ */
+static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t n_pieces, uint64_t seed) {
+  kern_rng rng = {seed};
+  weir_err e = {0};
+  const int32_t d = s->head_dim, n_heads = s->n_kv * s->group;
+  int32_t q_indptr[MAX_PIECES + 1] = {0}, page_indptr[MAX_PIECES + 1] = {0}, kv_len[MAX_PIECES];
+  int32_t max_q = 0, max_kv = 0;
+  for (int32_t i = 0; i < n_pieces; i++) {
+    kv_len[i] = piece_of[i].begin + piece_of[i].n;
+    q_indptr[i + 1] = q_indptr[i] + piece_of[i].n;
+    page_indptr[i + 1] = page_indptr[i] + (kv_len[i] + s->page_size - 1) / s->page_size;
+    if (piece_of[i].n > max_q) max_q = piece_of[i].n;
+    if (kv_len[i] > max_kv) max_kv = kv_len[i];
+  }
+  const int32_t rows = q_indptr[n_pieces], n_pages = page_indptr[n_pieces] + 3;
+  int32_t *page = (int32_t *)malloc(sizeof *page * (size_t)n_pages);
+  int32_t *pos = (int32_t *)malloc(sizeof *pos * (size_t)rows),
+          *seq = (int32_t *)malloc(sizeof *seq * (size_t)rows);
+  for (int32_t i = 0; i < n_pages; i++) page[i] = i;
+  kern_shuffle(&rng, page, n_pages);
+
+  const size_t half = (size_t)s->n_kv * (size_t)s->page_size * (size_t)d, elem = s->dtype == WEIR_F16 ? 2 : 4;
+  const size_t kv_bytes = (size_t)n_pages * 2 * half * elem;
+  unsigned char *kv = (unsigned char *)malloc(kv_bytes);
+  memset(kv, 0xff, kv_bytes); /* NaN in both types */
+  float *q = (float *)malloc(sizeof *q * (size_t)rows * (size_t)n_heads * (size_t)d);
+  for (int32_t i = 0; i < n_pieces; i++) {
+    const piece *p = &piece_of[i];
+    for (int32_t r = 0; r < p->n; r++) {
+      const int32_t row = q_indptr[i] + r;
+      pos[row] = p->begin + r;
+      seq[row] = i;
+      for (int32_t h = 0; h < n_heads; h++)
+        for (int32_t c = 0; c < d; c++)
+          q[((size_t)row * (size_t)n_heads + (size_t)h) * (size_t)d + (size_t)c] = q_at(s, p, pos[row], h, c);
+    }
+    for (int32_t t = 0; t < kv_len[i]; t++)
+      for (int32_t is_v = 0; is_v < 2; is_v++)
+        for (int32_t h = 0; h < s->n_kv; h++)
+          for (int32_t c = 0; c < d; c++) {
+            const size_t pg = (size_t)page[page_indptr[i] + t / s->page_size];
+            const size_t at = (pg * 2 + (size_t)is_v) * half +
+                              ((size_t)h * (size_t)s->page_size + (size_t)(t % s->page_size)) * (size_t)d +
+                              (size_t)c;
+            const float x = kv_at(s, p->content, t, is_v, h, c);
+            const uint16_t x16 = weir_f32_to_f16(x);
+            if (s->dtype == WEIR_F16)
+              memcpy(kv + 2 * at, &x16, 2);
+            else
+              memcpy(kv + 4 * at, &x, 4);
+          }
+  }
+  void *dkv = kern_copy(dev, kv, kv_bytes);
+  int32_t *ints[] = {(int32_t *)kern_copy(dev, pos, sizeof *pos * (size_t)rows),
+                     (int32_t *)kern_copy(dev, seq, sizeof *seq * (size_t)rows),
+                     (int32_t *)kern_copy(dev, q_indptr, sizeof q_indptr),
+                     (int32_t *)kern_copy(dev, kv_len, sizeof kv_len),
+                     (int32_t *)kern_copy(dev, page_indptr, sizeof page_indptr),
+                     (int32_t *)kern_copy(dev, page, sizeof *page * (size_t)n_pages)};
+  const weir_ragged g = {.n_tokens = rows,
+                         .n_seqs = n_pieces,
+                         .pos = ints[0],
+                         .seq = ints[1],
+                         .q_indptr = ints[2],
+                         .kv_len = ints[3],
+                         .page_indptr = ints[4],
+                         .page = ints[5],
+                         .max_q_len = max_q,
+                         .max_kv_len = max_kv};
+  weir_mat dq = kern_mat(dev, rows, n_heads * d, 6), out = kern_mat(dev, rows, n_heads * d, 10);
+  kern_put(dev, dq, q);
+  const weir_kv_layer layer = {dkv, s->dtype, n_pages, s->n_kv, s->page_size, d};
+  kern_ok(weir_op_attend(dev, out, dq, &g, layer, (float)(1 / sqrt((double)d)), &e), &e, "attend");
+  float *got = kern_get(dev, out);
+  kern_mat_free(dev, dq);
+  kern_mat_free(dev, out);
+  weir_dev_release(dev, dkv);
+  for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) weir_dev_release(dev, ints[i]);
+  free(kv);
+  free(q);
+  free(pos);
+  free(seq);
+  free(page);
+  return got;
+}
+
+/* Double precision, one head after another; k and v of the head are made once. */
+static double *reference(const shape *s, const piece *p) {
+  const int32_t d = s->head_dim, n_heads = s->n_kv * s->group, len = p->begin + p->n;
+  double *out = (double *)calloc((size_t)p->n * (size_t)n_heads * (size_t)d, sizeof *out);
+  double *k = (double *)malloc(sizeof *k * (size_t)len * (size_t)d),
+         *v = (double *)malloc(sizeof *v * (size_t)len * (size_t)d);
+  double *w = (double *)malloc(sizeof *w * (size_t)len);
+  const double scale = (double)(float)(1 / sqrt((double)d));
+  for (int32_t kh = 0; kh < s->n_kv; kh++) {
+    for (int32_t t = 0; t < len; t++)
+      for (int32_t c = 0; c < d; c++) {
+        k[t * d + c] = (double)kv_at(s, p->content, t, 0, kh, c);
+        v[t * d + c] = (double)kv_at(s, p->content, t, 1, kh, c);
+      }
+    for (int32_t r = 0; r < p->n; r++)
+      for (int32_t h = kh * s->group; h < (kh + 1) * s->group; h++) {
+        const int32_t last = p->begin + r;
+        double *o = out + ((size_t)r * (size_t)n_heads + (size_t)h) * (size_t)d, top = -INFINITY, sum = 0,
+               q[128];
+        for (int32_t c = 0; c < d; c++) q[c] = (double)q_at(s, p, last, h, c);
+        for (int32_t t = 0; t <= last; t++) {
+          w[t] = 0;
+          for (int32_t c = 0; c < d; c++) w[t] += q[c] * k[t * d + c];
+          w[t] *= scale;
+          if (w[t] > top) top = w[t];
+        }
+        for (int32_t t = 0; t <= last; t++) sum += w[t] = exp(w[t] - top);
+        for (int32_t t = 0; t <= last; t++)
+          for (int32_t c = 0; c < d; c++) o[c] += w[t] / sum * v[t * d + c];
+      }
+  }
+  free(k);
+  free(v);
+  free(w);
+  return out;
+}
+
+/* Decode rows at every interesting length, chunks of every interesting length over every prefix: one batch.
+ */
+static int32_t mixed_batch(piece *p) {
+  static const int32_t lengths[] = {1, 15, 16, 17, 33, 333, 1030}, q_len[] = {1, 5, 64, 130},
+                       prefix[] = {0, 16, 37};
+  int32_t n = 0;
+  for (size_t i = 0; i < 7; i++, n++) p[n] = (piece){100 + (uint64_t)n, lengths[i] - 1, 1};
+  for (size_t i = 0; i < 4; i++)
+    for (size_t k = 0; k < 3; k++, n++) p[n] = (piece){100 + (uint64_t)n, prefix[k], q_len[i]};
+  return n;
+}
+
+static void check_shape(const kern_devs *devs, const shape *s, double *worst) {
+  piece p[MAX_PIECES];
+  const int32_t n_pieces = mixed_batch(p), d = s->head_dim, n_heads = s->n_kv * s->group;
+  double *want[MAX_PIECES];
+  float *first = NULL;
+  weir_isa first_isa = WEIR_ISA_BEST;
+  int32_t rows = 0;
+  for (int32_t i = 0; i < n_pieces; i++) want[i] = reference(s, &p[i]), rows += p[i].n;
+  for (int i = 0; i < devs->n; i++) {
+    float *got = step(devs->dev[i], s, p, n_pieces, (uint64_t)i + 5);
+    if (devs->isa[i] == first_isa)
+      kern_same(got, first, sizeof *got * (size_t)rows * (size_t)n_heads * (size_t)d,
+                "another team, other pages");
+    else
+      for (int32_t k = 0, row = 0; k < n_pieces; k++)
+        for (int32_t r = 0; r < p[k].n; r++, row++)
+          for (int32_t h = 0; h < n_heads; h++) {
+            const double err =
+                kern_row_error(got + ((size_t)row * (size_t)n_heads + (size_t)h) * (size_t)d,
+                               want[k] + ((size_t)r * (size_t)n_heads + (size_t)h) * (size_t)d, d);
+            if (err > *worst) *worst = err;
+            if (err > 1e-5)
+              fail_msg("%s, head_dim %d, group %d, page %d, piece %d (%d+%d), row %d, head %d: error %g",
+                       weir_isa_name(devs->isa[i]), d, s->group, s->page_size, k, p[k].begin, p[k].n, r, h,
+                       err);
+          }
+    free(first);
+    first = got;
+    first_isa = devs->isa[i];
+  }
+  free(first);
+  for (int32_t i = 0; i < n_pieces; i++) free(want[i]);
+}
+
+static void test_against_reference(void **state) {
+  static const int32_t dims[] = {8, 32, 64, 80, 128}, groups[] = {1, 2, 4, 7, 8};
+  static const shape more[] = {{64, 1, 2, 4, WEIR_F16},  {64, 1, 2, 32, WEIR_F16},  {32, 2, 1, 24, WEIR_F32},
+                               {10, 1, 3, 16, WEIR_F16}, {128, 1, 4, 16, WEIR_F32}, {64, 3, 1, 16, WEIR_F32},
+                               {8, 2, 2, 16, WEIR_F32},  {80, 1, 7, 16, WEIR_F32}};
+  kern_devs devs;
+  double worst[2] = {0};
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t i = 0; i < 5; i++)
+    for (size_t k = 0; k < 5; k++) {
+      const shape s = {dims[i], groups[k] > 2 ? 1 : 2, groups[k], 16, WEIR_F16};
+      check_shape(&devs, &s, &worst[0]);
+    }
+  for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+    check_shape(&devs, &more[i], &worst[more[i].dtype == WEIR_F32]);
+  kern_devs_close(&devs);
+  print_message("worst row error %.2g with F16, %.2g with F32 KV (bound 1e-5)\n", worst[0], worst[1]);
+}
+
+/* Rows [begin, begin+n) of the whole must come out of `got`. */
+static void same_rows(const float *got, const float *whole, int32_t begin, int32_t n, size_t width,
+                      const char *what) {
+  kern_same(got, whole + (size_t)begin * width, sizeof *got * (size_t)n * width, what);
+}
+
+static void test_chunking(void **state) {
+  static const shape shapes[] = {
+      {64, 2, 2, 16, WEIR_F16}, {32, 1, 2, 16, WEIR_F32}, {80, 1, 7, 16, WEIR_F16}};
+  enum { LEN = 700 };
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+    const shape *s = &shapes[k];
+    const size_t width = (size_t)s->head_dim * (size_t)s->n_kv * (size_t)s->group;
+    for (int i = 0; i < devs.n; i++) {
+      weir_dev *dev = devs.dev[i];
+      kern_rng rng = {k + 11};
+      const piece all = {3, 0, LEN};
+      float *whole = step(dev, s, &all, 1, 1);
+      for (int32_t at = 0; at < LEN;) { /* random chunks, each beside other texts */
+        int32_t n = 1 + kern_below(&rng, 150);
+        if (n > LEN - at) n = LEN - at;
+        const int32_t o1 = kern_below(&rng, 60), o2 = kern_below(&rng, 600);
+        const piece p[] = {{21, o1, 1 + kern_below(&rng, 40)}, {3, at, n}, {22, o2, 1}};
+        float *got = step(dev, s, p, 3, kern_u64(&rng));
+        same_rows(got + (size_t)p[0].n * width, whole, at, n, width, "a chunk beside others");
+        free(got);
+        at += n;
+      }
+      static const int32_t alone[] = {0, 1, 14, 15, 16, 17, 31, 32, 100, 510, 511, 512, 513, 530, 699};
+      for (size_t a = 0; a < sizeof alone / sizeof *alone; a++) {
+        const piece p = {3, alone[a], 1};
+        float *got = step(dev, s, &p, 1, kern_u64(&rng));
+        same_rows(got, whole, alone[a], 1, width, "a single token");
+        free(got);
+      }
+      free(whole);
+    }
+  }
+  kern_devs_close(&devs);
+}
+
+/* What stands behind a row, in its own page and tile, is not looked at, be it infinite. */
+static void test_future_is_not_seen(void **state) {
+  static const shape shapes[] = {{64, 1, 4, 16, WEIR_F16}, {32, 1, 1, 16, WEIR_F32}};
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+    for (int i = 0; i < devs.n; i++) {
+      const shape *s = &shapes[k];
+      const size_t width = (size_t)s->head_dim * (size_t)s->n_kv * (size_t)s->group;
+      const piece with = {7, 60, 50}, without = {7, 60, 39}; /* positions 60..109; 60..98 */
+      float *a = step(devs.dev[i], s, &with, 1, 1), *b = step(devs.dev[i], s, &without, 1, 1);
+      for (size_t j = 0; j < 39 * width; j++)
+        if (!isfinite(b[j])) fail_msg("row %zu is not finite", j / width);
+      kern_same(a, b, sizeof *a * 39 * width, "rows before an infinite position");
+      int bad = 0;
+      for (size_t j = 39 * width; j < 50 * width; j++) bad += !isfinite(a[j]);
+      assert_true(bad > 0); /* and those behind it do */
+      free(a);
+      free(b);
+    }
+  kern_devs_close(&devs);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
+                                     cmocka_unit_test(test_chunking),
+                                     cmocka_unit_test(test_future_is_not_seen)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
