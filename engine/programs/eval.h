@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `weir eval` has measured, and its reports. */
+#ifndef WEIR_PROGRAMS_EVAL_H
+#define WEIR_PROGRAMS_EVAL_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "cascade/cascade_conf.h"
+#include "programs/answer.h"
+#include "programs/out.h"
+
+/* One setting over all tasks. */
+typedef struct weir_eval_row {
+  weir_mode mode;
+  weir_gate gate; /* of the small tier; meaningful when mode is neither small nor large */
+  bool chance;    /* the control: defers by chance, as often as the row before it */
+  int32_t n_tasks, n_right;
+  double exact, lo, hi; /* exact match and its 95 % interval, fractions */
+  double deferral_rate; /* tokens of the large model / tokens */
+  double mean_entropy;  /* nats; NaN when the small model saw nothing */
+  double large_passes;  /* forward passes of the large model a request took part in, by token */
+  int64_t tokens;
+  double seconds;                   /* wall time of the whole batch */
+  double tok_s, first_ms, total_ms; /* the latter two: median over tasks, from when a task was taken up */
+} weir_eval_row;
+
+typedef struct weir_eval {
+  weir_eval_row *row; /* [n], owned by whoever measures */
+  int32_t n;
+  int32_t small, large; /* rows of the models alone, -1: not measured */
+  int32_t chosen; /* the cheapest cascade within one point of the large model, else the best one; -1: none */
+  bool within;    /* whether it is within one point */
+  int32_t batch, threads;
+  const char *isa, *tasks; /* borrowed */
+} weir_eval;
+
+/* 95 % interval of a share of n by Wilson's score method (J. Am. Stat. Assoc. 22, 1927). */
+void weir_wilson(int32_t right, int32_t n, double *lo, double *hi);
+/* Sets `chosen` and `within`. Cheapest: fewest passes of the large model by token. */
+void weir_eval_choose(weir_eval *);
+/* tok/s of row i over those of the large model alone; NaN without that row. */
+double weir_eval_speedup(const weir_eval *, int32_t i);
+
+weir_status weir_eval_table(const weir_eval *, weir_buf *out, weir_err *e);
+json_t *weir_eval_row_json(const weir_eval *, int32_t i);
+json_t *weir_eval_summary_json(const weir_eval *);
+
+/* A drawing of exact match against deferral rate, SVG 1.1, complete in itself. */
+weir_status weir_eval_svg(const weir_eval *, weir_buf *out, weir_err *e);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Signals. The handler only sets a flag, which the loop looks at between two steps. */
+#include "programs/interrupt.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+static volatile sig_atomic_t pending;
+
+static void note(int sig) { pending = sig; }
+
+void weir_interrupt_init(void) {
+  struct sigaction once = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND};
+  sigemptyset(&once.sa_mask);
+  sigaction(SIGINT, &once, NULL);
+  sigaction(SIGTERM, &once, NULL);
+  struct sigaction ignore = {.sa_handler = SIG_IGN};
+  sigemptyset(&ignore.sa_mask);
+  sigaction(SIGPIPE, &ignore, NULL);
+}
+
+int weir_interrupt_pending(void) { return pending; }

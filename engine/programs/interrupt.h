@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SIGINT and SIGTERM end a run cleanly: the first asks, the second is not caught. */
+#ifndef WEIR_PROGRAMS_INTERRUPT_H
+#define WEIR_PROGRAMS_INTERRUPT_H
+
+/* Takes both signals, and lets a closed pipe be an error of the write instead of a signal. */
+void weir_interrupt_init(void);
+/* The signal that came, or 0. */
+int weir_interrupt_pending(void);
+
+#endif

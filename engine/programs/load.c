@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finds and opens models. The pair that comes with weir is looked for in a folder `models`: where --models
+ * says, else in the folders above the program (a build tree, an installation), else in the current one. Main
+ * thread. */
+#include "programs/load.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char shipped_small[] = "weir-demo-small-Q8_0.gguf",
+                  shipped_large[] = "weir-demo-large-Q8_0.gguf";
+
+static bool join(char *out, const char *dir, const char *file) {
+  const int n = snprintf(out, WEIR_PATH_BYTES, "%s/%s", dir, file);
+  return n > 0 && n < WEIR_PATH_BYTES && access(out, R_OK) == 0;
+}
+
+static bool pair_in(const char *dir, weir_model_paths *p) {
+  return join(p->small, dir, shipped_small) && join(p->large, dir, shipped_large);
+}
+
+/* Walks up from the program's own folder. */
+static bool pair_above_program(weir_model_paths *p) {
+  char at[WEIR_PATH_BYTES], dir[WEIR_PATH_BYTES + 32];
+  const ssize_t n = readlink("/proc/self/exe", at, sizeof at - 1);
+  if (n <= 0) return false;
+  at[n] = '\0';
+  for (char *slash = strrchr(at, '/'); slash; slash = strrchr(at, '/')) {
+    *slash = '\0';
+    snprintf(dir, sizeof dir, "%s/models", at);
+    if (pair_in(dir, p)) return true;
+    snprintf(dir, sizeof dir, "%s/share/weir/models", at);
+    if (pair_in(dir, p)) return true;
+  }
+  return false;
+}
+
+static weir_status copy_path(const char *name, const char *path, char *out, weir_err *e) {
+  if (strlen(path) >= WEIR_PATH_BYTES) return weir_fail(e, WEIR_EINVAL, "%s: the path is too long", name);
+  strcpy(out, path);
+  return WEIR_OK;
+}
+
+weir_status weir_find_models(const weir_config *c, weir_model_paths *p, weir_err *e) {
+  const char *small = weir_config_has(c, "small") ? weir_config_string(c, "small") : NULL;
+  const char *large = weir_config_has(c, "large") ? weir_config_string(c, "large") : NULL;
+  *p = (weir_model_paths){{0}, {0}};
+  if (small || large) {
+    const weir_status st = small ? copy_path("--small", small, p->small, e) : WEIR_OK;
+    if (st != WEIR_OK) return st;
+    return large ? copy_path("--large", large, p->large, e) : WEIR_OK;
+  }
+  const char *dir = weir_config_string(c, "models");
+  if (dir) {
+    if (pair_in(dir, p)) return WEIR_OK;
+    return weir_fail(e, WEIR_EIO, "%s: no %s and %s there (models: %s)", dir, shipped_small, shipped_large,
+                     weir_config_source(c, "models"));
+  }
+  if (pair_above_program(p) || pair_in("models", p)) return WEIR_OK;
+  return weir_fail(
+      e, WEIR_EIO,
+      "the pair that comes with weir was not found: give --small and --large, or its folder with --models");
+}
+
+/* ---- progress: one line on a terminal, rewritten in place ---- */
+
+typedef struct progress {
+  bool on, shown;
+  int percent;
+  const char *model;
+} progress;
+
+static void show_progress(void *ctx, const char *model, int64_t done, int64_t total) {
+  progress *p = ctx;
+  const int percent = total > 0 ? (int)(100.0 * (double)done / (double)total) : 100;
+  if (!p->on || (p->shown && percent == p->percent && model == p->model)) return;
+  p->percent = percent;
+  p->model = model;
+  p->shown = true;
+  fprintf(stderr, "\r\033[Kloading %s %3d %%", model, percent);
+  fflush(stderr);
+}
+
+weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t max_seqs, const weir_out *o,
+                      weir_loaded *out, weir_err *e) {
+  progress show = {.on = o->terminal_err && !(weir_config_has(c, "quiet") && weir_config_bool(c, "quiet"))};
+  const weir_pair_opts opts = {
+      .small_path = p->small[0] ? p->small : NULL,
+      .large_path = p->large[0] ? p->large : NULL,
+      .n_threads = (int32_t)weir_config_int(c, "threads"),
+      .isa = weir_config_string(c, "isa"),
+      .n_ctx = (int32_t)weir_config_int(c, "ctx"),
+      .max_seqs = max_seqs,
+      .kv_dtype = !strcmp(weir_config_string(c, "kv"), "f32") ? WEIR_F32 : WEIR_F16,
+      .progress = show_progress,
+      .progress_ctx = &show,
+  };
+  *out = (weir_loaded){.large = -1};
+  const weir_status st = weir_pair_open(&opts, &out->pair, e);
+  if (show.shown) fprintf(stderr, "\r\033[K");
+  if (st != WEIR_OK) return st;
+  out->n_tiers = weir_pair_n_tiers(out->pair);
+  out->large = opts.large_path ? out->n_tiers - 1 : -1;
+  out->n_ctx = INT32_MAX;
+  for (int32_t t = 0; t < out->n_tiers; t++) {
+    out->tier_name[t] = t == out->large ? "large" : "small";
+    const int32_t n = weir_pair_exec(out->pair, t)->info.n_ctx;
+    if (n < out->n_ctx) out->n_ctx = n;
+  }
+  return WEIR_OK;
+}
+
+void weir_loaded_close(weir_loaded *l) {
+  weir_pair_close(l->pair);
+  *l = (weir_loaded){.large = -1};
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of all options, and what `weir COMMAND --help` says around it. Data only. A row's columns: name,
+ * letter, type, commands, group, value's name, default, least, most, choices, variable, not in a file, help.
+ */
+#include "programs/options.h"
+
+#define RUN      WEIR_CMD_RUN
+#define EVAL     WEIR_CMD_EVAL
+#define INSPECT  WEIR_CMD_INSPECT
+#define TOKENIZE WEIR_CMD_TOKENIZE
+#define ALL      (RUN | EVAL | INSPECT | TOKENIZE)
+#define INT      WEIR_OPT_INT
+#define FLOAT    WEIR_OPT_FLOAT
+#define FLOATS   WEIR_OPT_FLOATS
+#define BOOL     WEIR_OPT_BOOL
+#define STRING   WEIR_OPT_STRING
+#define STRINGS  WEIR_OPT_STRINGS
+#define ENUM     WEIR_OPT_ENUM
+#define ANY      0, 0, NULL /* no bounds, no choices */
+
+/* clang-format off */
+const weir_option weir_options[] = {
+  {"prompt", 'p', STRINGS, RUN | TOKENIZE, "Input", "TEXT", NULL, ANY, "", true,
+   "The prompt. Several are run side by side."},
+  {"prompts", 'f', STRING, RUN, "Input", "FILE", NULL, ANY, "", true,
+   "A file of prompts, one a line, with \\n for a line break inside one. \"-\" is standard input."},
+  {"escape", 0, BOOL, RUN | TOKENIZE, "Input", NULL, "true", ANY, NULL, false,
+   "\\n, \\t, \\r and \\\\ in --prompt stand for what they do in C."},
+  {"special", 0, BOOL, RUN | EVAL | TOKENIZE, "Input", NULL, "false", ANY, NULL, false,
+   "The names of special tokens (<|im_end|>) in the text become those tokens, and are shown when a model writes them."},
+  {"limit", 0, INT, EVAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
+   "Only the first N tasks; 0: all."},
+  {"ids", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
+   "The input is token ids, the output their text."},
+  {"bos", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
+   "Put the begin-of-text token first, as `weir run` does for models that want it."},
+
+  {"small", 's', STRING, RUN | EVAL | INSPECT, "Models", "FILE", NULL, ANY, NULL, false,
+   "The small model, GGUF. Without --small and --large: the pair that comes with weir."},
+  {"large", 'l', STRING, RUN | EVAL | INSPECT, "Models", "FILE", NULL, ANY, NULL, false,
+   "The large model, GGUF. One of the two alone is run alone."},
+  {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
+   "The model whose tokenizer is used. Default: the small one that comes with weir."},
+  {"models", 0, STRING, ALL, "Models", "DIR", NULL, ANY, NULL, false,
+   "Where the pair that comes with weir lies. Default: `models` beside or above the program, then in the current "
+   "directory."},
+  {"pair", 0, BOOL, INSPECT, "Models", NULL, "false", ANY, "", true,
+   "Two models as a cascade: vocabulary, memory by tier, measured steps, predicted speed-up."},
+
+  {"mode", 'm', ENUM, RUN, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact", NULL, false,
+   "small, large: that model alone. defer: the small model writes, and tokens the gate stops are written by the large "
+   "one. rollback: the same, and the large model takes back small tokens it finds unlikely. exact: the text of the "
+   "large model, seed for seed, drafted by the small one."},
+  {"mode", 'm', ENUM, EVAL, "Cascade", NULL, "defer", 0, 0, "defer|rollback|exact", NULL, false,
+   "The cascade that is set beside the small and the large model alone."},
+  {"entropy", 'e', FLOAT, RUN, "Cascade", "TAU", NULL, ANY, NULL, false,
+   "The gate: a token whose distribution in the small model has more entropy than TAU nats goes to the large one. inf: "
+   "never; -1: always. Default 0.45; in mode exact it ends a draft early and is off unless given."},
+  {"entropy", 'e', FLOATS, EVAL, "Cascade", "TAU,TAU..", "0.1,0.3,0.5,0.7,1,1.5", ANY, NULL, false,
+   "The thresholds to measure, nats."},
+  {"gate", 0, ENUM, RUN | EVAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
+   "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
+  {"threshold", 0, FLOAT, RUN, "Cascade", "X", NULL, ANY, NULL, false,
+   "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it. Instead of --entropy."},
+  {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
+   "The thresholds to measure for another gate than entropy."},
+  {"accept-nll", 0, FLOAT, RUN | EVAL, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
+   "Mode rollback: the large model lets a token stand while -log p is at most this. Default 3."},
+  {"window", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
+   "Tokens the small model may write before the large one must look. Default: rollback 10, exact 5."},
+  {"hold", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
+   "Tokens the large model writes once it was asked. Default 1."},
+  {"horizon", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
+   "Mode rollback: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
+  {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
+   "Beside each threshold, the control: as many tokens deferred, but by chance."},
+
+  {"temperature", 't', FLOAT, RUN | EVAL, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
+   "0: the likeliest token, always."},
+  {"top-k", 0, INT, RUN | EVAL, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
+  {"top-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "1", 0, 1, NULL, NULL, false,
+   "The likeliest that sum to P; 1: off."},
+  {"min-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
+   "None below P times the likeliest; 0: off."},
+  {"seed", 0, INT, RUN | EVAL, "Sampling", "N", "1", 0, 9e15, NULL, NULL, false,
+   "The same seed gives the same text, whatever runs beside it."},
+
+  {"max-tokens", 'n', INT, RUN | EVAL, "Length", "N", "256", 1, 1048576, NULL, NULL, false,
+   "Tokens to write at most; the context may end the text before."},
+  {"stop", 0, STRINGS, RUN, "Length", "TEXT", NULL, ANY, NULL, false,
+   "Ends the text before this; escapes as in --prompt."},
+  {"ignore-eos", 0, BOOL, RUN, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
+
+  {"threads", 0, INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
+  {"isa", 0, ENUM, RUN | EVAL | INSPECT, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
+   "Instructions of the CPU to use; auto: the best it has."},
+  {"ctx", 'c', INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
+   "Context, tokens; 0: what both models have, at most 8192."},
+  {"kv", 0, ENUM, RUN | EVAL | INSPECT, "Machine", NULL, "f16", 0, 0, "f16|f32", NULL, false,
+   "How keys and values are stored."},
+  {"batch", 'b', INT, RUN | EVAL, "Machine", "N", "8", 1, 256, NULL, NULL, false,
+   "Prompts under way at once. 1 measures what a single user sees."},
+  {"large-batch", 0, INT, RUN | EVAL, "Machine", "N", "4", 1, 256, NULL, NULL, false,
+   "A step of the large model runs when so many prompts wait for it ..."},
+  {"large-wait", 0, INT, RUN | EVAL, "Machine", "MS", "5", 0, 60000, NULL, NULL, false,
+   "... or one has waited so long, or nothing else can be done."},
+
+  {"show", 0, ENUM, RUN, "Output", NULL, "auto", 0, 0, "auto|origin|entropy|none", NULL, false,
+   "origin: the large model's tokens in colour, between \xc2\xab \xc2\xbb where there are no colours. entropy: all "
+   "tokens shaded by it. auto: origin on a terminal with colours, else none."},
+  {"color", 0, ENUM, RUN | EVAL | INSPECT | TOKENIZE, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
+   "auto: on a terminal, unless NO_COLOR is set."},
+  {"no-color", 0, BOOL, ALL, "Output", NULL, "false", ANY, "NO_COLOR", true, "The same as --color never."},
+  {"receipts", 0, STRING, RUN, "Output", "FILE", NULL, ANY, NULL, false,
+   "A line of JSON for every token: request, i, id, tier, H, tau, reason, wait_us."},
+  {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
+   "One JSON object a line, each with a `schema`; rates are fractions."},
+  {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
+  {"quiet", 'q', BOOL, RUN | EVAL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
+  {"svg", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
+   "Draws exact match against deferral rate."},
+  {"answers", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
+   "A line of JSON for every task and setting: the text and whether it was right."},
+  {"summary", 0, BOOL, EVAL, "Output", NULL, "false", ANY, "", true,
+   "One JSON object on standard output that sets the chosen cascade beside the two models; all else goes to standard "
+   "error."},
+  {"repeat", 0, INT, EVAL, "Output", "N", "1", 1, 100, NULL, NULL, false,
+   "Time every setting N times and report the fastest; the text is the same."},
+  {"tensors", 0, BOOL, INSPECT, "Output", NULL, "false", ANY, "", true, "List the tensors."},
+  {"keys", 0, BOOL, INSPECT, "Output", NULL, "false", ANY, "", true, "List the metadata."},
+  {"table", 0, BOOL, TOKENIZE, "Output", NULL, "false", ANY, "", true, "A line for every token: id, bytes, text."},
+
+  {"config", 0, STRING, ALL, "Other", "FILE", NULL, ANY, NULL, true,
+   "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
+  {"help", 'h', BOOL, ALL, "Other", NULL, "false", ANY, "", true, "This text."},
+};
+/* clang-format on */
+const int32_t weir_n_options = sizeof weir_options / sizeof *weir_options;
+
+const weir_command weir_commands[] = {
+    {"run", WEIR_CMD_RUN, "write text", "weir run [options] [FILE]",
+     "Writes on from a prompt: --prompt, the lines of --prompts, the whole of FILE, or standard input.\n"
+     "Standard output gets the text and nothing else.",
+     "  weir run -p 'Question: Convert 7 hours and 25 minutes to minutes.\\nAnswer:'\n"
+     "  weir run -f models/prompts.txt --entropy 0.3 --receipts receipts.jsonl\n"
+     "  weir run -m exact -t 0.8 --seed 7 --small S.gguf --large L.gguf < prompt.txt\n",
+     weir_main_run},
+    {"eval", WEIR_CMD_EVAL, "measure quality and speed against the threshold", "weir eval [options] TASKS",
+     "Runs a file of tasks through the small model, the large model, and the cascade at every threshold, and "
+     "sets\n"
+     "exact match, deferral rate and tokens a second beside each other. A task is a line of JSON with "
+     "`prompt`,\n"
+     "`answer` and `match`, a regular expression (PCRE2): the last group of its last match in what was "
+     "written\n"
+     "must be the answer.",
+     "  weir eval models/tasks-test.jsonl --limit 100\n"
+     "  weir eval models/tasks-valid.jsonl --entropy 0.2,0.4,0.8 --random --svg curve.svg\n"
+     "  weir eval models/tasks-test.jsonl --batch 1 --mode exact --entropy inf\n",
+     weir_main_eval},
+    {"inspect", WEIR_CMD_INSPECT, "look into a model or a pair",
+     "weir inspect [options] FILE | weir inspect --pair [SMALL LARGE]",
+     "Prints what a GGUF file holds, or what two of them make as a cascade on this machine.",
+     "  weir inspect models/weir-demo-large-Q8_0.gguf --tensors\n"
+     "  weir inspect --pair\n",
+     weir_main_inspect},
+    {"tokenize", WEIR_CMD_TOKENIZE, "text to token ids and back", "weir tokenize [options] [FILE]",
+     "Prints the token ids of --prompt, FILE or standard input on one line; with --ids the way back.",
+     "  weir tokenize -p 'Hello, world'\n"
+     "  weir tokenize -p 'Hello, world' | weir tokenize --ids\n",
+     weir_main_tokenize},
+};
+const int32_t weir_n_commands = sizeof weir_commands / sizeof *weir_commands;
