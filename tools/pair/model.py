@@ -125,10 +125,15 @@ class Llama(nn.Module):
     def logits(self, h):
         return F.linear(h, self.model.embed_tokens.weight).float()
 
-    def loss(self, ids, keep, target):
-        """Mean loss over targets [n] at the flat positions keep [n]; -100 is ignored."""
-        document = (ids == self.c.eot).cumsum(1)
-        mask = (document[:, :, None] == document[:, None, :]).tril()[:, None]
+    def loss(self, ids, keep, target, one_document=False):
+        """Mean loss over targets [n] at the flat positions keep [n]; -100 is ignored.
+
+        one_document: no row has a second document, so plain causal attention will do.
+        """
+        mask = None
+        if not one_document:
+            document = (ids == self.c.eot).cumsum(1)
+            mask = (document[:, :, None] == document[:, None, :]).tril()[:, None]
         h = self.hidden(ids, mask).flatten(0, 1).index_select(0, keep)
         return F.cross_entropy(self.logits(h), target)
 
