@@ -13,7 +13,7 @@
 typedef struct weir_cpu {
   weir_pool *pool;
   int32_t n_threads;
-  weir_isa isa; /* never WEIR_ISA_BEST */
+  weir_isa isa;  /* never WEIR_ISA_BEST */
   void *scratch; /* [scratch_bytes], 64-byte aligned; contents are undefined when an operation starts */
   size_t scratch_bytes;
 } weir_cpu;
@@ -29,13 +29,18 @@ typedef void (*weir_cpu_range_fn)(void *ctx, int32_t begin, int32_t end, int32_t
 void weir_cpu_for(weir_dev *, int32_t n, int32_t grain, weir_cpu_range_fn fn, void *ctx);
 
 /* The part of `n_units` that falls to `rank` of `n_threads`: the split weir_cpu_for uses. */
-static inline void weir_cpu_part(int32_t n_units, int32_t rank, int32_t n_threads, int32_t *begin, int32_t *end) {
+static inline void weir_cpu_part(int32_t n_units, int32_t rank, int32_t n_threads, int32_t *begin,
+                                 int32_t *end) {
   *begin = (int32_t)((int64_t)n_units * rank / n_threads);
   *end = (int32_t)((int64_t)n_units * (rank + 1) / n_threads);
 }
 
-/* Scratch bytes an operation needs within `lim` with a team of n_threads; SIZE_MAX when that overflows. Limits
- * have been checked: none is negative. */
+/* `bytes` of memory for the device, 64-byte aligned, on huge pages where the system gives them; contents are
+ * undefined. *out owned by the caller (free). */
+weir_status weir_cpu_big_alloc(size_t bytes, void **out, weir_err *e);
+
+/* Scratch bytes an operation needs within `lim` with a team of n_threads; SIZE_MAX when that overflows.
+ * Limits have been checked: none is negative. */
 size_t weir_cpu_linear_scratch(const weir_dev_limits *lim, int32_t n_threads);
 size_t weir_cpu_attend_scratch(const weir_dev_limits *lim, int32_t n_threads);
 size_t weir_cpu_sample_scratch(const weir_dev_limits *lim, int32_t n_threads);
@@ -44,14 +49,17 @@ size_t weir_cpu_sample_scratch(const weir_dev_limits *lim, int32_t n_threads);
 weir_status weir_cpu_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                     weir_err *);
 void weir_cpu_weight_release(weir_dev *, weir_weight *);
-weir_status weir_cpu_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, weir_err *);
-weir_status weir_cpu_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias, weir_err *);
-weir_status weir_cpu_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w, float eps,
-                                 weir_err *);
-weir_status weir_cpu_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq, weir_err *);
-weir_status weir_cpu_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
-weir_status weir_cpu_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer, float scale,
+weir_status weir_cpu_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token,
+                           weir_err *);
+weir_status weir_cpu_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                             weir_err *);
+weir_status weir_cpu_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
+                                 float eps, weir_err *);
+weir_status weir_cpu_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
+                                 weir_err *);
+weir_status weir_cpu_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
+weir_status weir_cpu_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
+                            float scale, weir_err *);
 weir_status weir_cpu_swiglu(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
 weir_status weir_cpu_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
 weir_status weir_cpu_sample(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Token rows of a packed table, as F32. */
+#include "kernels/cpu/cpu_dev.h"
+#include "kernels/cpu/pack.h"
+
+typedef struct embed_job {
+  weir_mat y;
+  const weir_pack *table;
+  const int32_t *token;
+} embed_job;
+
+static void embed_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  (void)rank;
+  const embed_job *j = ctx;
+  for (int32_t i = begin; i < end; i++)
+    weir_pack_get_row(j->table, j->token[i], j->y.data + (size_t)i * (size_t)j->y.ld);
+}
+
+weir_status weir_cpu_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
+                           weir_err *e) {
+  /* Here the ids are at hand, so a bad one is an error and not a wild read. */
+  for (int32_t i = 0; i < y.rows; i++)
+    if (token[i] < 0 || token[i] >= table->rows)
+      return weir_fail(e, WEIR_EINVAL, "embed: token %d in row %d of a table of %d rows", token[i], i,
+                       table->rows);
+  embed_job j = {y, weir_pack_of(table), token};
+  const int32_t grain =
+      y.cols < 4096 ? 4096 / y.cols : 1; /* below some thousand elements a fork costs more */
+  weir_cpu_for(dev, y.rows, grain, embed_rows, &j);
+  return WEIR_OK;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* y = x W^T + bias: lays x out in panels, shares the groups of W among the team, and walks tiles. Arithmetic
+ * is in the instruction set's file (linear.h has the rules). The caller's thread and the team.
+ *
+ * Order of loops: a few groups of W (a quarter of a megabyte at most at usual widths) stay in the
+ * second-level cache while all tiles of x pass; x is cut into chunks whose panels stay there too. */
+#include "kernels/cpu/linear.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu_dev.h"
+
+enum {
+  LANES = WEIR_PACK_ROWS,
+  PANEL_BYTES = 1 << 20, /* of x at a time: half a second-level cache of today's servers */
+  CHUNK_MIN = 48,        /* rows; with fewer, weights would be read again too often */
+  CHUNK_MAX = 512,
+  ALONE_WORK = 1 << 15,    /* multiply-adds below which a fork costs more than it saves */
+  QUANTIZE_ALONE = 1 << 13 /* elements of x below which the caller quantises them itself */
+};
+
+typedef struct linear_job {
+  weir_dev *dev;
+  weir_mat y, x; /* of this chunk */
+  const weir_pack *w;
+  const float *bias;
+  const weir_linear_isa *isa;
+  uint8_t *qpanel;
+  float *fpanel;
+  int32_t n_tiles;
+  bool panels_ready; /* the caller made them before the fork */
+} linear_job;
+
+static size_t qrow_bytes(int32_t cols) { return (size_t)weir_pack_pairs(cols) * 2 * WEIR_PANEL_BLOCK; }
+static size_t frow_bytes(int32_t cols) { return (size_t)cols * sizeof(float); }
+
+static size_t region_bytes(size_t row) {
+  const size_t least = row * CHUNK_MIN;
+  return ((least > PANEL_BYTES ? least : PANEL_BYTES) + 63) / 64 * 64;
+}
+
+size_t weir_cpu_linear_scratch(const weir_dev_limits *lim, int32_t n_threads) {
+  (void)n_threads;
+  if (lim->max_cols > INT32_MAX - 64) return SIZE_MAX;
+  return region_bytes(qrow_bytes(lim->max_cols)) + region_bytes(frow_bytes(lim->max_cols));
+}
+
+static int32_t chunk_rows(const weir_pack *w) {
+  size_t row = 0;
+  if (w->has_quant) row = qrow_bytes(w->cols);
+  if (w->has_float && frow_bytes(w->cols) > row) row = frow_bytes(w->cols);
+  const size_t n = PANEL_BYTES / row;
+  return n < CHUNK_MIN ? CHUNK_MIN : n > CHUNK_MAX ? CHUNK_MAX : (int32_t)n;
+}
+
+/* Rows [*begin, *begin + m) of the chunk are tile t. */
+static int32_t tile_rows(const linear_job *j, int32_t t, int32_t *begin) {
+  int32_t end;
+  weir_cpu_part(j->x.rows, t, j->n_tiles, begin, &end);
+  return end - *begin;
+}
+
+static const float *x_row(const linear_job *j, int32_t i) { return j->x.data + (size_t)i * (size_t)j->x.ld; }
+
+static void make_qpanel(const linear_job *j, int32_t begin, int32_t m) {
+  const int32_t blocks = j->w->cols / 32, even = 2 * weir_pack_pairs(j->w->cols);
+  uint8_t *panel = j->qpanel + (size_t)begin * qrow_bytes(j->w->cols);
+  for (int32_t i = 0; i < m; i++) j->isa->quantize_row(x_row(j, begin + i), blocks, panel, m, i);
+  if (even > blocks) memset(weir_panel_block(panel, m, blocks), 0, (size_t)m * WEIR_PANEL_BLOCK);
+}
+
+static void make_fpanel(const linear_job *j, int32_t begin, int32_t m) {
+  float *panel = j->fpanel + (size_t)begin * (size_t)j->w->cols;
+  for (int32_t i = 0; i < m; i++) {
+    const float *x = x_row(j, begin + i);
+    for (int32_t k = 0; k < j->w->cols; k++) panel[(size_t)k * (size_t)m + (size_t)i] = x[k];
+  }
+}
+
+static void make_panels(const linear_job *j, int32_t first, int32_t last) {
+  for (int32_t t = first; t < last; t++) {
+    int32_t begin;
+    const int32_t m = tile_rows(j, t, &begin);
+    if (j->w->has_quant) make_qpanel(j, begin, m);
+    if (j->w->has_float) make_fpanel(j, begin, m);
+  }
+}
+
+/* The tile's lanes into y: rows from `row`, columns from the first row of W in the tile; padding lanes stay
+ * out. */
+static void store_tile(const linear_job *j, const weir_pack_seg *seg, const weir_tile *t, int32_t row,
+                       int32_t group) {
+  const int32_t in_seg = group * LANES, width = t->n_groups * LANES;
+  const int32_t n = seg->rows - in_seg < width ? seg->rows - in_seg : width;
+  const int32_t col = seg->row + in_seg;
+  for (int32_t i = 0; i < t->m; i++) {
+    float *y = j->y.data + (size_t)(row + i) * (size_t)j->y.ld + col;
+    const float *acc = t->acc + (size_t)i * (size_t)width;
+    if (j->bias) {
+      for (int32_t c = 0; c < n; c++) y[c] = acc[c] + j->bias[col + c];
+    } else {
+      memcpy(y, acc, (size_t)n * sizeof *y);
+    }
+  }
+}
+
+static void run_groups(const linear_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1) {
+  _Alignas(64) float acc[WEIR_TILE_M * WEIR_TILE_G * LANES];
+  const bool quant = seg->dtype == WEIR_Q8_0 || seg->dtype == WEIR_Q4_0;
+  weir_tile t = {.group_bytes = seg->group_bytes, .acc = acc};
+  t.depth = quant ? weir_pack_pairs(j->w->cols) : j->w->cols;
+  const int32_t most = j->n_tiles > 1 ? j->isa->groups_many[seg->dtype] : j->isa->groups_one[seg->dtype];
+  for (int32_t g = g0; g < g1; g += t.n_groups) {
+    t.n_groups = most;
+    while (t.n_groups > g1 - g) t.n_groups /= 2;
+    t.w = seg->data + (size_t)g * seg->group_bytes;
+    for (int32_t i = 0; i < j->n_tiles; i++) {
+      int32_t row;
+      t.m = tile_rows(j, i, &row);
+      t.panel = quant ? (const void *)(j->qpanel + (size_t)row * qrow_bytes(j->w->cols))
+                      : (const void *)(j->fpanel + (size_t)row * (size_t)j->w->cols);
+      j->isa->tile[seg->dtype](&t);
+      store_tile(j, seg, &t, row, g);
+    }
+  }
+}
+
+/* The first group of a segment that begins at or after byte `at` of the weight. */
+static int32_t group_at(const weir_pack *w, const weir_pack_seg *seg, size_t at) {
+  const size_t start = (size_t)(seg->data - w->data);
+  if (at <= start) return 0;
+  const size_t g = (at - start + seg->group_bytes - 1) / seg->group_bytes;
+  return g > (size_t)seg->n_groups ? seg->n_groups : (int32_t)g;
+}
+
+static void run_rank(void *ctx, int32_t rank, int32_t n_threads) {
+  const linear_job *j = ctx;
+  if (!j->panels_ready) {
+    int32_t first, last;
+    weir_cpu_part(j->n_tiles, rank, n_threads, &first, &last);
+    make_panels(j, first, last);
+    if (n_threads > 1) weir_pool_barrier(weir_cpu_of(j->dev)->pool, rank);
+  }
+  /* By bytes, for at decode they are what takes time; a share is a run of groups, perhaps over a seam. */
+  const size_t share = j->w->bytes / (size_t)n_threads + 1;
+  const size_t from = share * (size_t)rank, to = from + share;
+  for (int32_t s = 0; s < j->w->n_segs; s++) {
+    const weir_pack_seg *seg = &j->w->seg[s];
+    run_groups(j, seg, group_at(j->w, seg, from), group_at(j->w, seg, to));
+  }
+}
+
+static const weir_linear_isa *isa_of(const weir_dev *dev) {
+  switch (weir_cpu_of(dev)->isa) {
+    case WEIR_ISA_AVX512_VNNI: return &weir_linear_avx512;
+    case WEIR_ISA_AVX2: return &weir_linear_avx2;
+    default: return &weir_linear_scalar;
+  }
+}
+
+weir_status weir_cpu_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_weight *weight,
+                            const float *bias, weir_err *e) {
+  (void)e;
+  weir_cpu *cpu = weir_cpu_of(dev);
+  const weir_pack *w = weir_pack_of(weight);
+  linear_job j = {.dev = dev, .w = w, .bias = bias, .isa = isa_of(dev)};
+  j.qpanel = cpu->scratch;
+  j.fpanel = (float *)((uint8_t *)cpu->scratch + region_bytes(qrow_bytes(dev->limits.max_cols)));
+  const int32_t chunk = chunk_rows(w);
+  for (int32_t i = 0; i < x.rows; i += chunk) {
+    j.x =
+        (weir_mat){x.data + (size_t)i * (size_t)x.ld, x.rows - i < chunk ? x.rows - i : chunk, x.cols, x.ld};
+    j.y = (weir_mat){y.data + (size_t)i * (size_t)y.ld, j.x.rows, y.cols, y.ld};
+    j.n_tiles = (j.x.rows + WEIR_TILE_M - 1) / WEIR_TILE_M;
+    const int64_t elems = (int64_t)j.x.rows * w->cols;
+    const bool alone = cpu->n_threads == 1 || elems * weight->rows < ALONE_WORK;
+    j.panels_ready = alone || elems < QUANTIZE_ALONE || j.n_tiles < cpu->n_threads;
+    if (j.panels_ready) make_panels(&j, 0, j.n_tiles);
+    if (alone)
+      run_rank(&j, 0, 1);
+    else
+      weir_pool_run(cpu->pool, run_rank, &j);
+  }
+  return WEIR_OK;
+}
