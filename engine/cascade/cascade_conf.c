@@ -34,9 +34,10 @@ static const struct {
     {WEIR_OPT_WINDOW, "window"}, {WEIR_OPT_HOLD, "hold"},           {WEIR_OPT_HORIZON, "horizon"},
 };
 
-static const char *const gate_names[] = {
-    [WEIR_GATE_ENTROPY] = "entropy", [WEIR_GATE_TOP_PROB] = "top-prob", [WEIR_GATE_MARGIN] = "margin",
-    [WEIR_GATE_CHANCE] = "chance"};
+static const char *const gate_names[] = {[WEIR_GATE_ENTROPY] = "entropy",
+                                         [WEIR_GATE_TOP_PROB] = "top-prob",
+                                         [WEIR_GATE_MARGIN] = "margin",
+                                         [WEIR_GATE_CHANCE] = "chance"};
 
 enum {
   N_GATES = sizeof gate_names / sizeof *gate_names,
@@ -70,8 +71,10 @@ const char *weir_gate_name(weir_gate_kind k) {
 }
 
 float weir_gate_default(weir_gate_kind k) {
-  static const float value[] = {
-      [WEIR_GATE_ENTROPY] = 0.45f, [WEIR_GATE_TOP_PROB] = 0.6f, [WEIR_GATE_MARGIN] = 0.3f, [WEIR_GATE_CHANCE] = 0.1f};
+  static const float value[] = {[WEIR_GATE_ENTROPY] = 0.45f,
+                                [WEIR_GATE_TOP_PROB] = 0.6f,
+                                [WEIR_GATE_MARGIN] = 0.3f,
+                                [WEIR_GATE_CHANCE] = 0.1f};
   return (unsigned)k < N_GATES ? value[k] : 0;
 }
 

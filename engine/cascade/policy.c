@@ -14,14 +14,13 @@ static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
 
 /* ---- the gate ---- */
 
-/* Uniform in [0, 1): FNV-1a over the row's bits, mixed (splitmix64's finaliser) so that near rows are far apart. */
+/* Uniform in [0, 1): FNV-1a over the bits of the row's statistics, mixed (splitmix64's finaliser) so that
+ * near rows are far apart. The drawn token and its log-probability stay out: whoever decides on a draw
+ * whether to defer changes the law of what is emitted, since the higher tier draws with the same noise. */
 static double coin(const weir_row *r) {
-  const struct {
-    int32_t token;
-    float stat[4];
-  } bits = {r->token, {r->logprob, r->entropy, r->p_max, r->margin}};
-  unsigned char byte[sizeof bits];
-  memcpy(byte, &bits, sizeof bits);
+  const float stat[3] = {r->entropy, r->p_max, r->margin};
+  unsigned char byte[sizeof stat];
+  memcpy(byte, stat, sizeof stat);
   uint64_t h = 0xcbf29ce484222325u;
   for (size_t i = 0; i < sizeof byte; i++) h = (h ^ byte[i]) * 0x100000001b3u;
   h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;

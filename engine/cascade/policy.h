@@ -23,9 +23,9 @@ typedef enum {
   WEIR_GATE_ENTROPY,  /* defer when entropy > threshold, nats */
   WEIR_GATE_TOP_PROB, /* defer when p_max < threshold */
   WEIR_GATE_MARGIN,   /* defer when margin < threshold */
-  WEIR_GATE_CHANCE    /* defer with probability `threshold`, blind to what the row says (the coin is a hash of its
-                         bits, so a decision is still a function of the logged row): the control that every
-                         other gate must beat */
+  WEIR_GATE_CHANCE    /* defer with probability `threshold`, blind to what the row says (the coin is a hash of
+                         its    statistics, never of the drawn token, so a decision is still a function of the
+                         logged row): the control that every    other gate must beat */
 } weir_gate_kind;
 
 typedef struct weir_gate {
@@ -34,7 +34,8 @@ typedef struct weir_gate {
 } weir_gate;
 
 bool weir_gate_defers(weir_gate, const weir_row *);
-/* No row can pass it (entropy threshold < 0, probability threshold > 1, chance >= 1): the tier is skipped, never fed. */
+/* No row can pass it (entropy threshold < 0, probability threshold > 1, chance >= 1): the tier is skipped,
+ * never fed. */
 bool weir_gate_never_passes(weir_gate);
 
 /* ---- configuration: shared by many requests, borrowed ---- */

@@ -105,7 +105,8 @@ void fake_oracle(const fake_job *j, fake_text *x) {
 
 weir_gate fake_any_gate(void) {
   const float step = (float)fake_rnd(6);
-  switch (fake_rnd(8)) {
+  switch (fake_rnd(9)) {
+    case 8: return (weir_gate){WEIR_GATE_CHANCE, 0.1f + 0.15f * step};
     case 0: return (weir_gate){WEIR_GATE_ENTROPY, INFINITY};
     case 1:
     case 2: return (weir_gate){WEIR_GATE_TOP_PROB, 0.3f + 0.1f * step};

@@ -70,12 +70,27 @@ static void show(fake_req *r) { /* what the stream does with `committed` */
   r->n_sent = r->v.committed;
 }
 
+/* It has judged all there is, and may not write: the text has ended or the window is full. */
+static bool idle_now(const fake_req *r, const roster *o, int32_t t) {
+  const weir_view *v = &r->v;
+  int32_t up = t + 1;
+  while (up < o->top && !o->acts[up]) up++;
+  return v->mark[t] >= v->n && t < shown_by(&r->c) && v->committed < v->n &&
+         (v->ended || v->n - v->mark[up] >= r->c.cfg->window[t]);
+}
+
 static void check_need(const fake_req *r, const weir_need *q, const fake_chaos *x) {
   const weir_view *v = &r->v;
   const roster o = roster_of(&r->c);
   const int32_t t = q->tier, kv = v->kv_len[t];
   FAKE_CHECK(t >= 0 && t <= o.top && o.acts[t], "tier %d is named but may not act (lo %d hi %d)", (int)t,
              (int)r->c.lo, (int)r->c.hi);
+  int32_t first = r->c.tier < o.top ? r->c.tier : o.top;
+  while (!o.acts[first]) first++;
+  for (int32_t u = first; u < t; u++)
+    FAKE_CHECK(!o.acts[u] || idle_now(r, &o, u), "tier %d is passed over for %d", (int)u, (int)t);
+  FAKE_CHECK(t >= first && !idle_now(r, &o, t), "tier %d has nothing to do, tier %d has the pen", (int)t,
+             (int)first);
   FAKE_CHECK(0 <= q->from && q->from <= kv && q->from <= q->out_from && q->out_from < q->to && q->to == v->n,
              "need: kv %d from %d out_from %d to %d n %d", (int)kv, (int)q->from, (int)q->out_from,
              (int)q->to, (int)v->n);
@@ -88,40 +103,52 @@ static void check_need(const fake_req *r, const weir_need *q, const fake_chaos *
   FAKE_CHECK(!v->ended || v->mark[t] < v->n, "tier %d is asked about an ended text it has endorsed", (int)t);
 }
 
+/* The refused token, or -1. */
+static int32_t refused_of(const weir_view *v, const weir_need *q, const weir_row *rows, int32_t from) {
+  for (int32_t pos = from; pos < v->n; pos++)
+    if (rows[pos - 1 - q->out_from].token != v->tok[pos]) return pos;
+  return -1;
+}
+
+static void check_replaced(const fake_req *r, const weir_need *q, const weir_row *row, int32_t at,
+                           const weir_effect *e) {
+  FAKE_CHECK(e->reason == WEIR_REPLACED && e->truncate_to == at && e->append == row->token &&
+                 e->endorsed_to == at + 1 && !e->wanted_up && e->why == WEIR_WHY_REPLACED &&
+                 e->kept_to == at && e->entropy == row->entropy,
+             "tier %d refused token %d; reason %d truncate_to %d append %d", (int)q->tier, (int)at, e->reason,
+             (int)e->truncate_to, (int)e->append);
+  FAKE_CHECK(at >= r->n_sent, "recalls token %d, %d are shown", (int)at, (int)r->n_sent);
+}
+
 /* What the rows say, worked out again without the policy's own steps. */
 static void check_effect(const fake_req *r, const weir_cascade *before, const weir_need *q,
                          const weir_row *rows, const weir_effect *e) {
   const weir_cascade_cfg *g = r->c.cfg;
   const weir_view *v = &r->v;
   const roster o = roster_of(before);
-  const int32_t t = q->tier, n = v->n;
-  int32_t refused = -1;
-  for (int32_t pos = n - 1; pos >= larger(q->judge_from, v->committed); pos--)
-    if (rows[pos - 1 - q->out_from].token != v->tok[pos]) refused = pos;
+  const int32_t t = q->tier, n = v->n, seen = larger(q->judge_from, v->committed);
+  const int32_t refused = refused_of(v, q, rows, seen);
   const weir_row *last = &rows[n - 1 - q->out_from];
   const bool unsure = t < g->n_tiers - 1 && weir_gate_defers(g->gate[t], last);
+  int32_t up = t + 1;
+  while (up < o.top && !o.acts[up]) up++;
   FAKE_CHECK(e->endorsed_by == t, "endorsed by %d, tier %d ran", (int)e->endorsed_by, (int)t);
+  FAKE_CHECK(e->kept_from == (g->keep[t] == WEIR_KEEP_ALL ? n : seen), "kept from %d", (int)e->kept_from);
   if (refused >= 0) {
-    FAKE_CHECK(e->reason == WEIR_REPLACED && e->truncate_to == refused && e->endorsed_to == refused + 1 &&
-                   e->append == rows[refused - 1 - q->out_from].token && !e->wanted_up &&
-                   e->why == WEIR_WHY_REPLACED && e->kept_to == refused,
-               "token %d was refused; reason %d truncate_to %d append %d", (int)refused, e->reason,
-               (int)e->truncate_to, (int)e->append);
-    FAKE_CHECK(refused >= r->n_sent, "recalls token %d, %d are shown", (int)refused, (int)r->n_sent);
+    check_replaced(r, q, &rows[refused - 1 - q->out_from], refused, e);
     return;
   }
-  FAKE_CHECK(e->truncate_to == -1, "cuts to %d though nothing was refused", (int)e->truncate_to);
-  FAKE_CHECK(e->kept_to == n, "kept to %d of %d", (int)e->kept_to, (int)n);
+  const bool full = t < shown_by(before) && v->committed < n && n - v->mark[up] >= g->window[t];
+  FAKE_CHECK(e->truncate_to == -1 && e->kept_to == n, "cuts to %d, kept to %d: nothing was refused",
+             (int)e->truncate_to, (int)e->kept_to);
+  FAKE_CHECK(e->entropy == last->entropy, "entropy %g of %g", (double)e->entropy, (double)last->entropy);
   if (v->ended) {
     FAKE_CHECK(e->reason == WEIR_ENDORSED && e->append == -1, "writes %d past the end", (int)e->append);
-  } else if (unsure && t < o.top) {
-    FAKE_CHECK(e->reason == WEIR_DEFERRED && e->append == -1, "the gate of tier %d was not obeyed", (int)t);
-  } else if (e->reason == WEIR_WINDOW) {
-    int32_t up = t + 1;
-    while (up < o.top && !o.acts[up]) up++;
-    FAKE_CHECK(e->append == -1 && (t > o.low || r->switching) && t < shown_by(before) &&
-                   n - v->mark[up] >= g->window[t],
-               "tier %d says its window is full", (int)t);
+  } else if ((unsure && t < o.top) || full) {
+    FAKE_CHECK(e->reason == (unsure ? WEIR_DEFERRED : WEIR_WINDOW) && e->append == -1,
+               "tier %d, unsure %d, window full %d; reason %d append %d", (int)t, unsure, full, e->reason,
+               (int)e->append);
+    FAKE_CHECK(r->c.tier == up && r->c.held == 0, "tier %d hands to %d", (int)t, (int)r->c.tier);
   } else {
     FAKE_CHECK(e->reason == WEIR_WROTE && e->append == last->token && e->endorsed_to == n + 1,
                "reason %d append %d, the row says %d", e->reason, (int)e->append, (int)last->token);
@@ -131,10 +158,15 @@ static void check_effect(const fake_req *r, const weir_cascade *before, const we
 
 static void note_receipt(fake_req *r, const weir_effect *e) {
   const int32_t at = e->truncate_to >= 0 ? e->truncate_to : r->v.n;
+  const weir_receipt before = r->receipt[at];
   weir_receipts_note(r->receipt, r->v.n, e);
+  const weir_receipt *after = &r->receipt[at];
+  FAKE_CHECK(isnan(before.entropy) || after->entropy == before.entropy, "the entropy of %d was overwritten",
+             (int)at);
   if (e->append < 0) return;
-  FAKE_CHECK(r->receipt[at].tier == e->endorsed_by && r->receipt[at].why == e->why && e->why != WEIR_WHY_NONE,
-             "receipt of %d: tier %d why %d", (int)at, r->receipt[at].tier, r->receipt[at].why);
+  FAKE_CHECK(after->tier == e->endorsed_by && after->why == e->why && e->why != WEIR_WHY_NONE,
+             "receipt of %d: tier %d why %d", (int)at, after->tier, after->why);
+  FAKE_CHECK(r->receipt[at + 1].why == WEIR_WHY_NONE, "the next receipt is not empty");
 }
 
 /* ---- a turn ---- */

@@ -46,7 +46,8 @@ static void gates(void **state) {
   }
 }
 
-/* The coin falls as often as it should, for easy rows and hard ones alike, and the same way for the same row. */
+/* The coin falls as often as it should, for easy rows and hard ones alike, and the same way for the same row.
+ */
 static void chance_gate(void **state) {
   (void)state;
   enum { N = 20000 };

@@ -13,7 +13,7 @@
 
 #include "fake_request.h"
 
-static int n_cases = 1500;
+static int n_cases = 4000;
 
 static void any_schedule(void **state) {
   (void)state;
@@ -145,7 +145,7 @@ static void down_from_the_start(void **state) {
 }
 
 int main(int argc, char **argv) {
-  if (fake_long(argc, argv)) n_cases = 12000;
+  if (fake_long(argc, argv)) n_cases = 40000;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(any_schedule),
       cmocka_unit_test(exact_while_switching),

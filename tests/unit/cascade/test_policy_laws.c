@@ -14,7 +14,7 @@
 #include "fake_request.h"
 
 enum { L = 5, N_PROMPT = 2, CELLS = 3125 };
-static long n_runs = 4000;
+static long n_runs = 10000;
 static double worst;
 static int n_laws;
 
@@ -153,7 +153,7 @@ static void follows(const char *name, const weir_cascade_cfg *g, float temperatu
 
 static const weir_gate entropy_low = {WEIR_GATE_ENTROPY, 1.1f}, entropy_high = {WEIR_GATE_ENTROPY, 1.35f},
                        top_prob = {WEIR_GATE_TOP_PROB, 0.45f}, margin = {WEIR_GATE_MARGIN, 0.2f},
-                       open = {WEIR_GATE_ENTROPY, INFINITY};
+                       chance = {WEIR_GATE_CHANCE, 0.4f}, open = {WEIR_GATE_ENTROPY, INFINITY};
 
 static void exact(void **state) {
   (void)state;
@@ -197,7 +197,7 @@ static void nll(void **state) {
 
 static void trust(void **state) {
   (void)state;
-  const weir_gate gates[] = {entropy_low, top_prob, margin, entropy_high, entropy_low};
+  const weir_gate gates[] = {entropy_low, top_prob, margin, entropy_high, chance};
   const weir_cascade_cfg v = fake_verified(2, 3, entropy_low, WEIR_KEEP_ALL);
   follows("verified, all kept", &v, 1, 0);
   for (int i = 0; i < 5; i++) {
