@@ -172,6 +172,7 @@ static weir_status warm_up(evaluation *x, const weir_cascade_cfg *cascade, weir_
   weir_answers few = x->answers;
   weir_answers_how_init(&how, x->c, &x->models);
   how.cascade = *cascade;
+  weir_setting_draw(x->c, &how.draw);
   how.prefix_pages = 0;
   how.max_new = how.max_new < 16 ? how.max_new : 16;
   few.n = few.n < x->v.batch ? few.n : x->v.batch;
@@ -210,6 +211,22 @@ out:
   return st;
 }
 
+/* The control beside the last row: the same cascade, but its gate defers by chance, with the rate just
+ * measured. */
+static weir_status measure_chance(evaluation *x, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_cascade_cfg cascade;
+  weir_cascade_opts opts = x->opts;
+  opts.gate = WEIR_GATE_CHANCE;
+  opts.threshold = (float)x->v.row[x->v.n - 1].deferral_rate;
+  opts.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
+  WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
+  WEIR_TRY(
+      measure(x, &cascade, (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0], .chance = true}, e));
+out:
+  return st;
+}
+
 static weir_status measure_all(evaluation *x, weir_err *e) {
   weir_status st = WEIR_OK;
   const bool both = x->models.n_tiers > 1;
@@ -219,8 +236,10 @@ static weir_status measure_all(evaluation *x, weir_err *e) {
   WEIR_TRY(warm_up(x, &first, e));
   if (both || x->models.large < 0) WEIR_TRY(measure_alone(x, WEIR_MODE_SMALL, e));
   if (x->models.large >= 0) WEIR_TRY(measure_alone(x, WEIR_MODE_LARGE, e));
-  for (int32_t i = 0; both && i < x->n_thresholds && !weir_interrupt_pending(); i++)
+  for (int32_t i = 0; both && i < x->n_thresholds && !weir_interrupt_pending(); i++) {
     WEIR_TRY(measure_threshold(x, x->threshold[i], e));
+    if (weir_config_bool(x->c, "random") && !weir_interrupt_pending()) WEIR_TRY(measure_chance(x, e));
+  }
 out:
   return st;
 }
@@ -237,6 +256,9 @@ static weir_status read_thresholds(evaluation *x, weir_err *e) {
     return weir_fail(e, WEIR_EINVAL, "--gate %s needs --threshold", weir_gate_name(x->opts.gate));
   if (!other && weir_config_is_set(x->c, "threshold"))
     return weir_fail(e, WEIR_EINVAL, "--threshold is for another --gate; the entropy gate has --entropy");
+  if (weir_config_bool(x->c, "random") && x->opts.mode == WEIR_MODE_EXACT)
+    return weir_fail(e, WEIR_EINVAL,
+                     "--random says nothing in mode exact: its text is that of the large model");
   return WEIR_OK;
 }
 

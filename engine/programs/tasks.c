@@ -62,7 +62,7 @@ static weir_status get_string(const json_t *o, const char *key, const char **out
 static weir_status add_task(weir_tasks *t, const char *line, size_t len, weir_err *e) {
   weir_status st = WEIR_OK;
   json_error_t why;
-  const char *prompt, *answer, *match;
+  const char *prompt = NULL, *answer = NULL, *match = NULL;
   json_t *o = json_loadb(line, len, JSON_REJECT_DUPLICATES, &why);
   if (!json_is_object(o)) {
     st = weir_fail(e, WEIR_EFORMAT, "not an object of JSON%s%s", o ? "" : ": ", o ? "" : why.text);
