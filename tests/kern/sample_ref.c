@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reference of the sample op. One thread. */
+#include "sample_ref.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/noise.h"
+
+typedef struct item {
+  float l;
+  int32_t id;
+} item;
+
+static int descending(const void *a, const void *b) {
+  const item *x = (const item *)a, *y = (const item *)b;
+  if (x->l != y->l) return x->l > y->l ? -1 : 1;
+  return x->id < y->id ? -1 : x->id > y->id;
+}
+static void near(double *boundary, double distance) {
+  if (fabs(distance) < *boundary) *boundary = fabs(distance);
+}
+
+void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_ask *ask) {
+  memset(r, 0, sizeof *r);
+  r->n = n;
+  r->boundary = 1;
+  r->p = (double *)calloc((size_t)n, sizeof *r->p);
+  item *order = (item *)malloc(sizeof *order * (size_t)n);
+  double z = 0;
+  for (int32_t v = 0; v < n; v++) order[v] = (item){logits[v], v};
+  qsort(order, (size_t)n, sizeof *order, descending);
+  r->top = order[0].id;
+  const double max = (double)order[0].l;
+  for (int32_t v = 0; v < n; v++) z += r->p[v] = exp((double)logits[v] - max);
+  for (int32_t v = 0; v < n; v++) {
+    const double down = (double)logits[v] - max - log(z);
+    r->p[v] /= z;
+    if (r->p[v] > 0) r->entropy -= r->p[v] * down;
+  }
+  r->p_max = 1 / z;
+  r->margin = n > 1 ? (1 - exp((double)order[1].l - max)) / z : 1;
+  if (ask->temperature > 0) {
+    const double t = (double)ask->temperature;
+    r->w = (double *)calloc((size_t)n, sizeof *r->w);
+    int32_t left = ask->top_k > 0 && ask->top_k < n ? ask->top_k : n;
+    if (ask->top_p < 1) {
+      double mass = 0, sum = 0;
+      for (int32_t i = 0; i < left; i++) mass += exp(((double)order[i].l - max) / t);
+      const double want = (double)ask->top_p * mass;
+      int32_t i = 0;
+      for (; i < left; i++) {
+        sum += exp(((double)order[i].l - max) / t);
+        near(&r->boundary, (sum - want) / mass);
+        if (sum >= want) break;
+      }
+      left = i + 1 < left ? i + 1 : left;
+    }
+    for (int32_t i = 0; i < left; i++) {
+      const double w = exp(((double)order[i].l - max) / t);
+      if (ask->min_p > 0) near(&r->boundary, w / (double)ask->min_p - 1);
+      if (w >= (double)ask->min_p) r->w[order[i].id] = w;
+    }
+  }
+  free(order);
+}
+void sample_ref_free(sample_ref *r) {
+  free(r->p);
+  free(r->w);
+}
+double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t purpose, int32_t v) {
+  if (!(r->w[v] > 0)) return INFINITY;
+  const weir_noise4 x = weir_noise_quad(ask->seed, ask->pos, purpose, (uint32_t)v / 4);
+  return -log1p(-weir_noise_unit(x.v[v % 4])) / r->w[v];
+}
+int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose) {
+  if (r->w == NULL) return r->top;
+  double first = INFINITY;
+  int32_t best = -1;
+  for (int32_t v = 0; v < r->n; v++) {
+    const double at = sample_ref_arrival(r, ask, purpose, v);
+    if (at < first) first = at, best = v;
+  }
+  return best;
+}

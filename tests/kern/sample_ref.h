@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The sample op written plainly in double precision: sorts, sums, no shards. */
+#ifndef WEIR_TESTS_SAMPLE_REF_H
+#define WEIR_TESTS_SAMPLE_REF_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/row.h"
+
+typedef struct sample_ref {
+  int32_t n;
+  double *p; /* [n] at temperature 1 */
+  double *w; /* [n] what races: exp((l - max)/T), 0 where cut; NULL when greedy */
+  double entropy, p_max, margin;
+  double
+      boundary; /* how far the cut is from falling elsewhere, as a share of what it cuts; 1 without a cut */
+  int32_t top;
+} sample_ref;
+
+/* Fills r for logits[n] and the ask's temperature and truncation. sample_ref_free releases. */
+void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_ask *ask);
+void sample_ref_free(sample_ref *r);
+/* When token v arrives under the noise of that purpose; infinity when it does not race. */
+double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t purpose, int32_t v);
+/* The first to arrive, or the top when greedy. */
+int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose);
+
+#endif
