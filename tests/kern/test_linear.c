@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linear and embed against scalar double arithmetic over the stored weights, to the bit between instruction
+ * sets, thread counts and batch compositions. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kern_util.h"
+#include "kernels/quant.h"
+
+enum { M_MAX = 77, BLOCK = 32 };
+
+static const int32_t m_list[] = {1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 64, M_MAX};
+static const int32_t n_list[] = {1, 15, 16, 17, 48, 256, 333};
+static const int32_t k_list[] = {1, 7, 31, 32, 64, 96, 256, 1024};
+static const weir_dev_limits limits = {.max_tokens = 700, .max_cols = 1024};
+
+#define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
+
+static bool is_quant(weir_dtype t) { return t == WEIR_Q8_0 || t == WEIR_Q4_0; }
+static bool legal(weir_dtype t, int32_t k) { return k % weir_dtype_get(t)->block_elems == 0; }
+
+/* ---- a stored matrix and the reference ---- */
+
+typedef struct stored {
+  weir_host_mat mat; /* data owned */
+  float *w;          /* [rows][cols], what the stored rows mean; owned */
+} stored;
+
+static stored make_stored(kern_rng *r, weir_dtype t, int32_t rows, int32_t cols) {
+  weir_err e = {0};
+  size_t row_bytes;
+  kern_ok(weir_dtype_row_bytes(t, cols, &row_bytes, &e), &e, "row bytes");
+  uint8_t *data = malloc(row_bytes * (size_t)rows);
+  float *w = kern_normals(r, (size_t)rows * (size_t)cols, 0.7f);
+  assert_non_null(data);
+  for (int32_t i = 0; i < rows; i++) {
+    float *row = w + (size_t)i * (size_t)cols;
+    kern_ok(weir_quantize_row(t, row, data + (size_t)i * row_bytes, cols, &e), &e, "quantize");
+    kern_ok(weir_dequantize_row(t, data + (size_t)i * row_bytes, row, cols, &e), &e, "dequantize");
+  }
+  return (stored){{data, t, rows, cols}, w};
+}
+
+static void free_stored(stored *s) {
+  free((void *)(uintptr_t)s->mat.data);
+  free(s->w);
+}
+
+/* Activations as the contract says quantised weights see them. */
+static void quantize_x(const float *x, int32_t cols, double *out) {
+  for (int32_t b = 0; b < cols; b += BLOCK) {
+    float a = 0;
+    for (int32_t k = b; k < b + BLOCK; k++) a = fmaxf(a, fabsf(x[k]));
+    const float d = a / 127.0f, inverse = a > 0 ? 127.0f / a : 0.0f;
+    for (int32_t k = b; k < b + BLOCK; k++) out[k] = (double)d * (double)rintf(x[k] * inverse);
+  }
+}
+
+/* y and the sum of magnitudes that its rounding errors are measured against. */
+static void reference(const stored *s, const float *x, int32_t m, double *y, double *size) {
+  const int32_t k = s->mat.cols, n = s->mat.rows;
+  double *xd = malloc(sizeof *xd * (size_t)k);
+  assert_non_null(xd);
+  for (int32_t i = 0; i < m; i++, x += k) {
+    for (int32_t c = 0; c < k; c++) xd[c] = (double)x[c];
+    if (is_quant(s->mat.dtype)) quantize_x(x, k, xd);
+    for (int32_t j = 0; j < n; j++) {
+      const float *w = s->w + (size_t)j * (size_t)k;
+      double sum = 0, all = 0;
+      for (int32_t c = 0; c < k; c++) {
+        sum += (double)w[c] * xd[c];
+        all += fabs((double)w[c] * xd[c]);
+      }
+      y[(size_t)i * (size_t)n + (size_t)j] = sum;
+      size[(size_t)i * (size_t)n + (size_t)j] = all;
+    }
+  }
+  free(xd);
+}
+
+/* Dense y of x[m, k] through a device. */
+static float *run_linear(weir_dev *dev, const weir_weight *w, const float *x, int32_t m, const float *bias) {
+  weir_err e = {0};
+  const weir_mat dx = kern_mat(dev, m, w->cols, 5), dy = kern_mat(dev, m, w->rows, 3);
+  kern_put(dev, dx, x);
+  kern_ok(weir_op_linear(dev, dy, dx, w, bias, &e), &e, "linear");
+  float *y = kern_get(dev, dy);
+  kern_mat_free(dev, dx);
+  kern_mat_free(dev, dy);
+  return y;
+}
+
+static weir_weight prepare(weir_dev *dev, const weir_host_mat *part, int32_t n_parts) {
+  weir_err e = {0};
+  weir_weight w;
+  kern_ok(weir_weight_prepare(dev, part, n_parts, &w, &e), &e, "prepare");
+  return w;
+}
+
+/* ---- the matrix of shapes ---- */
+
+static double worst_of(const float *y, const double *want, const double *size, size_t n) {
+  double worst = 0;
+  for (size_t i = 0; i < n; i++) {
+    const double err = size[i] > 0 ? fabs((double)y[i] - want[i]) / size[i] : fabs((double)y[i]);
+    if (!(err <= worst)) worst = isnan(err) ? INFINITY : err;
+  }
+  return worst;
+}
+
+static double check_case(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int32_t k) {
+  stored s = make_stored(r, t, n, k);
+  float *x = kern_normals(r, (size_t)M_MAX * (size_t)k, 1.5f);
+  const size_t len = (size_t)M_MAX * (size_t)n;
+  double *want = malloc(sizeof *want * len), *size = malloc(sizeof *size * len);
+  assert_non_null(want);
+  assert_non_null(size);
+  reference(&s, x, M_MAX, want, size);
+
+  float *first = NULL; /* of the scalar device; what all others must equal */
+  double worst = 0;
+  for (int i = 0; i < d->n; i++) {
+    weir_weight w = prepare(d->dev[i], &s.mat, 1);
+    assert_int_equal(w.rows, n);
+    assert_int_equal(w.cols, k);
+    if (!first) {
+      first = run_linear(d->dev[i], &w, x, M_MAX, NULL);
+      worst = worst_of(first, want, size, len);
+      /* A chain of fused multiply-adds errs by at most its length in half-units of the last place; quantised
+       * ones round the product of scales too. */
+      const double bound = ((is_quant(t) ? k / BLOCK + 1 : k) + 1) * 0x1p-24;
+      if (!(worst <= bound))
+        fail_msg("%s n %d k %d: error %g of the sum of magnitudes, bound %g", weir_dtype_get(t)->name, n, k,
+                 worst, bound);
+    }
+    for (int c = 0; c < COUNT(m_list); c++) {
+      const int32_t m = m_list[c];
+      if (d->isa[i] == WEIR_ISA_SCALAR && m > 17) continue; /* the slow one: a few batch sizes suffice */
+      if (d->threads[i] > 1 && m != 1 && m != 17 && m != M_MAX) continue;
+      float *y = run_linear(d->dev[i], &w, x, m, NULL);
+      char what[160];
+      snprintf(what, sizeof what, "%s m %d n %d k %d: %s with %d threads against scalar",
+               weir_dtype_get(t)->name, m, n, k, weir_isa_name(d->isa[i]), d->threads[i]);
+      kern_same(y, first, sizeof *y * (size_t)m * (size_t)n, what);
+      free(y);
+    }
+    weir_weight_release(&w);
+  }
+  free(first);
+  free(want);
+  free(size);
+  free(x);
+  free_stored(&s);
+  return worst;
+}
+
+static void every_shape_is_right_and_alike(void **state) {
+  (void)state;
+  kern_devs d;
+  kern_rng r = {11};
+  kern_devs_open(&d, &limits);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    double worst = 0;
+    int cases = 0;
+    for (int k = 0; k < COUNT(k_list); k++) {
+      if (!legal((weir_dtype)t, k_list[k])) continue;
+      for (int n = 0; n < COUNT(n_list); n++, cases++)
+        worst = fmax(worst, check_case(&d, &r, (weir_dtype)t, n_list[n], k_list[k]));
+    }
+    print_message("%s: %d shapes, worst error %.2g of the sum of magnitudes\n",
+                  weir_dtype_get((weir_dtype)t)->name, cases, worst);
+    assert_true(cases > 0);
+  }
+  kern_devs_close(&d);
+}
+
+/* ---- batch composition ---- */
+
+static void a_row_does_not_feel_its_batch(void **state) {
+  (void)state;
+  enum { POOL = 40, N = 83, K = 96, ROUNDS = 60 };
+  kern_devs d;
+  kern_rng r = {12};
+  kern_devs_open(&d, &limits);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    stored s = make_stored(&r, (weir_dtype)t, N, K);
+    float *x = kern_normals(&r, POOL * K, 2.0f), *bias = kern_normals(&r, N, 1.0f);
+    for (int i = 0; i < d.n; i++) {
+      weir_weight w = prepare(d.dev[i], &s.mat, 1);
+      float *dbias = kern_copy(d.dev[i], bias, sizeof *bias * N), *alone[POOL];
+      for (int32_t p = 0; p < POOL; p++) alone[p] = run_linear(d.dev[i], &w, x + p * K, 1, dbias);
+      for (int round = 0; round < ROUNDS; round++) {
+        const int32_t m = 1 + kern_below(&r, POOL);
+        int32_t pick[POOL];
+        float batch[POOL * K];
+        for (int32_t q = 0; q < m; q++) {
+          pick[q] = kern_below(&r, POOL);
+          memcpy(batch + q * K, x + pick[q] * K, K * sizeof *batch);
+        }
+        float *y = run_linear(d.dev[i], &w, batch, m, dbias);
+        for (int32_t q = 0; q < m; q++) kern_same(y + q * N, alone[pick[q]], N * sizeof *y, "row in a batch");
+        free(y);
+      }
+      for (int32_t p = 0; p < POOL; p++) free(alone[p]);
+      weir_dev_release(d.dev[i], dbias);
+      weir_weight_release(&w);
+    }
+    free(x);
+    free(bias);
+    free_stored(&s);
+  }
+  kern_devs_close(&d);
+}
+
+static void many_rows_come_in_chunks(void **state) {
+  (void)state;
+  enum { M = 700 };
+  static const int32_t cols[] = {32, 1024};
+  kern_devs d;
+  kern_rng r = {13};
+  kern_devs_open(&d, &limits);
+  for (int c = 0; c < COUNT(cols); c++) {
+    const int32_t k = cols[c], n = 35;
+    stored s[2] = {make_stored(&r, WEIR_Q8_0, n, k), make_stored(&r, WEIR_F16, n, k)};
+    const weir_host_mat parts[2] = {s[0].mat, s[1].mat};
+    float *x = kern_normals(&r, (size_t)M * (size_t)k, 1.0f);
+    for (int i = 1; i < d.n; i++) {
+      weir_weight w = prepare(d.dev[i], parts, 2);
+      float *y = run_linear(d.dev[i], &w, x, M, NULL);
+      for (int32_t row = 0; row < M; row += 37) {
+        float *alone = run_linear(d.dev[i], &w, x + (size_t)row * (size_t)k, 1, NULL);
+        kern_same(y + (size_t)row * 2 * (size_t)n, alone, sizeof *y * 2 * (size_t)n, "row of a long batch");
+        free(alone);
+      }
+      free(y);
+      weir_weight_release(&w);
+    }
+    free(x);
+    free_stored(&s[0]);
+    free_stored(&s[1]);
+  }
+  kern_devs_close(&d);
+}
+
+/* ---- parts ---- */
+
+static const struct parts_case {
+  int n;
+  weir_dtype type[4];
+  int32_t rows[4];
+} parts_cases[] = {
+    {2, {WEIR_Q8_0, WEIR_Q8_0}, {32, 48}},                           /* merge */
+    {3, {WEIR_Q8_0, WEIR_Q8_0, WEIR_Q8_0}, {16, 17, 5}},             /* merge, then not */
+    {3, {WEIR_Q4_0, WEIR_Q4_0, WEIR_Q8_0}, {64, 16, 16}},            /* q | k | v of two types */
+    {4, {WEIR_F32, WEIR_Q4_0, WEIR_BF16, WEIR_F16}, {3, 33, 16, 1}}, /* floats and quants, ragged */
+    {4, {WEIR_F16, WEIR_F16, WEIR_F16, WEIR_F16}, {1, 1, 1, 1}},
+};
+
+static void parts_are_their_weights_side_by_side(void **state) {
+  (void)state;
+  enum { M = 9, K = 64 };
+  kern_devs d;
+  kern_rng r = {14};
+  kern_devs_open(&d, &limits);
+  for (int c = 0; c < COUNT(parts_cases); c++) {
+    const struct parts_case *pc = &parts_cases[c];
+    stored s[4];
+    weir_host_mat parts[4];
+    int32_t total = 0;
+    for (int p = 0; p < pc->n; p++) {
+      s[p] = make_stored(&r, pc->type[p], pc->rows[p], K);
+      parts[p] = s[p].mat;
+      total += pc->rows[p];
+    }
+    float *x = kern_normals(&r, M * K, 1.0f), *bias = kern_normals(&r, (size_t)total, 1.0f);
+    for (int i = 0; i < d.n; i++) {
+      weir_weight all = prepare(d.dev[i], parts, pc->n);
+      assert_int_equal(all.rows, total);
+      float *dbias = kern_copy(d.dev[i], bias, sizeof *bias * (size_t)total);
+      float *y = run_linear(d.dev[i], &all, x, M, dbias);
+      int32_t at = 0;
+      for (int p = 0; p < pc->n; at += pc->rows[p], p++) {
+        weir_weight one = prepare(d.dev[i], &parts[p], 1);
+        float *yp = run_linear(d.dev[i], &one, x, M, dbias + at);
+        for (int32_t row = 0; row < M; row++)
+          kern_same(y + row * total + at, yp + row * pc->rows[p], sizeof *y * (size_t)pc->rows[p], "part");
+        free(yp);
+        weir_weight_release(&one);
+      }
+      free(y);
+      weir_dev_release(d.dev[i], dbias);
+      weir_weight_release(&all);
+    }
+    for (int p = 0; p < pc->n; p++) free_stored(&s[p]);
+    free(x);
+    free(bias);
+  }
+  kern_devs_close(&d);
+}
+
+/* ---- values at the edge ---- */
+
+static void extreme_activations(void **state) {
+  (void)state;
+  enum { M = 6, N = 20, K = 96 };
+  kern_devs d;
+  kern_rng r = {15};
+  kern_devs_open(&d, &limits);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    stored s = make_stored(&r, (weir_dtype)t, N, K);
+    float *x = kern_normals(&r, M * K, 1.0f), *scalar = NULL;
+    for (int32_t k = 0; k < K; k++) {
+      x[0 * K + k] = 0;
+      x[1 * K + k] *= 1e-35f; /* below what quantised activations keep: counts as zero there */
+      x[2 * K + k] *= 1e-20f;
+      x[3 * K + k] *= 1e30f;
+    }
+    x[4 * K + 70] = NAN;
+    x[5 * K + 3] = -INFINITY;
+    for (int i = 0; i < d.n; i++) {
+      weir_weight w = prepare(d.dev[i], &s.mat, 1);
+      float *y = run_linear(d.dev[i], &w, x, M, NULL);
+      for (int32_t j = 0; j < N; j++) {
+        assert_true(y[0 * N + j] == 0);
+        if (is_quant((weir_dtype)t)) assert_true(y[1 * N + j] == 0);
+        assert_true(isfinite(y[2 * N + j]) && isfinite(y[3 * N + j]));
+        if (y[2 * N + j] == 0) fail_msg("1e-20 vanished in %s", weir_dtype_get((weir_dtype)t)->name);
+        assert_true(isnan(y[4 * N + j]));
+        assert_false(isfinite(y[5 * N + j]));
+      }
+      if (!scalar)
+        scalar = y;
+      else
+        kern_same(y, scalar, 4 * N * sizeof *y, "finite rows against scalar");
+      if (y != scalar) free(y);
+      weir_weight_release(&w);
+    }
+    free(scalar);
+    free(x);
+    free_stored(&s);
+  }
+  kern_devs_close(&d);
+}
+
+/* All quants at their ends: where 16-bit sums would saturate. */
+static void extreme_quants(void **state) {
+  (void)state;
+  enum { N = 16, K = 64, Q8 = 34, Q4 = 18 };
+  kern_devs d;
+  kern_devs_open(&d, &limits);
+  for (int sign = 0; sign < 4; sign++) {
+    uint8_t q8[N * K / BLOCK * Q8], q4[N * K / BLOCK * Q4];
+    float x[K];
+    const uint16_t one = weir_f32_to_f16(1.0f);
+    for (int b = 0; b < N * K / BLOCK; b++) {
+      memcpy(q8 + b * Q8, &one, 2);
+      memset(q8 + b * Q8 + 2, sign & 1 ? 0x80 : 0x7f, BLOCK);
+      memcpy(q4 + b * Q4, &one, 2);
+      memset(q4 + b * Q4 + 2, sign & 1 ? 0x00 : 0xff, BLOCK / 2);
+    }
+    for (int k = 0; k < K; k++) x[k] = sign & 2 ? -127.0f : 127.0f;
+    const float xs = x[0] * K, want8 = xs * (sign & 1 ? -128.0f : 127.0f),
+                want4 = xs * (sign & 1 ? -8.0f : 7.0f);
+    const weir_host_mat parts[2] = {{q8, WEIR_Q8_0, N, K}, {q4, WEIR_Q4_0, N, K}};
+    for (int i = 0; i < d.n; i++) {
+      weir_weight w = prepare(d.dev[i], parts, 2);
+      float *y = run_linear(d.dev[i], &w, x, 1, NULL);
+      for (int32_t j = 0; j < N; j++) {
+        if (y[j] != want8 || y[N + j] != want4)
+          fail_msg("%s: %g and %g, want %g and %g", weir_isa_name(d.isa[i]), y[j], y[N + j], want8, want4);
+      }
+      free(y);
+      weir_weight_release(&w);
+    }
+  }
+  kern_devs_close(&d);
+}
+
+/* ---- embed ---- */
+
+static void embed_gives_the_stored_rows(void **state) {
+  (void)state;
+  enum { ROWS = 53, TOKENS = 70 };
+  kern_devs d;
+  kern_rng r = {16};
+  kern_devs_open(&d, &limits);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    for (int k = 0; k < COUNT(k_list); k++) {
+      const int32_t cols = k_list[k];
+      if (!legal((weir_dtype)t, cols)) continue;
+      stored s = make_stored(&r, (weir_dtype)t, ROWS, cols);
+      int32_t token[TOKENS];
+      for (int32_t i = 0; i < TOKENS; i++) token[i] = i < ROWS ? i : kern_below(&r, ROWS);
+      for (int i = 0; i < d.n; i++) {
+        weir_err e = {0};
+        weir_weight w = prepare(d.dev[i], &s.mat, 1);
+        int32_t *dtoken = kern_copy(d.dev[i], token, sizeof token);
+        const weir_mat y = kern_mat(d.dev[i], TOKENS, cols, 2);
+        kern_ok(weir_op_embed(d.dev[i], y, &w, dtoken, &e), &e, "embed");
+        float *got = kern_get(d.dev[i], y);
+        for (int32_t q = 0; q < TOKENS; q++)
+          kern_same(got + (size_t)q * (size_t)cols, s.w + (size_t)token[q] * (size_t)cols,
+                    sizeof *got * (size_t)cols, "embedded row");
+        free(got);
+        kern_mat_free(d.dev[i], y);
+        weir_dev_release(d.dev[i], dtoken);
+        weir_weight_release(&w);
+      }
+      free_stored(&s);
+    }
+  }
+  kern_devs_close(&d);
+}
+
+static void embed_refuses_foreign_tokens(void **state) {
+  (void)state;
+  kern_devs d;
+  kern_rng r = {17};
+  kern_devs_open(&d, &limits);
+  stored s = make_stored(&r, WEIR_F32, 5, 8);
+  weir_weight w = prepare(d.dev[0], &s.mat, 1);
+  const weir_mat y = kern_mat(d.dev[0], 2, 8, 0);
+  static const int32_t wrong[][2] = {{0, 5}, {-1, 0}};
+  for (int i = 0; i < COUNT(wrong); i++) {
+    weir_err e = {0};
+    assert_int_equal(weir_op_embed(d.dev[0], y, &w, wrong[i], &e), WEIR_EINVAL);
+    assert_non_null(strstr(e.msg, "5 rows"));
+  }
+  kern_mat_free(d.dev[0], y);
+  weir_weight_release(&w);
+  free_stored(&s);
+  kern_devs_close(&d);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_shape_is_right_and_alike),
+      cmocka_unit_test(a_row_does_not_feel_its_batch),
+      cmocka_unit_test(many_rows_come_in_chunks),
+      cmocka_unit_test(parts_are_their_weights_side_by_side),
+      cmocka_unit_test(extreme_activations),
+      cmocka_unit_test(extreme_quants),
+      cmocka_unit_test(embed_gives_the_stored_rows),
+      cmocka_unit_test(embed_refuses_foreign_tokens),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
