@@ -171,12 +171,10 @@ void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *
 }
 
 void weir_cascade_apply(const weir_cascade *c, const weir_effect *e, int32_t *tok, weir_view *v) {
-  if (e->truncate_to >= 0) {
+  if (e->truncate_to >=
+      0) { /* no mark lies beyond: marks fall from tier to tier, and none judges below its own */
     v->n = e->truncate_to;
-    for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) {
-      v->kv_len[t] = min32(v->kv_len[t], v->n);
-      v->mark[t] = min32(v->mark[t], v->n);
-    }
+    for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) v->kv_len[t] = min32(v->kv_len[t], v->n);
   }
   if (e->append >= 0) tok[v->n++] = e->append;
   for (int32_t t = 0; t <= e->endorsed_by; t++) v->mark[t] = e->endorsed_to;

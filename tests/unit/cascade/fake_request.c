@@ -152,6 +152,8 @@ static void check_effect(const fake_req *r, const weir_cascade *before, const we
   } else {
     FAKE_CHECK(e->reason == WEIR_WROTE && e->append == last->token && e->endorsed_to == n + 1,
                "reason %d append %d, the row says %d", e->reason, (int)e->append, (int)last->token);
+    FAKE_CHECK(t > o.low || e->why == WEIR_WHY_EASY, "tier %d is the lowest and wrote for reason %d", (int)t,
+               e->why);
   }
   FAKE_CHECK(e->wanted_up == (e->append >= 0 && unsure), "wanted_up is %d", e->wanted_up);
 }
