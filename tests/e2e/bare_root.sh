@@ -1,14 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Proof that a clone is all one needs: makes a bare Debian 12 root (debootstrap, variant minbase) in a temporary
-# directory, clones this repository into it and runs commands there by chroot with nothing installed by hand.
+# directory, clones this repository into it and runs commands there by chroot with nothing installed by hand; each
+# command has a copy of the bare root of its own, so that none profits from what another installed.
 #
-# usage: tests/e2e/bare_root.sh [--run COMMAND]... [--ref REF] [--limit SECONDS] [--dir DIR] [--keep]
+# usage: tests/e2e/bare_root.sh [--run COMMAND]... [--ref REF] [--limit SECONDS] [--dir DIR] [--same-root] [--keep]
 #   --run COMMAND    shell line run in the clone; may be repeated; default: ./test.sh, then ./demo.sh
 #   --ref REF        what to check out (default: HEAD; only what is committed counts)
 #   --limit SECONDS  bound for each command (default 3600)
 #   --dir DIR        where the temporary root is made (default: $TMPDIR or /tmp; needs about 2 GB)
-#   --keep           leaves the root there and says where
+#   --same-root      all commands in one root, one after another
+#   --keep           leaves the roots there and says where
 #
 # The mirror, the proxy and the other download settings are those of this host's own apt. Needs root, debootstrap,
 # git and leave to mount; says SKIP (exit 77) where it has not. Mounts live in a mount namespace that ends with the
@@ -16,8 +18,8 @@
 set -euo pipefail
 
 RELEASE=bookworm
-runs=() ref=HEAD limit=3600 dir=${TMPDIR:-/tmp} keep=no
-usage() { sed -n '6,11s/^# \{0,1\}//p' "$0"; }
+runs=() ref=HEAD limit=3600 dir=${TMPDIR:-/tmp} same=no keep=no
+usage() { sed -n '7,13s/^# \{0,1\}//p' "$0"; }
 need_value() { [ "$2" -ge 2 ] || { echo "bare_root: $1 needs a value" >&2; exit 2; }; }
 while [ $# -gt 0 ]; do
   case $1 in
@@ -25,6 +27,7 @@ while [ $# -gt 0 ]; do
     --ref) need_value "$1" $#; ref=$2; shift ;;
     --limit) need_value "$1" $#; limit=$2; shift ;;
     --dir) need_value "$1" $#; dir=$2; shift ;;
+    --same-root) same=yes ;;
     --keep) keep=yes ;;
     -h | --help) usage; exit 0 ;;
     *) echo "bare_root: unknown argument $1" >&2; usage >&2; exit 2 ;;
@@ -95,7 +98,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 git -C "$repo" rev-parse --verify --quiet "$ref^{commit}" > /dev/null || { echo "bare_root: no commit $ref" >&2; exit 2; }
 commit=$(git -C "$repo" rev-parse "$ref^{commit}")
 work=$(mktemp -d "$dir/weir-bare-root.XXXXXX")
-root=$work/root
+root=$work/bare
 cleanup() {
   if [ "$keep" = yes ]; then
     say "kept $work"
@@ -145,8 +148,14 @@ for v in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
   if [ -n "${!v:-}" ]; then pass+=("$v=${!v}"); fi
 done
 
-status=0
+status=0 n=0
 for line in "${runs[@]}"; do
+  n=$((n + 1))
+  if [ $n = 1 ] || [ $same = no ]; then
+    [ $n = 1 ] || [ $keep = yes ] || rm -rf --one-file-system "$root"
+    root=$work/root$n
+    cp -a --reflink=auto "$work/bare" "$root"
+  fi
   say "$line (commit ${commit:0:12}, at most $limit s)"
   started=$SECONDS
   rc=0
