@@ -53,9 +53,9 @@ run_tests() { # <swapped> <object> <folder>: 0 when all pass
 }
 
 one() { # <number> <line>
-  file=$(echo "$2" | sed 's/^bug \([^ ]*\) .*/\1/')
-  what=$(echo "$2" | cut -d'|' -f2 | sed 's/^ *//; s/ *$//')
-  edit=$(echo "$2" | cut -d'|' -f3- | sed 's/^ *//')
+  file=$(printf '%s\n' "$2" | sed 's/^bug \([^ ]*\) .*/\1/')
+  what=$(printf '%s\n' "$2" | cut -d'|' -f2 | sed 's/^ *//; s/ *$//')
+  edit=$(printf '%s\n' "$2" | cut -d'|' -f3- | sed 's/^ *//')
   here="$dir/$1"
   mkdir "$here"
   sed "$edit" "$file" > "$here/m.c"

@@ -306,6 +306,30 @@ static void script_down(void **state) {
   assert_int_equal(receipt[3].why, WEIR_WHY_NONE);
 }
 
+/* Rows before judge_from, should a caller want them, are measured and not judged; the last row is a draw. */
+static void asks(void **state) {
+  (void)state;
+  const weir_cascade_cfg g = fake_verified(2, 4, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_NLL);
+  const int32_t tok[] = {7, 8, 9, 10, 11};
+  const weir_view v = {.tok = tok, .n = 5, .committed = 3, .mark = {5, 3, 3, 3}};
+  const weir_need q = {.tier = 1, .from = 0, .to = 5, .out_from = 0, .judge_from = 3};
+  static const struct {
+    int32_t probe;
+    weir_keep keep;
+  } want[] = {
+      {8, WEIR_KEEP_ALL}, {9, WEIR_KEEP_ALL}, {10, WEIR_KEEP_NLL}, {11, WEIR_KEEP_NLL}, {-1, WEIR_KEEP_ALL}};
+  weir_cascade c;
+  weir_cascade_init(&c, &g, false);
+  for (int32_t p = 0; p < 5; p++) {
+    weir_ask a = {.temperature = 0.5f, .seed = 77, .top_k = 3};
+    fake_case("asks", p);
+    weir_cascade_ask(&c, &v, &q, p, &a);
+    FAKE_CHECK(a.pos == p + 1 && a.probe == want[p].probe && a.keep == want[p].keep,
+               "pos %d probe %d keep %d", (int)a.pos, (int)a.probe, a.keep);
+    FAKE_CHECK(a.temperature == 0.5f && a.seed == 77 && a.top_k == 3, "the draw is the caller's");
+  }
+}
+
 static void why_names(void **state) {
   (void)state;
   static const char *const want[] = {"none", "easy", "kept", "replaced", "deferred", "window", "hold"};
@@ -408,6 +432,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(script_rollback),
       cmocka_unit_test(script_horizon),
       cmocka_unit_test(script_down),
+      cmocka_unit_test(asks),
       cmocka_unit_test(why_names),
       cmocka_unit_test(ends_of_the_scale),
       cmocka_unit_test(two_tiers_as_told),

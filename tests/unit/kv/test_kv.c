@@ -49,6 +49,7 @@ static void page_counts(void **state) {
   assert_int_equal(weir_pages_free(p), 0);
   assert_int_equal(weir_pages_unref(p, b), 0);
   assert_int_equal(weir_pages_unref(p, b), -1); /* nobody held it: the free list stays sound */
+  assert_int_equal(weir_pages_refs(p, b), 0);
   assert_int_equal(weir_pages_free(p), 1);
   assert_int_equal(weir_pages_take(p), b);
   weir_pages_destroy(p);
@@ -97,6 +98,9 @@ static void prefix_hits(void **state) {
   assert_int_equal(weir_pages_refs(p, again), 1);
   weir_prefix_insert(x, 9, tok, page, 1); /* a page is known as one thing only */
   assert_int_equal(weir_prefix_match(x, 9, tok, P, got, 1), 0);
+  const int32_t odd[2] = {page[0], again}; /* nor is what follows such a page */
+  weir_prefix_insert(x, 9, tok, odd, 2);
+  assert_int_equal(weir_pages_refs(p, again), 1);
 
   const weir_prefix_stats s = weir_prefix_get_stats(x);
   assert_int_equal(s.held, 3);
@@ -255,6 +259,11 @@ static void grow_and_cut(void **state) {
     assert_int_equal(weir_pages_free(p), 4 - cut[i].pages);
   }
   weir_seq_fini(&s, p);
+  weir_pages_destroy(p);
+  p = pool(40); /* more at once than the table doubles to */
+  assert_int_equal(weir_seq_prepare(&s, p, NULL, 0, 40 * P, &c, &e), WEIR_OK);
+  assert_int_equal(s.n_pages, 40);
+  weir_seq_fini(&s, p);
   weir_copies_fini(&c, p);
   weir_pages_destroy(p);
 }
@@ -348,7 +357,12 @@ static void dry_pool(void **state) {
   assert_int_equal(c.n, 0);
   assert_int_equal(weir_pages_refs(p, b.page[3]), 1);
   assert_int_equal(weir_pages_refs(p, b.page[2]), 2);
-  weir_seq_truncate(&b, p, P + 2); /* pages 2 is idle now and evicted, page 1 copied there */
+  weir_prefix_insert(x, 1, tok, b.page, 4); /* two at once, the later one first */
+  assert_int_equal(weir_seq_prepare(&b, p, x, 3 * P - 1, 4 * P, &c, &e), WEIR_OK);
+  assert_int_equal(c.n, 0);
+  assert_int_equal(weir_prefix_get_stats(x).held, 2);
+  weir_prefix_insert(x, 1, tok, b.page, 3);
+  weir_seq_truncate(&b, p, P + 2); /* page 2 is idle now and evicted, page 1 copied there */
   weir_pages_take(p);
   assert_int_equal(weir_seq_prepare(&b, p, x, P + 2, 2 * P, &c, &e), WEIR_OK);
   assert_int_equal(c.n, 1);

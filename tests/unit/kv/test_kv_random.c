@@ -386,9 +386,57 @@ static void random_worlds(void **state) {
         n_dry, n_forgotten);
 }
 
+/* Many short texts, held and let go in any order: the heap against a search for the oldest. */
+static void random_ages(void **state) {
+  (void)state;
+  enum { N = 60 };
+  for (int seed = 0; seed < n_worlds / 10; seed++) {
+    weir_pages *pages;
+    weir_prefix *x;
+    weir_err e;
+    int32_t page[N], tok[N][P], got;
+    long used[N], now = 0;
+    bool held[N], there[N];
+    seed_now = seed;
+    rng = (uint64_t)seed + 12345;
+    assert_int_equal(weir_pages_create(N, &pages, &e), WEIR_OK);
+    assert_int_equal(weir_prefix_create(pages, N, &x, &e), WEIR_OK);
+    for (int k = 0; k < N; k++) {
+      for (int i = 0; i < P; i++) tok[k][i] = i < P - 1 ? 0 : k; /* they differ in the last token */
+      page[k] = weir_pages_take(pages);
+      weir_prefix_insert(x, 1, tok[k], &page[k], 1);
+      used[k] = now++;
+      held[k] = there[k] = true;
+    }
+    for (int turn = 0, left = N; turn < 1000 && left > 0; turn++) {
+      const int k = rnd(N);
+      if (there[k] && held[k]) {
+        weir_pages_unref(pages, page[k]);
+        held[k] = false;
+      } else if (there[k] && rnd(3)) {
+        CHECK(weir_prefix_match(x, 1, tok[k], P, &got, 1) == 1 && got == page[k], "text %d is not found", k);
+        used[k] = now++;
+        held[k] = true;
+      } else if (!rnd(4)) {
+        int oldest = -1;
+        for (int i = 0; i < N; i++)
+          if (there[i] && !held[i] && (oldest < 0 || used[i] < used[oldest])) oldest = i;
+        const int32_t n = weir_prefix_evict(x, weir_pages_free(pages) + 1);
+        CHECK(n == (oldest >= 0), "evicted %d", (int)n);
+        if (oldest < 0) continue;
+        CHECK(weir_pages_refs(pages, page[oldest]) == 0, "text %d is the oldest and was not evicted", oldest);
+        there[oldest] = false;
+        left--;
+      }
+    }
+    weir_prefix_destroy(x);
+    weir_pages_destroy(pages);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "--long")) n_worlds = 10000;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(random_worlds)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(random_worlds), cmocka_unit_test(random_ages)};
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   printf(
       "%d worlds, %ld steps, %ld page hits, %ld copies, %ld evictions, %ld dry pools, %ld pages forgotten\n",
