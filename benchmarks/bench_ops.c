@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Speed of linear at decode, catch-up and prefill shapes, beside what the machine gives: memory read by all
+ * threads and, where it has VNNI, 8-bit dot products out of registers. One line a case on stdout; the best of
+ * the repetitions, for other programs only ever make a run slower. */
+#include <getopt.h>
+#include <immintrin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/quant.h"
+
+enum { COPIES_MAX = 1024 };
+
+typedef struct options {
+  weir_cpu_opts cpu;
+  double seconds;   /* a case */
+  size_t set_bytes; /* of weights that decode walks through, so that caches hold little of them */
+  const char *type; /* NULL: all */
+  int32_t only_n;   /* 0: all */
+} options;
+
+static const char *const help =
+    "usage: bench_ops [options]\n"
+    "Times weir's linear operation on the CPU and prints, for each type and shape, microseconds, GB/s of\n"
+    "weights and GOP/s (a multiply-add is two), with the share of the measured limits.\n"
+    "  -t, --threads N     threads (default: one per core)\n"
+    "  -i, --isa NAME      scalar, avx2, avx512-vnni or best (default: best)\n"
+    "  -d, --type NAME     only this weight type: F32, F16, BF16, Q8_0, Q4_0\n"
+    "  -n, --rows N        only this number of activation rows\n"
+    "  -s, --seconds S     time spent on a case (default 0.2)\n"
+    "  -m, --mib N         MiB of weights that big shapes walk through (default 256)\n"
+    "  -h, --help          this text\n";
+
+static const struct shape {
+  int32_t rows, cols;
+  const char *what;
+} shapes[] = {
+    {256, 128, "small demo"},
+    {768, 256, "large demo"},
+    {4096, 4096, "8B attention"},
+    {14336, 4096, "8B mlp"},
+};
+static const int32_t batch_rows[] = {1, 2, 4, 8, 16, 32, 128, 512};
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static int64_t now(void) {
+  const weir_clock c = weir_clock_system();
+  return weir_now_ns(&c);
+}
+
+/* ---- limits of the machine ---- */
+
+typedef struct read_job {
+  const uint64_t *data;
+  size_t n; /* words */
+  uint64_t sink[256];
+} read_job;
+
+/* Its own vectors, not the compiler's choice: narrow loads would measure the core and not the memory. */
+__attribute__((target("avx2"))) static uint64_t read_wide(const uint64_t *p, size_t n) {
+  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+  for (size_t i = 0; i + 16 <= n; i += 16) {
+    a = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)(p + i)));
+    b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + i + 4)));
+    c = _mm256_xor_si256(c, _mm256_loadu_si256((const __m256i *)(p + i + 8)));
+    d = _mm256_xor_si256(d, _mm256_loadu_si256((const __m256i *)(p + i + 12)));
+  }
+  a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+  return (uint64_t)_mm256_extract_epi64(a, 0) ^ (uint64_t)_mm256_extract_epi64(a, 3);
+}
+
+static uint64_t read_plain(const uint64_t *p, size_t n) {
+  uint64_t a = 0, b = 0;
+  for (size_t i = 0; i + 2 <= n; i += 2) {
+    a ^= p[i];
+    b ^= p[i + 1];
+  }
+  return a ^ b;
+}
+
+static void read_part(void *ctx, int32_t rank, int32_t n_threads) {
+  read_job *j = ctx;
+  const size_t from = j->n * (size_t)rank / (size_t)n_threads,
+               to = j->n * (size_t)(rank + 1) / (size_t)n_threads;
+  j->sink[rank % 256] += __builtin_cpu_supports("avx2") ? read_wide(j->data + from, to - from)
+                                                        : read_plain(j->data + from, to - from);
+}
+
+/* Bytes a second, from memory the device allocated (huge pages alike). */
+static double read_limit(weir_pool *pool, weir_dev *dev, size_t bytes, double seconds) {
+  void *p;
+  weir_err e;
+  if (weir_dev_alloc(dev, bytes, &p, &e) != WEIR_OK) return 0;
+  read_job j = {.data = p, .n = bytes / sizeof(uint64_t)};
+  int64_t best = INT64_MAX;
+  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  do {
+    const int64_t began = now();
+    weir_pool_run(pool, read_part, &j);
+    const int64_t took = now() - began;
+    if (took < best) best = took;
+  } while (now() < end);
+  weir_dev_release(dev, p);
+  return (double)bytes / (double)best * 1e9;
+}
+
+enum { DOT_LOOPS = 20000, DOT_CHAINS = 16 };
+
+/* Sixteen independent chains, in assembly because compilers put such accumulators on the stack; what the
+ * registers hold does not matter. */
+static void dot_chains(void *ctx, int32_t rank, int32_t n_threads) {
+  (void)ctx;
+  (void)rank;
+  (void)n_threads;
+  for (int i = 0; i < DOT_LOOPS; i++) {
+    __asm__ volatile(
+        ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+        "vpdpbusd %%zmm30, %%zmm31, %%zmm\\r\n\t"
+        ".endr" ::
+            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+              "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+  }
+}
+
+/* Operations a second of vpdpbusd alone; 0 without it. */
+static double dot_limit(weir_pool *pool, double seconds) {
+  if (!__builtin_cpu_supports("avx512vnni")) return 0;
+  int64_t best = INT64_MAX;
+  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  do {
+    const int64_t began = now();
+    weir_pool_run(pool, dot_chains, NULL);
+    const int64_t took = now() - began;
+    if (took < best) best = took;
+  } while (now() < end);
+  return (double)weir_pool_size(pool) * DOT_LOOPS * DOT_CHAINS * 128.0 / (double)best * 1e9;
+}
+
+static void nothing(void *ctx, int32_t rank, int32_t n_threads) {
+  (void)ctx;
+  (void)rank;
+  (void)n_threads;
+}
+
+/* Nanoseconds of a fork and join, back to back. */
+static double fork_cost(weir_pool *pool) {
+  enum { FORKS = 2000 };
+  double best = 1e30;
+  for (int r = 0; r < 10; r++) {
+    const int64_t began = now();
+    for (int i = 0; i < FORKS; i++) weir_pool_run(pool, nothing, NULL);
+    const double each = (double)(now() - began) / FORKS;
+    if (each < best) best = each;
+  }
+  return best;
+}
+
+/* ---- linear ---- */
+
+typedef struct limits {
+  double read, dot; /* a second */
+} limits;
+
+/* Random bytes with plausible scales: timing does not depend on values, except for denormals and NaN. */
+static weir_status fill_stored(weir_dtype t, uint8_t *data, size_t rows, size_t row_bytes, size_t cols,
+                               weir_err *e) {
+  weir_status st = WEIR_OK;
+  float *x = NULL;
+  uint32_t s = 12345;
+  WEIR_TRY(WEIR_NEW(cols, &x, e));
+  for (size_t r = 0; r < rows; r++) {
+    if (r >= 64) { /* the same rows again: quantising a gigabyte would take longer than the benchmark */
+      memcpy(data + r * row_bytes, data + r % 64 * row_bytes, row_bytes);
+      continue;
+    }
+    for (size_t c = 0; c < cols; c++) {
+      s = s * 1664525u + 1013904223u;
+      x[c] = (float)(int32_t)s * 0x1p-33f;
+    }
+    WEIR_TRY(weir_quantize_row(t, x, data + r * row_bytes, (int64_t)cols, e));
+  }
+
+out:
+  free(x);
+  return st;
+}
+
+/* Best time of one call in nanoseconds, walking through the copies. */
+static weir_status time_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_weight *w, size_t copies,
+                               double seconds, double *best, weir_err *e) {
+  weir_status st = WEIR_OK;
+  /* Short calls are timed in runs, else the clock would be timed too. */
+  const double guess = (double)x.rows * w->rows * w->cols / 200.0;
+  const size_t run = copies > 1 || guess > 50000 ? copies : 1 + (size_t)(50000 / guess);
+  *best = 1e30;
+  for (size_t i = 0; i < copies; i++) WEIR_TRY(weir_op_linear(dev, y, x, &w[i], NULL, e));
+  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  do {
+    const int64_t began = now();
+    for (size_t i = 0; i < run; i++) WEIR_TRY(weir_op_linear(dev, y, x, &w[i % copies], NULL, e));
+    WEIR_TRY(weir_dev_sync(dev, e));
+    const double each = (double)(now() - began) / (double)run;
+    if (each < *best) *best = each;
+  } while (now() < end);
+
+out:
+  return st;
+}
+
+static weir_status bench_shape(weir_dev *dev, const options *o, const limits *lim, weir_dtype t,
+                               const struct shape *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  uint8_t *stored = NULL;
+  float *host = NULL, *xd = NULL, *yd = NULL;
+  weir_weight *w = NULL;
+  size_t row_bytes, n_w = 0;
+  const size_t rows = (size_t)s->rows, cols = (size_t)s->cols;
+  const int32_t most = batch_rows[COUNT(batch_rows) - 1];
+  WEIR_TRY(weir_dtype_row_bytes(t, s->cols, &row_bytes, e));
+  const size_t bytes = rows * row_bytes;
+  size_t copies = bytes > ((size_t)4 << 20) ? (o->set_bytes + bytes - 1) / bytes : 1;
+  if (copies > COPIES_MAX) copies = COPIES_MAX;
+  if (copies < 1) copies = 1;
+  WEIR_TRY(WEIR_NEW(bytes, &stored, e));
+  WEIR_TRY(WEIR_NEW(copies, &w, e));
+  WEIR_TRY(WEIR_NEW((size_t)most * cols, &host, e));
+  WEIR_TRY(fill_stored(t, stored, rows, row_bytes, cols, e));
+  for (size_t i = 0; i < (size_t)most * cols; i++) host[i] = (float)((int)(i * 7919 % 2003) - 1001) * 1e-3f;
+  WEIR_TRY(weir_dev_alloc(dev, (size_t)most * cols * sizeof(float), (void **)&xd, e));
+  WEIR_TRY(weir_dev_alloc(dev, (size_t)most * rows * sizeof(float), (void **)&yd, e));
+  WEIR_TRY(weir_dev_upload(dev, xd, host, (size_t)most * cols * sizeof(float), e));
+  const weir_host_mat part = {stored, t, s->rows, s->cols};
+  for (; n_w < copies; n_w++) WEIR_TRY(weir_weight_prepare(dev, &part, 1, &w[n_w], e));
+  for (size_t b = 0; b < COUNT(batch_rows); b++) {
+    const int32_t n = batch_rows[b];
+    double ns;
+    if (o->only_n && o->only_n != n) continue;
+    WEIR_TRY(time_linear(dev, (weir_mat){yd, n, s->rows, s->rows}, (weir_mat){xd, n, s->cols, s->cols}, w,
+                         copies, o->seconds, &ns, e));
+    const double rate = (double)w[0].bytes / ns, ops = 2.0 * n * (double)rows * (double)cols / ns;
+    printf("%-4s %6d x %-5d n %-4d %10.1f us %7.2f GB/s", weir_dtype_get(t)->name, s->rows, s->cols, n,
+           ns / 1e3, rate);
+    if (copies > 1)
+      printf(" (%4.2f of read)", rate / lim->read * 1e9);
+    else
+      printf("               ");
+    printf(" %8.1f GOP/s", ops);
+    if (lim->dot > 0 && (t == WEIR_Q8_0 || t == WEIR_Q4_0)) printf(" (%4.2f of dot)", ops / lim->dot * 1e9);
+    printf("  %s\n", s->what);
+    fflush(stdout);
+  }
+
+out:
+  for (size_t i = 0; i < n_w; i++) weir_weight_release(&w[i]);
+  weir_dev_release(dev, xd);
+  weir_dev_release(dev, yd);
+  free(w);
+  free(host);
+  free(stored);
+  return st;
+}
+
+static int usage(const char *why, const char *arg) {
+  fprintf(stderr, "bench_ops: %s '%s'; see --help\n", why, arg);
+  return 2;
+}
+
+/* 0: go on; else the exit status plus one. */
+static int parse(int argc, char **argv, options *o) {
+  static const struct option longs[] = {
+      {"threads", required_argument, NULL, 't'}, {"isa", required_argument, NULL, 'i'},
+      {"type", required_argument, NULL, 'd'},    {"rows", required_argument, NULL, 'n'},
+      {"seconds", required_argument, NULL, 's'}, {"mib", required_argument, NULL, 'm'},
+      {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+  int c;
+  while ((c = getopt_long(argc, argv, "t:i:d:n:s:m:h", longs, NULL)) != -1) {
+    switch (c) {
+      case 't': o->cpu.n_threads = atoi(optarg); break;
+      case 'i': {
+        int isa = WEIR_ISA_SCALAR;
+        while (isa <= WEIR_ISA_BEST && strcmp(weir_isa_name((weir_isa)isa), optarg) != 0) isa++;
+        if (isa > WEIR_ISA_BEST) return 1 + usage("unknown instruction set", optarg);
+        o->cpu.isa = (weir_isa)isa;
+        break;
+      }
+      case 'd': o->type = optarg; break;
+      case 'n': o->only_n = atoi(optarg); break;
+      case 's': o->seconds = atof(optarg); break;
+      case 'm': o->set_bytes = (size_t)atoi(optarg) << 20; break;
+      case 'h': fputs(help, stdout); return 1;
+      default: fputs(help, stderr); return 3;
+    }
+  }
+  return optind < argc ? 1 + usage("unexpected argument", argv[optind]) : 0;
+}
+
+int main(int argc, char **argv) {
+  weir_status st = WEIR_OK;
+  weir_err err = {0}, *e = &err;
+  options o = {.cpu = {.isa = WEIR_ISA_BEST}, .seconds = 0.2, .set_bytes = (size_t)256 << 20};
+  const int done = parse(argc, argv, &o);
+  if (done) return done - 1;
+  weir_dev *dev = NULL;
+  weir_pool *pool = NULL;
+  int shown = 0;
+  WEIR_TRY(weir_dev_open_cpu(&o.cpu, &dev, e));
+  WEIR_TRY(weir_dev_reserve(dev, &(weir_dev_limits){.max_tokens = 512, .max_cols = 14336}, e));
+  WEIR_TRY(weir_pool_create(&(weir_pool_opts){.n_threads = weir_cpu_n_threads(dev)}, &pool, e));
+  const limits lim = {read_limit(pool, dev, o.set_bytes, 0.5), dot_limit(pool, 0.3)};
+  printf("%s, %d threads: reads %.1f GB/s, 8-bit dot products %.0f GOP/s, fork and join %.2f us\n",
+         weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev), lim.read / 1e9, lim.dot / 1e9,
+         fork_cost(pool) / 1e3);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    if (o.type && strcmp(o.type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
+    for (size_t s = 0; s < COUNT(shapes); s++, shown++)
+      WEIR_TRY(bench_shape(dev, &o, &lim, (weir_dtype)t, &shapes[s], e));
+  }
+  if (!shown) st = weir_fail(e, WEIR_EINVAL, "no such type: %s", o.type);
+
+out:
+  if (st != WEIR_OK) fprintf(stderr, "bench_ops: %s\n", err.msg);
+  weir_pool_destroy(pool);
+  weir_dev_destroy(dev);
+  return st == WEIR_OK ? 0 : 1;
+}
