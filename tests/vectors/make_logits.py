@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes the golden logits tests/vectors/logits/*.wvec of the models in tests/vectors/models and says how the
 models behave: entropies, and how far the deviations an engine is entitled to (8-bit activations, KV in half
-precision) move the logits.
+precision) move the logits. For models with quantised weights also logits-q8/*.wvec: the same sequences with every
+input of a quantised linear rounded to 8 bits by blocks of 32, in float64 otherwise, KV included.
 
 usage: make_logits.py [--check]    --check: compare with the files instead of writing them
 """
@@ -33,9 +34,17 @@ def sequences(name, model):
     return seqs
 
 
+def store(path, n_vocab, seqs, check):
+    if not check:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        wvec.write(path, n_vocab, seqs)
+        return
+    for (ids, want), (got_ids, got) in zip(seqs, wvec.read(path)[1], strict=True):
+        assert (ids == got_ids).all() and np.allclose(want, got, rtol=1e-6, atol=1e-6), path
+
+
 def main():
     check = "--check" in sys.argv[1:]
-    os.makedirs(os.path.join(HERE, "logits"), exist_ok=True)
     for file in sorted(os.listdir(os.path.join(HERE, "models"))):
         if not file.endswith(".gguf") or file.startswith("stories"):
             continue
@@ -44,11 +53,11 @@ def main():
         exact, as_engine = Model(path), Model(path, act_q8=True, kv_f16=True)
         seqs = [(ids, exact.logits(ids)) for ids in sequences(name, exact)]
         out = os.path.join(HERE, "logits", name + ".wvec")
-        if check:
-            for (ids, want), (got_ids, got) in zip(seqs, wvec.read(out)[1], strict=True):
-                assert (ids == got_ids).all() and np.allclose(want, got, rtol=1e-6, atol=1e-6), name
-        else:
-            wvec.write(out, exact.n_vocab, seqs)
+        store(out, exact.n_vocab, seqs, check)
+        if {"Q8_0", "Q4_0"} & set(exact.kind.values()):
+            rounded = Model(path, act_q8=True)
+            store(os.path.join(HERE, "logits-q8", name + ".wvec"), exact.n_vocab,
+                  [(ids, rounded.logits(ids)) for ids, _ in seqs], check)
         valid = exact.n_tokens
         h = np.concatenate([entropy(x[:, :valid]) for _, x in seqs])
         x = np.concatenate([x for _, x in seqs])
