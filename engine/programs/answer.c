@@ -119,7 +119,7 @@ static weir_status loop(weir_engine *g, weir_answers *a, const weir_answers_how 
   int32_t next = 0;
   bool busy = true, cancelled = false;
   while (busy || next < a->n) {
-    if (!cancelled && (weir_interrupt_pending() || a->err.code != WEIR_OK)) {
+    if (!cancelled && (weir_interrupt_pending() || a->give_up || a->err.code != WEIR_OK)) {
       cancel_all(g, a);
       next = a->n;
       cancelled = true;

@@ -43,6 +43,7 @@ typedef struct weir_answers {
   void (*on_token)(void *ctx, int32_t i);
   void (*on_done)(void *ctx, int32_t i); /* may be NULL */
   void *ctx;
+  bool give_up; /* set by a callback: what is unfinished is cancelled */
   weir_err err; /* of collecting: memory ran out */
 } weir_answers;
 

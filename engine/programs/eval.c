@@ -266,9 +266,12 @@ static weir_status read_input(evaluation *x, weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t n;
   weir_cascade_cfg checked;
+  weir_mode mode;
   const char *const *files = weir_config_operands(x->c, &n);
   if (n != 1) return weir_fail(e, WEIR_EINVAL, "want one file of tasks, got %d", n);
-  WEIR_TRY(weir_setting_cascade(x->c, &x->opts, e));
+  if (!weir_mode_parse(weir_config_string(x->c, "mode"), &mode))
+    return weir_fail(e, WEIR_EINVAL, "mode %s is not known", weir_config_string(x->c, "mode"));
+  WEIR_TRY(weir_setting_cascade(x->c, mode, &x->opts, e));
   WEIR_TRY(weir_cascade_cfg_make(&x->opts, &checked, e)); /* refuses before anything is loaded */
   WEIR_TRY(read_thresholds(x, e));
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));

@@ -10,7 +10,8 @@ static volatile sig_atomic_t pending;
 static void note(int sig) { pending = sig; }
 
 void weir_interrupt_init(void) {
-  struct sigaction once = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND};
+  /* a write under way goes on: the flag is looked at when it has returned */
+  struct sigaction once = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigemptyset(&once.sa_mask);
   sigaction(SIGINT, &once, NULL);
   sigaction(SIGTERM, &once, NULL);

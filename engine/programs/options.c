@@ -78,11 +78,11 @@ const weir_option weir_options[] = {
   {"temperature", 't', FLOAT, RUN | EVAL, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
    "0: the likeliest token, always."},
   {"top-k", 0, INT, RUN | EVAL, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
-  {"top-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "1", 0, 1, NULL, NULL, false,
+  {"top-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "1", 1e-6, 1, NULL, NULL, false,
    "The likeliest that sum to P; 1: off."},
   {"min-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
    "None below P times the likeliest; 0: off."},
-  {"seed", 0, INT, RUN | EVAL, "Sampling", "N", "1", 0, 9e15, NULL, NULL, false,
+  {"seed", 0, INT, RUN | EVAL, "Sampling", "N", "1", 0, 4294967295.0, NULL, NULL, false,
    "The same seed gives the same text, whatever runs beside it."},
 
   {"max-tokens", 'n', INT, RUN | EVAL, "Length", "N", "256", 1, 1048576, NULL, NULL, false,

@@ -59,6 +59,7 @@ static void show_new_tokens(run *r) {
                      r->models.n_tiers > 1 && t->tier == r->models.large, t->entropy);
   }
   weir_out_flush(&r->out);
+  if (r->out.gone || r->out.failed) r->answers.give_up = true; /* nobody reads what is still to come */
 }
 
 static void end_text(run *r) {
@@ -169,10 +170,11 @@ static void print_summary(const run *r, const weir_totals *s) {
 static weir_status read_input(run *r, weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t n;
-  WEIR_TRY(weir_setting_cascade(r->c, &r->opts, e));
-  WEIR_TRY(weir_setting_threshold(r->c, &r->opts, e));
+  weir_mode mode;
   WEIR_TRY(weir_find_models(r->c, &r->paths, e));
-  WEIR_TRY(weir_setting_models(r->c, &r->paths, &r->opts, e));
+  WEIR_TRY(weir_setting_mode(r->c, &r->paths, &mode, e));
+  WEIR_TRY(weir_setting_cascade(r->c, mode, &r->opts, e));
+  WEIR_TRY(weir_setting_threshold(r->c, &r->opts, e));
   WEIR_TRY(weir_cascade_cfg_make(&r->opts, &r->how.cascade, e)); /* refuses before anything is loaded */
   const char *const *stop = weir_config_strings(r->c, "stop", &n);
   for (int32_t i = 0; i < n; i++) {

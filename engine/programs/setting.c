@@ -4,28 +4,35 @@
 
 #include <string.h>
 
-weir_status weir_setting_cascade(const weir_config *c, weir_cascade_opts *o, weir_err *e) {
-  *o = (weir_cascade_opts){0};
+/* Whether an option of the cascade was set. A model alone has no use for them; there only those of the
+ * command line count (and are refused), so that a file may hold the settings of a cascade and be used with -m
+ * small. */
+static bool given(const weir_config *c, const char *name, weir_mode mode) {
+  if (!weir_config_is_set(c, name)) return false;
+  const bool alone = mode == WEIR_MODE_SMALL || mode == WEIR_MODE_LARGE;
+  return !alone || !strcmp(weir_config_source(c, name), "command line");
+}
+
+weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_cascade_opts *o, weir_err *e) {
+  *o = (weir_cascade_opts){.mode = mode};
   const char *gate = weir_config_string(c, "gate");
-  if (!weir_mode_parse(weir_config_string(c, "mode"), &o->mode))
-    return weir_fail(e, WEIR_EINVAL, "mode %s is not known", weir_config_string(c, "mode"));
-  if (gate) {
+  if (given(c, "gate", o->mode)) {
     if (!weir_gate_parse(gate, &o->gate)) return weir_fail(e, WEIR_EINVAL, "gate %s is not known", gate);
     o->set |= WEIR_OPT_GATE;
   }
-  if (weir_config_is_set(c, "accept-nll")) {
+  if (given(c, "accept-nll", o->mode)) {
     o->accept_nll = (float)weir_config_float(c, "accept-nll");
     o->set |= WEIR_OPT_ACCEPT_NLL;
   }
-  if (weir_config_is_set(c, "window")) {
+  if (given(c, "window", o->mode)) {
     o->window = (int32_t)weir_config_int(c, "window");
     o->set |= WEIR_OPT_WINDOW;
   }
-  if (weir_config_is_set(c, "hold")) {
+  if (given(c, "hold", o->mode)) {
     o->hold = (int32_t)weir_config_int(c, "hold");
     o->set |= WEIR_OPT_HOLD;
   }
-  if (weir_config_is_set(c, "horizon")) {
+  if (given(c, "horizon", o->mode)) {
     o->horizon = (int32_t)weir_config_int(c, "horizon");
     o->set |= WEIR_OPT_HORIZON;
   }
@@ -33,7 +40,7 @@ weir_status weir_setting_cascade(const weir_config *c, weir_cascade_opts *o, wei
 }
 
 weir_status weir_setting_threshold(const weir_config *c, weir_cascade_opts *o, weir_err *e) {
-  const bool tau = weir_config_is_set(c, "entropy"), threshold = weir_config_is_set(c, "threshold");
+  const bool tau = given(c, "entropy", o->mode), threshold = given(c, "threshold", o->mode);
   if (tau && threshold)
     return weir_fail(e, WEIR_EINVAL, "--entropy and --threshold say the same thing: give one");
   if (tau && (o->set & WEIR_OPT_GATE) && o->gate != WEIR_GATE_ENTROPY)
@@ -57,17 +64,17 @@ void weir_setting_draw(const weir_config *c, weir_ask *a) {
   };
 }
 
-weir_status weir_setting_models(const weir_config *c, weir_model_paths *p, weir_cascade_opts *o,
-                                weir_err *e) {
-  const bool chosen = weir_config_is_set(c, "mode");
+weir_status weir_setting_mode(const weir_config *c, weir_model_paths *p, weir_mode *mode, weir_err *e) {
+  const char *name = weir_config_string(c, "mode");
+  if (!weir_mode_parse(name, mode)) return weir_fail(e, WEIR_EINVAL, "mode %s is not known", name);
   if (!p->small[0] || !p->large[0]) {
     const weir_mode only = p->small[0] ? WEIR_MODE_SMALL : WEIR_MODE_LARGE;
-    if (chosen && o->mode != only)
-      return weir_fail(e, WEIR_EINVAL, "mode %s needs --%s too (mode: %s)", weir_mode_name(o->mode),
+    if (weir_config_is_set(c, "mode") && *mode != only)
+      return weir_fail(e, WEIR_EINVAL, "mode %s needs --%s too (mode: %s)", name,
                        p->small[0] ? "large" : "small", weir_config_source(c, "mode"));
-    o->mode = only;
+    *mode = only;
   }
-  if (o->mode == WEIR_MODE_SMALL) p->large[0] = '\0';
-  if (o->mode == WEIR_MODE_LARGE) p->small[0] = '\0';
+  if (*mode == WEIR_MODE_SMALL) p->large[0] = '\0';
+  if (*mode == WEIR_MODE_LARGE) p->small[0] = '\0';
   return WEIR_OK;
 }

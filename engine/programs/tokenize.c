@@ -102,16 +102,19 @@ out:
 
 /* ---- ids to text ---- */
 
+static const char separators[] = " ,\t\r\n[]";
+
 static weir_status parse_ids(const tokenizing *t, const weir_buf *text, weir_tokens *ids, weir_err *e) {
   const int32_t n_vocab = weir_tokenizer_n_vocab(t->tok);
   for (char *p = text->data; *p;) {
-    p += strspn(p, " ,\t\r\n[]");
+    p += strspn(p, separators);
     if (!*p) break;
     char *end;
+    const size_t len = strcspn(p, separators);
     errno = 0;
     const long id = strtol(p, &end, 10);
-    if (end == p || errno || (*end && !strchr(" ,\t\r\n[]", *end)))
-      return weir_fail(e, WEIR_EINVAL, "\"%.20s\" is not a token id", p);
+    if (end == p || errno || (*end && !strchr(separators, *end)))
+      return weir_fail(e, WEIR_EINVAL, "\"%.*s\" is not a token id", len < 40 ? (int)len : 40, p);
     if (id < 0 || id >= n_vocab)
       return weir_fail(e, WEIR_EINVAL, "token id %ld is out of range, want 0 .. %d", id, n_vocab - 1);
     if (ids->n == ids->cap) {

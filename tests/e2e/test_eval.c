@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `weir eval`: the rule that finds an answer, rows that agree with the answers logged, the summary's keys,
+ * the drawing. Nothing here looks at a speed but for its being there. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* after the above */
+#include <cmocka.h>
+
+#include "e2e.h"
+
+static double number(const json_t *o, const char *key) {
+  const json_t *v = json_object_get(o, key);
+  if (!json_is_number(v)) fail_msg("%s is not a number", key);
+  return json_number_value(v);
+}
+
+static const char *string(const json_t *o, const char *key) {
+  const json_t *v = json_object_get(o, key);
+  if (!json_is_string(v)) fail_msg("%s is not a string", key);
+  return json_string_value(v);
+}
+
+/* Rows say what the answers logged say. */
+static void test_rows(void **state) {
+  (void)state;
+  enum { TASKS = 12 };
+  const char *log = e2e_temp("answers.jsonl");
+  json_t *all = e2e_json_of(
+      "eval models/tasks-valid.jsonl -q --json --limit %d --entropy inf,0.4,-1 --answers %s", TASKS, log);
+  json_t *rows = e2e_of_schema(all, "weir.eval.row.v1"), *answers = json_array();
+  assert_int_equal(json_array_size(rows), 5);
+  char *text = e2e_read(log);
+  for (char *p = strtok(text, "\n"); p; p = strtok(NULL, "\n"))
+    json_array_append_new(answers, json_loads(p, 0, NULL));
+  free(text);
+  assert_int_equal(json_array_size(answers), 5 * TASKS);
+  for (size_t i = 0; i < 5; i++) {
+    const json_t *r = json_array_get(rows, i);
+    int right = 0, tokens = 0;
+    for (size_t k = 0; k < TASKS; k++) {
+      const json_t *a = json_array_get(answers, i * TASKS + k);
+      const bool same = !strcmp(string(a, "found"), string(a, "answer"));
+      assert_int_equal(same, json_is_true(json_object_get(a, "right")));
+      right += same;
+      tokens += (int)number(a, "tokens");
+    }
+    assert_true(fabs(number(r, "exact_match") - (double)right / TASKS) < 1e-6);
+    assert_int_equal((int)number(r, "tokens"), tokens);
+    assert_true(number(r, "tok_s") > 0 && number(r, "seconds") > 0);
+    const double rate = number(r, "deferral_rate");
+    assert_true(rate >= 0 && rate <= 1);
+  }
+  /* the ends are the models alone: rows are small, large, tau inf, 0.4, -1 */
+  const json_t *row[5];
+  for (size_t i = 0; i < 5; i++) row[i] = json_array_get(rows, i);
+  assert_string_equal(string(row[0], "mode"), "small");
+  assert_string_equal(string(row[1], "mode"), "large");
+  assert_true(number(row[0], "deferral_rate") == 0 && number(row[2], "deferral_rate") == 0);
+  assert_true(number(row[1], "deferral_rate") == 1 && number(row[4], "deferral_rate") == 1);
+  assert_true(number(row[3], "deferral_rate") > 0 && number(row[3], "deferral_rate") < 1);
+  for (size_t k = 0; k < TASKS; k++) {
+    assert_string_equal(string(json_array_get(answers, k), "text"),
+                        string(json_array_get(answers, 2 * TASKS + k), "text"));
+    assert_string_equal(string(json_array_get(answers, TASKS + k), "text"),
+                        string(json_array_get(answers, 4 * TASKS + k), "text"));
+  }
+  json_decref(answers);
+  json_decref(rows);
+  json_decref(all);
+}
+
+static void test_chance(void **state) {
+  (void)state;
+  json_t *all = e2e_json_of("eval models/tasks-valid.jsonl -q --json --limit 40 --entropy 0.4 --random");
+  const json_t *gated = json_array_get(all, 2), *chance = json_array_get(all, 3);
+  assert_true(json_is_true(json_object_get(chance, "chance")));
+  const double want = number(gated, "deferral_rate"), got = number(chance, "deferral_rate");
+  assert_true(fabs(number(chance, "tau") - want) < 1e-6);
+  if (fabs(got - want) > 0.1) fail_msg("chance defers %.3f, want about %.3f", got, want);
+  json_decref(all);
+}
+
+/* The last group of the last match counts. The task's text is what the model writes: "... The result is 445
+ * minutes." */
+static void test_answer_rule(void **state) {
+  (void)state;
+  static const struct {
+    const char *match, *found;
+  } cases[] = {
+      {"The result is (\\\\d+)", "445"},
+      {"(\\\\d+) (minutes)", "minutes"}, /* the last group */
+      {"= (\\\\d+)", "445"},             /* the last match */
+      {"\\\\d+", "445"},                 /* no group: the whole match */
+      {"result is( \\\\d+ )", "445"},    /* blanks around it go */
+      {"no such (thing)", ""},           /* no match */
+      {"(a+)+$|(\\\\d+)(x)?", ""},       /* a last group that is not set */
+      {"^((.*)*)*Z", ""},                /* too much work: not found, and soon */
+      {"x*", ""},                        /* empty matches come to an end */
+  };
+  const char *file = e2e_temp("tasks.jsonl"), *log = e2e_temp("answers.jsonl");
+  char text[8192] = "";
+  enum { N = sizeof cases / sizeof *cases };
+  for (size_t i = 0; i < N; i++)
+    snprintf(text + strlen(text), sizeof text - strlen(text),
+             "{\"prompt\": \"Question: Convert 7 hours and 25 minutes to minutes.\\nAnswer:\", \"answer\": "
+             "\"%s\", "
+             "\"match\": \"%s\"}\n",
+             cases[i].found, cases[i].match);
+  e2e_write(file, text, strlen(text));
+  json_t *all = e2e_json_of("eval %s -q --json --mode exact --entropy inf --answers %s", file, log);
+  char *lines = e2e_read(log);
+  size_t n = 0;
+  for (char *p = strtok(lines, "\n"); p; p = strtok(NULL, "\n"), n++) {
+    if (n < N || n >= 2 * N) continue; /* the large model's */
+    json_t *a = json_loads(p, 0, NULL);
+    if (strcmp(string(a, "found"), cases[n - N].found) != 0)
+      fail_msg("%s found \"%s\", want \"%s\" in: %s", cases[n - N].match, string(a, "found"),
+               cases[n - N].found, string(a, "text"));
+    assert_true(json_is_true(json_object_get(a, "right")));
+    json_decref(a);
+  }
+  assert_int_equal(n, 3 * N);
+  assert_true(number(json_array_get(all, 2), "exact_match") == 1);
+  free(lines);
+  json_decref(all);
+}
+
+/* What demo.sh --json ends with. */
+static void test_summary(void **state) {
+  (void)state;
+  e2e_result r = e2e("eval models/tasks-test.jsonl --limit 8 --entropy 0.2,0.5 --summary");
+  e2e_want_status(&r, 0, "--summary");
+  e2e_want_in(r.err, "speed-up", "the table on standard error");
+  json_t *all = e2e_json(&r);
+  assert_int_equal(json_array_size(all), 1);
+  const json_t *o = json_array_get(all, 0), *exact = json_object_get(o, "exact_match");
+  static const char *const keys[] = {"tokens",        "deferral_rate", "entropy",
+                                     "cascade_tok_s", "large_tok_s",   "small_tok_s"};
+  static const char *const inner[] = {"cascade", "large", "small"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_true(number(o, keys[i]) >= 0);
+  for (size_t i = 0; i < sizeof inner / sizeof *inner; i++)
+    assert_true(number(exact, inner[i]) >= 0 && number(exact, inner[i]) <= 1);
+  assert_true(number(o, "tokens") > 0 && number(o, "cascade_tok_s") > 0);
+  json_decref(all);
+  e2e_free(&r);
+}
+
+static void test_svg(void **state) {
+  (void)state;
+  const char *path = e2e_temp("curve.svg");
+  e2e_result r = e2e("eval models/tasks-valid.jsonl -q --limit 6 --entropy 0.1,1 --random --svg %s", path);
+  e2e_want_status(&r, 0, "--svg");
+  e2e_want_in(r.out, "95 % interval", "the table on standard output");
+  char *svg = e2e_read(path);
+  assert_int_equal(strncmp(svg, "<svg xmlns=\"http://www.w3.org/2000/svg\"", 38), 0);
+  assert_string_equal(svg + strlen(svg) - 7, "</svg>\n");
+  static const char *const has[] = {"large model alone", "small model alone", "by chance", "<polyline"};
+  for (size_t i = 0; i < sizeof has / sizeof *has; i++) e2e_want_in(svg, has[i], "the drawing");
+  if (strstr(svg, "nan") || strstr(svg, "inf,")) fail_msg("a number is missing in the drawing");
+  free(svg);
+  e2e_free(&r);
+}
+
+static int clean(void **state) {
+  (void)state;
+  e2e_cleanup();
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_rows),    cmocka_unit_test(test_chance), cmocka_unit_test(test_answer_rule),
+      cmocka_unit_test(test_summary), cmocka_unit_test(test_svg),
+  };
+  return cmocka_run_group_tests(tests, NULL, clean);
+}
