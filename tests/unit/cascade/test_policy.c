@@ -139,6 +139,7 @@ static void unsound(void **state) {
                     WEIR_KEEP_OWN); /* limits are allowed */
   g.window[2] = 1;
   g.hold[3] = 0;
+  g.hold[2] = WEIR_FAR;
   assert_null(weir_cascade_cfg_error(&g));
   g.horizon = 0;
   assert_null(weir_cascade_cfg_error(&g));
