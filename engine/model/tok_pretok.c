@@ -53,6 +53,10 @@
 /* Its CJK, written [U+4E00-U+9FA5, U+0800-U+4E00, U+AC00-U+D7FF] there. */
 #define CJK "[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+"
 
+/* \s+$, tried once for each run of white space instead of at each of its characters: on a long run before
+ * something else the plain form is quadratic. Both find the same, the run that ends the piece. */
+#define TRAILING "(?<!" S ")" S "++$"
+
 enum { MAX_STAGES = 6 };
 
 typedef struct pattern_family {
@@ -70,7 +74,7 @@ static const pattern_family deepseek_coder = {
 static const pattern_family deepseek_llm = {
     .stage = {"[\\r\\n]", S "?[" CASED "]+",
               S "?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+",
-              S "+$", CJK, "\\p{N}+"}};
+              TRAILING, CJK, "\\p{N}+"}};
 
 /* tokenizer.ggml.pre. Only names whose pattern was checked against vectors, or is the same string in both
  * models' tokenizer.json. */
