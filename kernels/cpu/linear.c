@@ -16,6 +16,7 @@ enum {
   PANEL_BYTES = 1 << 20, /* of x at a time: half a second-level cache of today's servers */
   CHUNK_MIN = 48,        /* rows; with fewer, weights would be read again too often */
   CHUNK_MAX = 512,
+  FETCH_BYTES = 1 << 20,   /* weights of less live in the cache anyway */
   ALONE_WORK = 1 << 15,    /* multiply-adds below which a fork costs more than it saves */
   QUANTIZE_ALONE = 1 << 13 /* elements of x below which the caller quantises them itself */
 };
@@ -111,12 +112,21 @@ static void run_groups(const linear_job *j, const weir_pack_seg *seg, int32_t g0
   weir_tile t = {.group_bytes = seg->group_bytes, .acc = acc};
   t.depth = quant ? weir_pack_pairs(j->w->cols) : j->w->cols;
   const int32_t most = j->n_tiles > 1 ? j->isa->groups_many[seg->dtype] : j->isa->groups_one[seg->dtype];
+  const bool fetch = j->w->bytes >= FETCH_BYTES;
   for (int32_t g = g0; g < g1; g += t.n_groups) {
     t.n_groups = most;
     while (t.n_groups > g1 - g) t.n_groups /= 2;
     t.w = seg->data + (size_t)g * seg->group_bytes;
+    /* While the tiles of x pass over these groups, each brings its share of the next ones closer: reading
+     * memory and computing overlap, although either alone would fill the time. */
+    const uint8_t *next = t.w + (size_t)t.n_groups * seg->group_bytes;
+    const int32_t n_next = g1 - g - t.n_groups < t.n_groups ? g1 - g - t.n_groups : t.n_groups;
+    const int32_t lines = fetch ? (int32_t)((size_t)n_next * seg->group_bytes / 64) : 0;
     for (int32_t i = 0; i < j->n_tiles; i++) {
-      int32_t row;
+      int32_t row, from, to;
+      weir_cpu_part(lines, i, j->n_tiles, &from, &to);
+      t.ahead = next + (size_t)from * 64;
+      t.ahead_lines = to - from;
       t.m = tile_rows(j, i, &row);
       t.panel = quant ? (const void *)(j->qpanel + (size_t)row * qrow_bytes(j->w->cols))
                       : (const void *)(j->fpanel + (size_t)row * (size_t)j->w->cols);

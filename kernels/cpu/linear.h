@@ -31,7 +31,10 @@ typedef struct weir_tile {
   int32_t n_groups; /* 1, 2 or 4 */
   int32_t m;        /* 1 .. WEIR_TILE_M */
   int32_t depth;    /* cols of float weights, pairs of blocks of quantised ones */
-  float *acc;       /* [m][n_groups][16], 64-byte aligned, overwritten */
+  const uint8_t
+      *ahead; /* weights of a later tile, to be brought into the cache meanwhile: [ahead_lines] lines */
+  int32_t ahead_lines; /* of 64 bytes, spread over the depth; 0: none */
+  float *acc;          /* [m][n_groups][16], 64-byte aligned, overwritten */
 } weir_tile;
 
 typedef struct weir_linear_isa {

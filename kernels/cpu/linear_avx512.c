@@ -86,11 +86,21 @@ INLINE void tile_end(const weir_tile *t, __m512 acc[M][G], const int m, const in
   }
 }
 
+/* Brings in the next of the lines ahead: `step` of them at each of `depth` places. Into the second-level
+ * cache, for by its turn the first would have lost it again. */
+INLINE const uint8_t *fetch_ahead(const uint8_t *at, const uint8_t *end, int32_t step) {
+  for (int32_t i = 0; i < step && at < end; i++, at += 64) _mm_prefetch((const char *)at, _MM_HINT_T1);
+  return at;
+}
+
 INLINE void q8_0(const weir_tile *t, const int m, const int g) {
   __m512 acc[M][G];
   tile_begin(acc, m, g);
   const uint8_t *w = t->w, *x = t->panel;
+  const uint8_t *ahead = t->ahead, *const ahead_end = ahead + (size_t)t->ahead_lines * 64;
+  const int32_t step = (t->ahead_lines + t->depth - 1) / t->depth;
   for (int32_t p = 0; p < t->depth; p++, w += WEIR_PACK_Q8_PAIR) {
+    ahead = fetch_ahead(ahead, ahead_end, step);
     for (int half = 0; half < 2; half++, x += m * WEIR_PANEL_BLOCK) {
       __m512i dot[M][G];
       UNROLL for (int i = 0; i < m; i++) {
@@ -116,7 +126,10 @@ INLINE void q4_0(const weir_tile *t, const int m, const int g) {
   tile_begin(acc, m, g);
   const __m512i low = _mm512_set1_epi8(15);
   const uint8_t *w = t->w, *x = t->panel;
+  const uint8_t *ahead = t->ahead, *const ahead_end = ahead + (size_t)t->ahead_lines * 64;
+  const int32_t step = (t->ahead_lines + t->depth - 1) / t->depth;
   for (int32_t p = 0; p < t->depth; p++, w += WEIR_PACK_Q4_PAIR) {
+    ahead = fetch_ahead(ahead, ahead_end, step);
     for (int half = 0; half < 2; half++, x += m * WEIR_PANEL_BLOCK) {
       __m512i dot[M][G];
       UNROLL for (int i = 0; i < m; i++) {
