@@ -28,7 +28,7 @@ enum { N_PRES = sizeof pres / sizeof pres[0] };
 static weir_tokenizer *tokenizer[N_PRES];
 static weir_pretok *compiled[N_PRES], *interpreted[N_PRES];
 
-static void die(const weir_err *e) {
+_Noreturn static void die(const weir_err *e) {
   fprintf(stderr, "fuzz_tokenize: %s\n", e->msg);
   exit(1);
 }
