@@ -19,17 +19,9 @@
 #define FFFD "\xef\xbf\xbd"
 
 /* Tokens that cut characters in every way: f09f, 9880, 98, f09f98, e4b8, ade4, c3a4, 61c3, a461, ffc3. */
-static const char *const merge_bytes[] = {"\xf0\x9f",
-                                          "\x98\x80",
-                                          "\xf0\x9f\x98",
-                                          "\xe4\xb8",
-                                          "\xad\xe4",
-                                          "\xc3\xa4",
-                                          "a\xc3",
-                                          "\xa4"
-                                          "a",
-                                          "\xff\xc3",
-                                          "\xf0\x9f\x98\x80"};
+static const char *const merge_bytes[] = {"\xf0\x9f", "\x98\x80",        "\xf0\x9f\x98", "\xe4\xb8",
+                                          "\xad\xe4", "\xc3\xa4",        "a\xc3",        "\244a",
+                                          "\xff\xc3", "\xf0\x9f\x98\x80"};
 enum { N_MERGES = sizeof merge_bytes / sizeof merge_bytes[0], SPECIAL = 256 + N_MERGES, USER };
 
 static weir_tokenizer *make_tokenizer(void) {
