@@ -23,18 +23,18 @@ enum { MIN_KEY_BYTES = 8 + 4 + 1, MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8 }; /* as 
 static const struct {
   const char *name;
   uint8_t bytes;
-} type_info[GGUF_TYPE_COUNT] = {
-    [GGUF_U8] = {"u8", 1},       [GGUF_I8] = {"i8", 1},     [GGUF_U16] = {"u16", 2},
-    [GGUF_I16] = {"i16", 2},     [GGUF_U32] = {"u32", 4},   [GGUF_I32] = {"i32", 4},
-    [GGUF_F32] = {"f32", 4},     [GGUF_BOOL] = {"bool", 1}, [GGUF_STR] = {"string", 0},
-    [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8},   [GGUF_I64] = {"i64", 8},
-    [GGUF_F64] = {"f64", 8},
+} type_info[WEIR_GGUF_TYPE_COUNT] = {
+    [WEIR_GGUF_U8] = {"u8", 1},       [WEIR_GGUF_I8] = {"i8", 1},     [WEIR_GGUF_U16] = {"u16", 2},
+    [WEIR_GGUF_I16] = {"i16", 2},     [WEIR_GGUF_U32] = {"u32", 4},   [WEIR_GGUF_I32] = {"i32", 4},
+    [WEIR_GGUF_F32] = {"f32", 4},     [WEIR_GGUF_BOOL] = {"bool", 1}, [WEIR_GGUF_STR] = {"string", 0},
+    [WEIR_GGUF_ARRAY] = {"array", 0}, [WEIR_GGUF_U64] = {"u64", 8},   [WEIR_GGUF_I64] = {"i64", 8},
+    [WEIR_GGUF_F64] = {"f64", 8},
 };
 
 const char *weir_gguf_type_name(weir_gguf_type t) {
-  return t < GGUF_TYPE_COUNT ? type_info[t].name : "unknown";
+  return t < WEIR_GGUF_TYPE_COUNT ? type_info[t].name : "unknown";
 }
-size_t weir_gguf_type_bytes(weir_gguf_type t) { return t < GGUF_TYPE_COUNT ? type_info[t].bytes : 0; }
+size_t weir_gguf_type_bytes(weir_gguf_type t) { return t < WEIR_GGUF_TYPE_COUNT ? type_info[t].bytes : 0; }
 
 /* A tensor's type number in the file. Those without `known` exist in ggml and get their name into the
  * message. */
@@ -75,13 +75,13 @@ static bool take(reader *r, size_t n, const uint8_t **out) {
 static bool take_u32(reader *r, uint32_t *out) {
   const uint8_t *p;
   if (!take(r, 4, &p)) return false;
-  *out = gguf_u32(p);
+  *out = weir_gguf_load_u32(p);
   return true;
 }
 static bool take_u64(reader *r, uint64_t *out) {
   const uint8_t *p;
   if (!take(r, 8, &p)) return false;
-  *out = gguf_u64(p);
+  *out = weir_gguf_load_u64(p);
   return true;
 }
 /* A string with its length in front; the length alone may already lie past the end. */
@@ -102,7 +102,7 @@ static weir_status fail_key(weir_err *e, weir_status code, weir_str key, const c
 
 static weir_status check_type(uint32_t type, weir_str key, const char *of, weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
-  if (type < GGUF_TYPE_COUNT) return WEIR_OK;
+  if (type < WEIR_GGUF_TYPE_COUNT) return WEIR_OK;
   return weir_fail(e, WEIR_EFORMAT, "key %s: unknown %s type %" PRIu32, weir_str_show(key, shown), of, type);
 }
 
@@ -116,7 +116,7 @@ static weir_status skip_array(reader *r, weir_str key, uint32_t elem, uint64_t n
   const weir_status st = check_type(elem, key, "array element", e);
   if (st != WEIR_OK) return st;
   const size_t fixed = weir_gguf_type_bytes((weir_gguf_type)elem);
-  const size_t least = fixed ? fixed : elem == GGUF_STR ? 8 : 12;
+  const size_t least = fixed ? fixed : elem == WEIR_GGUF_STR ? 8 : 12;
   if (n > left(r) / least)
     return weir_fail(e, WEIR_EFORMAT, "key %s: array of %" PRIu64 " %s runs past the end of the file",
                      weir_str_show(key, shown), n, weir_gguf_type_name((weir_gguf_type)elem));
@@ -128,7 +128,7 @@ static weir_status skip_array(reader *r, weir_str key, uint32_t elem, uint64_t n
     weir_str s;
     uint32_t inner;
     uint64_t inner_n;
-    if (elem == GGUF_STR) {
+    if (elem == WEIR_GGUF_STR) {
       if (!take_str(r, &s))
         return weir_fail(e, WEIR_EFORMAT,
                          "key %s: string %" PRIu64 " of the array runs past the end of the file",
@@ -169,15 +169,15 @@ static weir_status parse_value(reader *r, weir_gguf_entry *k, weir_err *e) {
   WEIR_TRY(check_type(type, k->key, "value", e));
   k->type = (weir_gguf_type)type;
   k->n = 1;
-  if (type == GGUF_ARRAY) {
+  if (type == WEIR_GGUF_ARRAY) {
     if (!take_u32(r, &elem) || !take_u64(r, &k->n))
       return fail_key(e, WEIR_EFORMAT, k->key, "the file ends inside its array header");
     k->elem = (weir_gguf_type)elem;
     k->value = r->at;
     WEIR_TRY(skip_array(r, k->key, elem, k->n, 1, e));
     k->value_bytes = (size_t)(r->at - k->value);
-    if (elem == GGUF_STR) WEIR_TRY(index_strings(k, e));
-  } else if (type == GGUF_STR) {
+    if (elem == WEIR_GGUF_STR) WEIR_TRY(index_strings(k, e));
+  } else if (type == WEIR_GGUF_STR) {
     weir_str s;
     if (!take_str(r, &s)) return fail_key(e, WEIR_EFORMAT, k->key, "string runs past the end of the file");
     k->value = (const uint8_t *)s.data;
@@ -186,7 +186,7 @@ static weir_status parse_value(reader *r, weir_gguf_entry *k, weir_err *e) {
     k->value_bytes = weir_gguf_type_bytes(k->type);
     if (!take(r, k->value_bytes, &k->value))
       return fail_key(e, WEIR_EFORMAT, k->key, "the file ends inside its value");
-    if (type == GGUF_BOOL && *k->value > 1)
+    if (type == WEIR_GGUF_BOOL && *k->value > 1)
       return fail_key(e, WEIR_EFORMAT, k->key, "a bool that is neither 0 nor 1");
   }
 out:

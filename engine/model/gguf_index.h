@@ -6,20 +6,20 @@
 
 /* As in the format: a metadata value's type. */
 typedef enum {
-  GGUF_U8,
-  GGUF_I8,
-  GGUF_U16,
-  GGUF_I16,
-  GGUF_U32,
-  GGUF_I32,
-  GGUF_F32,
-  GGUF_BOOL,
-  GGUF_STR,
-  GGUF_ARRAY,
-  GGUF_U64,
-  GGUF_I64,
-  GGUF_F64,
-  GGUF_TYPE_COUNT
+  WEIR_GGUF_U8,
+  WEIR_GGUF_I8,
+  WEIR_GGUF_U16,
+  WEIR_GGUF_I16,
+  WEIR_GGUF_U32,
+  WEIR_GGUF_I32,
+  WEIR_GGUF_F32,
+  WEIR_GGUF_BOOL,
+  WEIR_GGUF_STR,
+  WEIR_GGUF_ARRAY,
+  WEIR_GGUF_U64,
+  WEIR_GGUF_I64,
+  WEIR_GGUF_F64,
+  WEIR_GGUF_TYPE_COUNT
 } weir_gguf_type;
 
 /* "u8", "array", ...; "type 77" is the caller's to print. */
@@ -50,12 +50,12 @@ struct weir_gguf {
 };
 
 /* Little-endian loads; the file's bytes have no alignment. */
-static inline uint16_t gguf_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static inline uint32_t gguf_u32(const uint8_t *p) {
-  return (uint32_t)gguf_u16(p) | (uint32_t)gguf_u16(p + 2) << 16;
+static inline uint16_t weir_gguf_load_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static inline uint32_t weir_gguf_load_u32(const uint8_t *p) {
+  return (uint32_t)weir_gguf_load_u16(p) | (uint32_t)weir_gguf_load_u16(p + 2) << 16;
 }
-static inline uint64_t gguf_u64(const uint8_t *p) {
-  return (uint64_t)gguf_u32(p) | (uint64_t)gguf_u32(p + 4) << 32;
+static inline uint64_t weir_gguf_load_u64(const uint8_t *p) {
+  return (uint64_t)weir_gguf_load_u32(p) | (uint64_t)weir_gguf_load_u32(p + 4) << 32;
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Typed access to a parsed file's metadata, and its values as text. Owns nothing: reads the index that gguf.c
  * built; any thread. */
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,40 +15,42 @@ static const weir_gguf_entry *find(const weir_gguf *g, const char *key) {
 
 static weir_status wrong_type(weir_err *e, const weir_gguf_entry *k, const char *want) {
   char shown[WEIR_STR_SHOW_BYTES];
-  const bool array = k->type == GGUF_ARRAY;
+  const bool array = k->type == WEIR_GGUF_ARRAY;
   return weir_fail(e, WEIR_EFORMAT, "key %s: want %s, file has %s%s", weir_str_show(k->key, shown), want,
                    array ? "an array of " : "", weir_gguf_type_name(array ? k->elem : k->type));
 }
 
-static bool is_integer(weir_gguf_type t) { return t <= GGUF_I32 || t == GGUF_U64 || t == GGUF_I64; }
-static bool is_float(weir_gguf_type t) { return t == GGUF_F32 || t == GGUF_F64; }
+static bool is_integer(weir_gguf_type t) {
+  return t <= WEIR_GGUF_I32 || t == WEIR_GGUF_U64 || t == WEIR_GGUF_I64;
+}
+static bool is_float(weir_gguf_type t) { return t == WEIR_GGUF_F32 || t == WEIR_GGUF_F64; }
 
 /* False when a u64 does not fit. */
 static bool load_i64(weir_gguf_type t, const uint8_t *p, int64_t *out) {
   switch (t) {
-    case GGUF_U8: *out = p[0]; return true;
-    case GGUF_I8: *out = (int8_t)p[0]; return true;
-    case GGUF_U16: *out = gguf_u16(p); return true;
-    case GGUF_I16: *out = (int16_t)gguf_u16(p); return true;
-    case GGUF_U32: *out = gguf_u32(p); return true;
-    case GGUF_I32: *out = (int32_t)gguf_u32(p); return true;
-    case GGUF_I64: *out = (int64_t)gguf_u64(p); return true;
-    case GGUF_U64:
-      if (gguf_u64(p) > INT64_MAX) return false;
-      *out = (int64_t)gguf_u64(p);
+    case WEIR_GGUF_U8: *out = p[0]; return true;
+    case WEIR_GGUF_I8: *out = (int8_t)p[0]; return true;
+    case WEIR_GGUF_U16: *out = weir_gguf_load_u16(p); return true;
+    case WEIR_GGUF_I16: *out = (int16_t)weir_gguf_load_u16(p); return true;
+    case WEIR_GGUF_U32: *out = weir_gguf_load_u32(p); return true;
+    case WEIR_GGUF_I32: *out = (int32_t)weir_gguf_load_u32(p); return true;
+    case WEIR_GGUF_I64: *out = (int64_t)weir_gguf_load_u64(p); return true;
+    case WEIR_GGUF_U64:
+      if (weir_gguf_load_u64(p) > INT64_MAX) return false;
+      *out = (int64_t)weir_gguf_load_u64(p);
       return true;
     default: return false;
   }
 }
 
 static double load_float(weir_gguf_type t, const uint8_t *p) {
-  if (t == GGUF_F32) {
-    const uint32_t u = gguf_u32(p);
+  if (t == WEIR_GGUF_F32) {
+    const uint32_t u = weir_gguf_load_u32(p);
     float f;
     memcpy(&f, &u, sizeof f);
     return f;
   }
-  const uint64_t u = gguf_u64(p);
+  const uint64_t u = weir_gguf_load_u64(p);
   double d;
   memcpy(&d, &u, sizeof d);
   return d;
@@ -61,7 +64,8 @@ weir_status weir_gguf_i64(const weir_gguf *g, const char *key, int64_t def, int6
   if (!k) return WEIR_OK;
   if (!is_integer(k->type)) return wrong_type(e, k, "an integer");
   if (!load_i64(k->type, k->value, out))
-    return weir_fail(e, WEIR_EFORMAT, "key \"%s\": %" PRIu64 " is too large", key, gguf_u64(k->value));
+    return weir_fail(e, WEIR_EFORMAT, "key \"%s\": %" PRIu64 " is too large", key,
+                     weir_gguf_load_u64(k->value));
   return WEIR_OK;
 }
 
@@ -72,7 +76,7 @@ weir_status weir_gguf_f32(const weir_gguf *g, const char *key, float def, float 
   if (!is_float(k->type)) return wrong_type(e, k, "a float");
   const double d = load_float(k->type, k->value);
   /* Compared as doubles: a finite f64 beyond float's range would be undefined to convert. */
-  if (!isfinite(d) || fabs(d) > 3.4028234e38)
+  if (!isfinite(d) || fabs(d) > (double)FLT_MAX)
     return weir_fail(e, WEIR_EFORMAT, "key \"%s\": %g is not a finite float", key, d);
   *out = (float)d;
   return WEIR_OK;
@@ -82,7 +86,7 @@ weir_status weir_gguf_bool(const weir_gguf *g, const char *key, bool def, bool *
   const weir_gguf_entry *k = find(g, key);
   *out = def;
   if (!k) return WEIR_OK;
-  if (k->type != GGUF_BOOL) return wrong_type(e, k, "a bool");
+  if (k->type != WEIR_GGUF_BOOL) return wrong_type(e, k, "a bool");
   *out = *k->value == 1;
   return WEIR_OK;
 }
@@ -91,7 +95,7 @@ weir_status weir_gguf_str(const weir_gguf *g, const char *key, weir_str *out, we
   const weir_gguf_entry *k = find(g, key);
   *out = (weir_str){NULL, 0};
   if (!k) return WEIR_OK;
-  if (k->type != GGUF_STR) return wrong_type(e, k, "a string");
+  if (k->type != WEIR_GGUF_STR) return wrong_type(e, k, "a string");
   *out = (weir_str){(const char *)k->value, k->value_bytes};
   return WEIR_OK;
 }
@@ -102,7 +106,7 @@ weir_status weir_gguf_str_array(const weir_gguf *g, const char *key, const weir_
   *out = NULL;
   *n = 0;
   if (!k) return WEIR_OK;
-  if (k->type != GGUF_ARRAY || k->elem != GGUF_STR) return wrong_type(e, k, "an array of strings");
+  if (k->type != WEIR_GGUF_ARRAY || k->elem != WEIR_GGUF_STR) return wrong_type(e, k, "an array of strings");
   *out = k->string;
   *n = (int64_t)k->n; /* at most WEIR_GGUF_MAX_STRINGS */
   return WEIR_OK;
@@ -113,7 +117,7 @@ weir_status weir_gguf_i32_array(const weir_gguf *g, const char *key, int32_t *ou
   const weir_gguf_entry *k = find(g, key);
   *n = 0;
   if (!k) return WEIR_OK;
-  if (k->type != GGUF_ARRAY || !is_integer(k->elem)) return wrong_type(e, k, "an array of integers");
+  if (k->type != WEIR_GGUF_ARRAY || !is_integer(k->elem)) return wrong_type(e, k, "an array of integers");
   const size_t size = weir_gguf_type_bytes(k->elem);
   for (uint64_t i = 0; i < k->n && (int64_t)i < cap; i++) {
     int64_t v;
@@ -130,11 +134,11 @@ weir_status weir_gguf_f32_array(const weir_gguf *g, const char *key, float *out,
   const weir_gguf_entry *k = find(g, key);
   *n = 0;
   if (!k) return WEIR_OK;
-  if (k->type != GGUF_ARRAY || !is_float(k->elem)) return wrong_type(e, k, "an array of floats");
+  if (k->type != WEIR_GGUF_ARRAY || !is_float(k->elem)) return wrong_type(e, k, "an array of floats");
   const size_t size = weir_gguf_type_bytes(k->elem);
   for (uint64_t i = 0; i < k->n && (int64_t)i < cap; i++) {
     const double d = load_float(k->elem, k->value + i * size);
-    if (!isfinite(d) || fabs(d) > 3.4028234e38)
+    if (!isfinite(d) || fabs(d) > (double)FLT_MAX)
       return weir_fail(e, WEIR_EFORMAT, "key \"%s\": element %" PRIu64 " is not a finite float", key, i);
     out[i] = (float)d;
   }
@@ -152,14 +156,14 @@ weir_str weir_gguf_key(const weir_gguf *g, int64_t i) {
 
 static void scalar_text(weir_gguf_type t, const uint8_t *p, char *buf, size_t bytes) {
   int64_t v;
-  if (t == GGUF_BOOL)
+  if (t == WEIR_GGUF_BOOL)
     snprintf(buf, bytes, "%s", *p == 1 ? "true" : *p == 0 ? "false" : "bad bool");
   else if (is_float(t))
     snprintf(buf, bytes, "%.9g", load_float(t, p));
   else if (load_i64(t, p, &v))
     snprintf(buf, bytes, "%" PRId64, v);
   else
-    snprintf(buf, bytes, "%" PRIu64, gguf_u64(p));
+    snprintf(buf, bytes, "%" PRIu64, weir_gguf_load_u64(p));
 }
 
 static void array_text(const weir_gguf_entry *k, char *buf, size_t bytes) {
@@ -167,8 +171,8 @@ static void array_text(const weir_gguf_entry *k, char *buf, size_t bytes) {
   char one[WEIR_STR_SHOW_BYTES];
   int at = snprintf(buf, bytes, "%" PRIu64 " x %s [", k->n, weir_gguf_type_name(k->elem));
   const size_t size = weir_gguf_type_bytes(k->elem);
-  for (uint64_t i = 0; i < k->n && i < SHOWN && k->elem != GGUF_ARRAY; i++) {
-    if (k->elem == GGUF_STR)
+  for (uint64_t i = 0; i < k->n && i < SHOWN && k->elem != WEIR_GGUF_ARRAY; i++) {
+    if (k->elem == WEIR_GGUF_STR)
       weir_str_show(k->string[i], one);
     else
       scalar_text(k->elem, k->value + i * size, one, sizeof one);
@@ -176,7 +180,7 @@ static void array_text(const weir_gguf_entry *k, char *buf, size_t bytes) {
     at += snprintf(buf + at, bytes - (size_t)at, "%s%s", i ? ", " : "", one);
   }
   if (at < 0 || (size_t)at >= bytes) return;
-  snprintf(buf + at, bytes - (size_t)at, "%s]", k->elem == GGUF_ARRAY || k->n > SHOWN ? " ..." : "");
+  snprintf(buf + at, bytes - (size_t)at, "%s]", k->elem == WEIR_GGUF_ARRAY || k->n > SHOWN ? " ..." : "");
 }
 
 void weir_gguf_value_text(const weir_gguf *g, int64_t i, char *buf, size_t buf_bytes) {
@@ -184,9 +188,9 @@ void weir_gguf_value_text(const weir_gguf *g, int64_t i, char *buf, size_t buf_b
   buf[0] = '\0';
   if (i < 0 || i >= g->n_keys) return;
   const weir_gguf_entry *k = &g->entry[i];
-  if (k->type == GGUF_ARRAY)
+  if (k->type == WEIR_GGUF_ARRAY)
     array_text(k, buf, buf_bytes);
-  else if (k->type != GGUF_STR)
+  else if (k->type != WEIR_GGUF_STR)
     scalar_text(k->type, k->value, buf, buf_bytes);
   else if (buf_bytes >= 8)
     weir_str_escape((weir_str){(const char *)k->value, k->value_bytes}, buf, buf_bytes);

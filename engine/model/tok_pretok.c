@@ -192,6 +192,14 @@ void weir_pretok_destroy(weir_pretok *p) {
 bool weir_pretok_takes_whole(const weir_pretok *p) { return p->family->takes_whole; }
 bool weir_pretok_adds_bos(const weir_pretok *p) { return p->family->adds_bos; }
 
+/* Gives back what an unusually long text had needed. */
+static void shrink(cuts *c, size_t len) {
+  enum { KEPT = 1 << 16 };
+  if (c->cap <= KEPT || len > c->cap / 8) return;
+  free(c->end);
+  *c = (cuts){0};
+}
+
 static weir_status push(cuts *c, size_t end, weir_err *e) {
   if (c->n == c->cap) {
     size_t cap = c->cap ? c->cap * 2 : 256, bytes;
@@ -237,6 +245,8 @@ weir_status weir_pretok_split(weir_pretok *p, const char *text, size_t len, cons
   cuts *in = &p->a, *out = &p->b;
   size_t steps = STEPS_LEAST;
   *n = 0;
+  shrink(in, len);
+  shrink(out, len);
   if (len > STEPS_LEAST / STEPS_PER_BYTE)
     steps = len < UINT32_MAX / STEPS_PER_BYTE ? len * STEPS_PER_BYTE : UINT32_MAX;
   pcre2_set_match_limit(p->context, (uint32_t)steps);

@@ -42,13 +42,3 @@ uint32_t weir_utf8_code(const char *text, int32_t len) {
              (p[3] & 0x3f);
   }
 }
-
-int32_t weir_utf8_put2(uint32_t code, char out[2]) {
-  if (code < 0x80) {
-    out[0] = (char)code;
-    return 1;
-  }
-  out[0] = (char)(0xc0 | code >> 6);
-  out[1] = (char)(0x80 | (code & 0x3f));
-  return 2;
-}

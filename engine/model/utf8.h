@@ -17,7 +17,4 @@ weir_utf8_kind weir_utf8_next(const char *p, size_t n, int32_t *len);
 /* The code point of a well-formed character of `len` bytes. */
 uint32_t weir_utf8_code(const char *p, int32_t len);
 
-/* Writes the character (code below 0x800) at out; returns 1 or 2. */
-int32_t weir_utf8_put2(uint32_t code, char out[2]);
-
 #endif
