@@ -11,11 +11,18 @@
 
 enum { LANES = WEIR_PACK_ROWS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
 
+/* WEIR_PLAIN_TILES (sanitized builds): one body with loops instead of one unrolled body for each m and g. Same
+ * arithmetic; with checks around every access the unrolled ones take minutes to compile. */
+#ifdef WEIR_PLAIN_TILES
+#define INLINE static __attribute__((noinline))
+#define UNROLL
+#else
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 #endif
 
 static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32_t m, int32_t i) {
