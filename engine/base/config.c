@@ -308,6 +308,29 @@ weir_status weir_config_read_env(weir_config *c, const char *(*get)(const char *
   return WEIR_OK;
 }
 
+const char *weir_config_odd_env(const weir_config *c, char *const *env, char *meant, size_t bytes) {
+  for (; env && *env; env++) {
+    char name[96];
+    const size_t len = strcspn(*env, "=");
+    if (strncmp(*env, "WEIR_", 5) != 0 || len >= sizeof name) continue;
+    memcpy(name, *env, len);
+    name[len] = '\0';
+    bool known = false, near = false;
+    for (int32_t i = 0; i < c->n_rows && !known; i++) {
+      char other[96];
+      const char *one = other;
+      weir_config_env_name(&c->table[i], other, sizeof other);
+      known = !strcmp(name, other);
+      if (known || near || !other[0] || !weir_nearest_name(name + 5, (const char *const[]){one + 5}, 1))
+        continue;
+      near = true;
+      snprintf(meant, bytes, "%s", other);
+    }
+    if (!known && near) return *env;
+  }
+  return NULL;
+}
+
 /* ---- command line ---- */
 
 typedef struct arg {

@@ -65,6 +65,10 @@ weir_status weir_config_read_yaml(weir_config *, const char *path, const void *t
 /* Reads the variables the table names with `get` (as getenv does; NULL: getenv). A variable set to nothing is
  * as if it were not there. */
 weir_status weir_config_read_env(weir_config *, const char *(*get)(const char *name), weir_err *e);
+/* The first of env[] ("NAME=VALUE", NULL at the end) that begins with WEIR_ and is close to a variable of the
+ * table without being one: a slip, of which the user should hear. *meant (at least 96 bytes) is what it is
+ * close to. NULL: none. Other names that begin so may be somebody else's. */
+const char *weir_config_odd_env(const weir_config *, char *const *env, char *meant, size_t bytes);
 
 /* Reads argv[0, argc): options in any order, "--" ends them, the rest are operands. Values point into argv.
  */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `weir`: picks the command, reads its options (defaults, file, environment, command line) and runs it. */
+#define _GNU_SOURCE /* environ */
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -79,10 +80,19 @@ static int unknown_command(const char *word) {
   return WEIR_EXIT_USAGE;
 }
 
+static void warn_of_slips(const weir_config *c) {
+  char meant[96];
+  const char *odd = weir_config_odd_env(c, environ, meant, sizeof meant);
+  if (odd)
+    weir_log(WEIR_LOG_WARN, "%.*s in the environment is not an option; did you mean %s?",
+             (int)strcspn(odd, "="), odd, meant);
+}
+
 /* The environment is read twice: it may name the file, and goes before what that says. */
 static weir_status read_options(weir_config *c, int argc, char **argv, weir_err *e) {
   weir_status st = WEIR_OK;
   WEIR_TRY(weir_config_read_env(c, NULL, e));
+  warn_of_slips(c);
   const char *named = weir_config_peek_arg(c, argc, argv, "config");
   const char *file = named ? named : weir_config_string(c, "config");
   if (file) {

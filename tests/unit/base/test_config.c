@@ -215,6 +215,19 @@ static void test_presence_variable(void **state) {
   }
 }
 
+static void test_odd_environment(void **state) {
+  (void)state;
+  char *fine[] = {"PATH=/bin", "WEIR_MAX_TOKENS=3", "WEIR_SVG=x", "WEIR_SOMETHING_ELSE_ALTOGETHER=1", "WEIR",
+                  NULL};
+  char *slip[] = {"WEIR_JSON=1", "WEIR_MAX_TOKEN=3", NULL};
+  char meant[96] = "";
+  weir_config *c = make(RUN);
+  assert_null(weir_config_odd_env(c, fine, meant, sizeof meant));
+  assert_ptr_equal(weir_config_odd_env(c, slip, meant, sizeof meant), slip[1]);
+  assert_string_equal(meant, "WEIR_MAX_TOKENS");
+  weir_config_destroy(c);
+}
+
 static void test_good_yaml(void **state) {
   (void)state;
   static const char *const good[] = {
@@ -373,6 +386,7 @@ int main(void) {
       cmocka_unit_test(test_bad_arguments),
       cmocka_unit_test(test_bad_environment),
       cmocka_unit_test(test_presence_variable),
+      cmocka_unit_test(test_odd_environment),
       cmocka_unit_test(test_good_yaml),
       cmocka_unit_test(test_bad_yaml),
       cmocka_unit_test(test_yaml_bounds),
