@@ -72,7 +72,7 @@ static weir_status find_ends(weir_tokenizer *t, const weir_gguf *g, weir_err *e)
       "<|end|>",         "<|end_of_text|>",
       "<|end_of_turn|>", "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"};
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-    int32_t id;
+    int32_t id = -1;
     const weir_status st = read_id(g, keys[i], t->vocab.n, &id, e);
     if (st != WEIR_OK) return st;
     if (id >= 0) t->is_end[id] = 1;
