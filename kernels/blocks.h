@@ -8,12 +8,12 @@
 enum { WEIR_QK = 32 }; /* elements of a Q8_0 or Q4_0 block */
 
 typedef struct weir_block_q8_0 {
-  uint16_t d; /* scale, IEEE half */
+  uint16_t d;        /* scale, IEEE half */
   int8_t q[WEIR_QK]; /* value = d * q */
 } weir_block_q8_0;
 
 typedef struct weir_block_q4_0 {
-  uint16_t d; /* scale, IEEE half */
+  uint16_t d;             /* scale, IEEE half */
   uint8_t q[WEIR_QK / 2]; /* low nibble of q[i]: element i; high: element i+16; value = d * (nibble - 8) */
 } weir_block_q4_0;
 

@@ -44,13 +44,14 @@ typedef struct weir_weight {
  * All arrays are device-resident (weir_dev_upload), filled once per step. */
 typedef struct weir_ragged {
   int32_t n_tokens, n_seqs;
-  const int32_t *pos;         /* [n_tokens] absolute position of each row */
-  const int32_t *seq;         /* [n_tokens] which sequence the row belongs to */
-  const int32_t *q_indptr;    /* [n_seqs+1] rows of sequence s: q_indptr[s] .. q_indptr[s+1], ascending positions;
-                                 attend also takes a subset of a step's rows, with gaps, or none of a sequence */
-  const int32_t *kv_len;      /* [n_seqs] tokens of s in KV after this step; every pos of s is below it */
-  const int32_t *page_indptr; /* [n_seqs+1] */
-  const int32_t *page;        /* [page_indptr[n_seqs]] physical pages in order of position */
+  const int32_t *pos; /* [n_tokens] absolute position of each row */
+  const int32_t *seq; /* [n_tokens] which sequence the row belongs to */
+  const int32_t
+      *q_indptr;         /* [n_seqs+1] rows of sequence s: q_indptr[s] .. q_indptr[s+1], ascending positions;
+                            attend also takes a subset of a step's rows, with gaps, or none of a sequence */
+  const int32_t *kv_len; /* [n_seqs] tokens of s in KV after this step; every pos of s is below it */
+  const int32_t *page_indptr;    /* [n_seqs+1] */
+  const int32_t *page;           /* [page_indptr[n_seqs]] physical pages in order of position */
   int32_t max_q_len, max_kv_len; /* over the sequences */
 } weir_ragged;
 
@@ -65,11 +66,13 @@ typedef struct weir_kv_layer {
  * qkv is [n_tokens, (n_heads + 2*n_kv_heads) * head_dim]; q is rotated in place. */
 typedef struct weir_rope_args {
   weir_mat qkv;
-  weir_mat angles;     /* [n_tokens, rope_dims], from weir_op_rope_angles: cos in the first half, sin in the second */
+  weir_mat
+      angles; /* [n_tokens, rope_dims], from weir_op_rope_angles: cos in the first half, sin in the second */
   int32_t n_heads;
   int32_t rope_dims;   /* even, <= head_dim; the rest passes unrotated */
   bool interleaved;    /* pairs (2i, 2i+1), as llama GGUF files store q and k; else (i, i + rope_dims/2) */
-  const float *q_norm; /* [head_dim] device-resident RMSNorm weight applied per head before rotation (Qwen3), or NULL */
+  const float *q_norm; /* [head_dim] device-resident RMSNorm weight applied per head before rotation (Qwen3),
+                          or NULL */
   const float *k_norm;
   float norm_eps;
   weir_kv_layer kv;
@@ -77,9 +80,9 @@ typedef struct weir_rope_args {
 
 /* Bounds within which the next steps stay; the device sizes its scratch by them once. */
 typedef struct weir_dev_limits {
-  int32_t max_tokens;   /* rows of a step */
-  int32_t max_cols;     /* widest input of a linear */
-  int32_t max_heads;    /* query heads */
+  int32_t max_tokens; /* rows of a step */
+  int32_t max_cols;   /* widest input of a linear */
+  int32_t max_heads;  /* query heads */
   int32_t max_head_dim;
   int32_t max_kv_len;   /* longest context */
   int32_t max_rows_out; /* rows of one sample call */
@@ -96,19 +99,23 @@ typedef struct weir_dev_ops {
   weir_status (*download)(weir_dev *, void *dst, const void *src, size_t bytes, weir_err *);
   weir_status (*sync)(weir_dev *, weir_err *);
   weir_status (*reserve)(weir_dev *, const weir_dev_limits *, weir_err *); /* grows, never shrinks */
-  weir_status (*weight_prepare)(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *, weir_err *);
+  weir_status (*weight_prepare)(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
+                                weir_err *);
   void (*weight_release)(weir_dev *, weir_weight *);
   weir_status (*embed)(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, weir_err *);
-  weir_status (*add_rmsnorm)(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w, float eps,
+  weir_status (*add_rmsnorm)(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
+                             float eps, weir_err *);
+  weir_status (*linear)(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
+                        weir_err *);
+  weir_status (*rope_angles)(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
                              weir_err *);
-  weir_status (*linear)(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias, weir_err *);
-  weir_status (*rope_angles)(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq, weir_err *);
   weir_status (*rope_append)(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
   weir_status (*attend)(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer, float scale,
                         weir_err *);
   weir_status (*swiglu)(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
   weir_status (*gather_rows)(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
-  weir_status (*sample)(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask, weir_err *);
+  weir_status (*sample)(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
+                        weir_err *);
   weir_status (*kv_copy)(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 } weir_dev_ops;
 
@@ -130,27 +137,31 @@ weir_status weir_dev_reserve(weir_dev *, const weir_dev_limits *, weir_err *);
 
 /* Concatenates the parts by rows (each may have its own dtype; all have the same cols) and repacks them for
  * this device. `out` is released by weir_weight_release. */
-weir_status weir_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *out, weir_err *);
+weir_status weir_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *out,
+                                weir_err *);
 void weir_weight_release(weir_weight *); /* zeroes it; a zeroed one is fine */
 
 /* ---- operations; n = rows of the step ---- */
 /* y[n, cols] <- rows token[n] (device-resident ids, each in [0, table->rows)) of the table, as F32. */
 weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, weir_err *);
-/* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident. */
-weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w, float eps,
-                                weir_err *);
+/* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident.
+ */
+weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
+                                float eps, weir_err *);
 /* y[n, W.rows] = x[n, W.cols] W^T + bias[W.rows] (NULL: none). Each y element's order of reduction depends on
  * cols, dtype and instruction set only: never on n, threads or the position of the row. Quantised weights
  * quantise x by blocks of 32 to 8 bits. */
-weir_status weir_op_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias, weir_err *);
+weir_status weir_op_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
+                           weir_err *);
 /* angles[i][j] = cos(pos_i * inv_freq[j]), angles[i][d/2 + j] = sin(...), j < d/2, d = angles.cols. */
-weir_status weir_op_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq, weir_err *);
+weir_status weir_op_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
+                                weir_err *);
 weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
 /* Causal attention of q[n, n_heads*head_dim] over paged KV (grouped: n_heads a multiple of n_kv_heads): row i
- * of sequence s sees positions 0 .. pos[i]. Online softmax over pages in order of position, so the result does
- * not depend on chunking. */
-weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer, float scale,
-                           weir_err *);
+ * of sequence s sees positions 0 .. pos[i]. Online softmax over pages in order of position, so the result
+ * does not depend on chunking. */
+weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
+                           float scale, weir_err *);
 /* y[n, f] = silu(gate) * up with gate_up[n, 2f] = gate | up. */
 weir_status weir_op_swiglu(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
 /* y[i] = x[row[i]], row[y.rows] device-resident. */

@@ -25,7 +25,8 @@ static inline WEIR_HD uint32_t weir_mulhi32(uint32_t a, uint32_t b) {
 }
 
 /* The noise of token ids 4*quad .. 4*quad+3. */
-static inline WEIR_HD weir_noise4 weir_noise_quad(uint64_t seed, int32_t pos, uint32_t purpose, uint32_t quad) {
+static inline WEIR_HD weir_noise4 weir_noise_quad(uint64_t seed, int32_t pos, uint32_t purpose,
+                                                  uint32_t quad) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
   uint32_t c0 = quad, c1 = (uint32_t)pos, c2 = purpose, c3 = 0x77656972u; /* "weir" */
   for (int r = 0; r < 10; r++) {

@@ -9,7 +9,8 @@
  * op and of nothing else: whoever reads the row only compares row.token with the probe. */
 typedef enum {
   WEIR_KEEP_ALL, /* measure only: the probe stands, its statistics are wanted */
-  WEIR_KEEP_OWN, /* lossless: the probe stands when it equals this tier's own draw, else that draw replaces it */
+  WEIR_KEEP_OWN, /* lossless: the probe stands when it equals this tier's own draw, else that draw replaces it
+                  */
   WEIR_KEEP_NLL  /* the probe stands when -log p(probe) <= keep_nll at temperature 1, else it is replaced by a
                     draw from p with noise of its own (the arg-max at temperature 0); BiLD, arXiv 2302.07863 */
 } weir_keep;

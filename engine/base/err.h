@@ -36,9 +36,9 @@ const char *weir_status_name(weir_status code);
 
 /* Evaluates an expression of type weir_status and jumps to `out` with `st` set when it failed.
  * The function using it has `weir_status st = WEIR_OK;` and one label `out`. */
-#define WEIR_TRY(expr)         \
-  do {                         \
-    st = (expr);               \
+#define WEIR_TRY(expr)           \
+  do {                           \
+    st = (expr);                 \
     if (st != WEIR_OK) goto out; \
   } while (0)
 

@@ -60,7 +60,8 @@ weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec
   }
   const weir_hparams *h = &m->h;
   const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
-  const int64_t macs = h->n_layers * ((n_q + 2 * n_kv) * h->dim + n_q * h->dim + 3 * (int64_t)h->n_ff * h->dim);
+  const int64_t macs =
+      h->n_layers * ((n_q + 2 * n_kv) * h->dim + n_q * h->dim + 3 * (int64_t)h->n_ff * h->dim);
   snprintf(l->name, sizeof l->name, "%s", name);
   l->instance = m;
   l->clock = weir_clock_system();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The executor of one instance on one device. It has no thread of its own: submit takes the batch and wait computes it
- * in the caller's thread, which therefore owns the device between the two. */
+/* The executor of one instance on one device. It has no thread of its own: submit takes the batch and wait
+ * computes it in the caller's thread, which therefore owns the device between the two. */
 #ifndef WEIR_RUN_EXEC_LOCAL_H
 #define WEIR_RUN_EXEC_LOCAL_H
 #include "run/instance.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The decoder of the llama family: embed, then per layer norm, qkv, rotate and append, attend, project, norm, gated MLP;
- * head and sampling on the wanted rows only. Owns nothing; the thread that owns the instance's device. */
+/* The decoder of the llama family: embed, then per layer norm, qkv, rotate and append, attend, project, norm,
+ * gated MLP; head and sampling on the wanted rows only. Owns nothing; the thread that owns the instance's
+ * device. */
 #include "run/forward.h"
 
 #include <math.h>
@@ -17,8 +18,8 @@ static weir_mat rows_of(weir_mat m, int32_t n) { return rows_at(m, 0, n); }
 static const weir_mat none = {0};
 
 typedef struct step_arrays {
-  weir_ragged all;     /* every row */
-  weir_ragged wanted;  /* the rows whose logits are asked for, over the same KV */
+  weir_ragged all;    /* every row */
+  weir_ragged wanted; /* the rows whose logits are asked for, over the same KV */
   const int32_t *token, *out_row;
 } step_arrays;
 
@@ -27,7 +28,8 @@ static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arr
   int32_t *host = m->ws.ints_host;
   const size_t n = (size_t)b->n_tokens, w = (size_t)b->n_out, s = (size_t)b->n_seqs;
   const size_t n_pages = (size_t)b->page_indptr[b->n_seqs];
-  int32_t *token = host, *pos = token + n, *seq = pos + n, *out_row = seq + n, *w_pos = out_row + w, *w_seq = w_pos + w;
+  int32_t *token = host, *pos = token + n, *seq = pos + n, *out_row = seq + n, *w_pos = out_row + w,
+          *w_seq = w_pos + w;
   int32_t *q_indptr = w_seq + w, *w_indptr = q_indptr + s + 1, *page_indptr = w_indptr + s + 1;
   int32_t *kv_len = page_indptr + s + 1, *page = kv_len + s;
   memcpy(token, b->token, n * sizeof *host);
@@ -52,7 +54,7 @@ static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arr
   }
   w_indptr[b->n_seqs] = o;
   int32_t *dev = m->ws.ints;
-#define ON_DEVICE(p) (dev + ((p) - host))
+#define ON_DEVICE(p) (dev + ((p)-host))
   *out = (step_arrays){.all = {.n_tokens = b->n_tokens,
                                .n_seqs = b->n_seqs,
                                .pos = ON_DEVICE(pos),
@@ -83,7 +85,8 @@ static weir_status project(weir_instance *m, int32_t i, const weir_ragged *r, we
   const int32_t n = r->n_tokens;
   weir_status st = WEIR_OK;
   const weir_mat delta = i > 0 ? rows_of(ws->delta, n) : none, qkv = rows_of(ws->qkv, n);
-  WEIR_TRY(weir_op_add_rmsnorm(m->dev, rows_of(ws->norm, n), rows_of(ws->x, n), delta, y->attn_norm, h->norm_eps, e));
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, rows_of(ws->norm, n), rows_of(ws->x, n), delta, y->attn_norm,
+                               h->norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, qkv, rows_of(ws->norm, n), &y->qkv, y->qkv_bias, e));
   const weir_rope_args rope = {.qkv = qkv,
                                .angles = rows_of(ws->angles, n),
@@ -100,7 +103,8 @@ out:
 }
 
 /* Second half: attention and MLP of the rows in x, whose queries are in q; leaves the MLP's part in delta. */
-static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_mat x, weir_mat q, weir_err *e) {
+static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_mat x, weir_mat q,
+                       weir_err *e) {
   const weir_hparams *h = &m->h;
   const weir_layer *y = &m->w.layer[i];
   const weir_workspace *ws = &m->ws;
@@ -117,9 +121,9 @@ out:
   return st;
 }
 
-/* The hidden states of the wanted rows are the sum of *hidden and the first n_out rows of the workspace's delta. The
- * last layer is computed for these rows only: for the others it has nothing to do but fill KV, which is most of what a
- * prompt or a catch-up asks of it. */
+/* The hidden states of the wanted rows are the sum of *hidden and the first n_out rows of the workspace's
+ * delta. The last layer is computed for these rows only: for the others it has nothing to do but fill KV,
+ * which is most of what a prompt or a catch-up asks of it. */
 static weir_status body(weir_instance *m, const weir_batch *b, weir_mat *hidden, weir_err *e) {
   const weir_workspace *ws = &m->ws;
   const int32_t n = b->n_tokens, n_q = m->h.n_heads * m->h.head_dim, last = m->h.n_layers - 1;
@@ -154,13 +158,14 @@ out:
 }
 
 /* Logits of wanted rows [first, first+n) into the workspace. */
-static weir_status head(weir_instance *m, weir_mat hidden, int32_t first, int32_t n, weir_mat *logits, weir_err *e) {
+static weir_status head(weir_instance *m, weir_mat hidden, int32_t first, int32_t n, weir_mat *logits,
+                        weir_err *e) {
   const weir_workspace *ws = &m->ws;
   const weir_mat norm = rows_of(ws->norm, n);
   weir_status st = WEIR_OK;
   *logits = rows_of(ws->logits, n);
-  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden, first, n), rows_at(ws->delta, first, n), m->w.out_norm,
-                               m->h.norm_eps, e));
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden, first, n), rows_at(ws->delta, first, n),
+                               m->w.out_norm, m->h.norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, *logits, norm, m->w.head, NULL, e));
 out:
   return st;
@@ -188,7 +193,8 @@ weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *ou
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     WEIR_TRY(head(m, hidden, i, n, &logits, e));
-    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, logits.data, (size_t)n * vocab * sizeof(float), e));
+    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, logits.data,
+                               (size_t)n * vocab * sizeof(float), e));
     WEIR_TRY(weir_dev_sync(m->dev, e));
   }
 out:

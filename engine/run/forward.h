@@ -9,8 +9,8 @@
 /* Runs one batch (already checked against the contract) and waits for it; rows[batch->n_out]. */
 weir_status weir_forward(weir_instance *, const weir_batch *, weir_row *rows, weir_err *e);
 
-/* As weir_forward, but gives the logits of the wanted rows instead: logits[n_out, n_vocab] on the host. For tests and
- * perplexity; serving never moves logits. */
+/* As weir_forward, but gives the logits of the wanted rows instead: logits[n_out, n_vocab] on the host. For
+ * tests and perplexity; serving never moves logits. */
 weir_status weir_forward_logits(weir_instance *, const weir_batch *, float *logits, weir_err *e);
 
 #endif

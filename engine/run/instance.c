@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Instances: everything a forward pass needs, allocated before the first step. Owns weights, KV and workspace; the
- * thread that owns the device. */
+/* Instances: everything a forward pass needs, allocated before the first step. Owns weights, KV and
+ * workspace; the thread that owns the device. */
 #include "run/instance.h"
 
 #include <math.h>
@@ -62,9 +62,9 @@ out:
 
 static void workspace_fini(weir_instance *m) {
   weir_workspace *ws = &m->ws;
-  void *const device[] = {ws->x.data,  ws->norm.data,   ws->qkv.data,    ws->att.data,    ws->delta.data,
-                          ws->gate_up.data, ws->ff.data, ws->angles.data, ws->last_x.data, ws->last_q.data,
-                          ws->logits.data, ws->inv_freq, ws->ints};
+  void *const device[] = {ws->x.data,       ws->norm.data, ws->qkv.data,    ws->att.data,    ws->delta.data,
+                          ws->gate_up.data, ws->ff.data,   ws->angles.data, ws->last_x.data, ws->last_q.data,
+                          ws->logits.data,  ws->inv_freq,  ws->ints};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++)
     if (device[i]) weir_dev_release(m->dev, device[i]);
   free(ws->ints_host);
@@ -81,7 +81,8 @@ weir_status weir_instance_create(weir_dev *dev, const weir_gguf *file, const wei
   weir_instance *m = NULL;
   *out = NULL;
   if (o->max_tokens < 1 || o->max_seqs < 1 || o->n_pages < 1 || o->n_ctx < 0 || o->n_valid < 0)
-    return weir_fail(e, WEIR_EINVAL, "instance: max_tokens %d, max_seqs %d, n_pages %d, n_ctx %d must be positive",
+    return weir_fail(e, WEIR_EINVAL,
+                     "instance: max_tokens %d, max_seqs %d, n_pages %d, n_ctx %d must be positive",
                      o->max_tokens, o->max_seqs, o->n_pages, o->n_ctx);
   WEIR_TRY(WEIR_NEW(1, &m, e));
   m->dev = dev;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One executable replica of one model on one device: hyper-parameters, weights, KV bytes, workspace. It knows nothing
- * of requests. */
+/* One executable replica of one model on one device: hyper-parameters, weights, KV bytes, workspace. It knows
+ * nothing of requests. */
 #ifndef WEIR_RUN_INSTANCE_H
 #define WEIR_RUN_INSTANCE_H
 #include <stdint.h>
@@ -17,7 +17,7 @@ typedef struct weir_instance_opts {
   int32_t n_pages;    /* KV pages */
   int32_t max_tokens; /* rows of a step */
   int32_t max_seqs;
-  int32_t n_valid;    /* ids below this may be drawn: the rest is padding; 0: all */
+  int32_t n_valid; /* ids below this may be drawn: the rest is padding; 0: all */
   weir_dtype kv_dtype;
   const weir_load_progress *progress; /* may be NULL */
 } weir_instance_opts;
@@ -25,10 +25,10 @@ typedef struct weir_instance_opts {
 /* Scratch of a step, planned once. n rows each. */
 typedef struct weir_workspace {
   weir_mat x, norm, qkv, att, delta, gate_up, ff, angles; /* [max_tokens, ...] */
-  weir_mat last_x, last_q;                                /* [max_tokens, ...]: wanted rows in the last layer */
-  weir_mat logits;                                        /* [max_head_rows, n_vocab] */
+  weir_mat last_x, last_q; /* [max_tokens, ...]: wanted rows in the last layer */
+  weir_mat logits;         /* [max_head_rows, n_vocab] */
   int32_t max_head_rows;
-  float *inv_freq;     /* [rope_dims/2] */
+  float *inv_freq;           /* [rope_dims/2] */
   int32_t *ints, *ints_host; /* step arrays: device and staging copy */
   int32_t max_page_entries;
   size_t n_ints;
@@ -44,8 +44,8 @@ typedef struct weir_instance {
 } weir_instance;
 
 /* Loads a model. The device is borrowed for the instance's life, the file for the call. */
-weir_status weir_instance_create(weir_dev *, const weir_gguf *, const weir_hparams *, const weir_instance_opts *,
-                                 weir_instance **out, weir_err *e);
+weir_status weir_instance_create(weir_dev *, const weir_gguf *, const weir_hparams *,
+                                 const weir_instance_opts *, weir_instance **out, weir_err *e);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 
 #endif

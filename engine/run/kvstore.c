@@ -13,14 +13,16 @@ int64_t weir_kvstore_token_bytes(const weir_hparams *h, weir_dtype t) {
   return 2 * (int64_t)h->n_layers * h->n_kv_heads * h->head_dim * (int64_t)element_bytes(t);
 }
 
-weir_status weir_kvstore_init(weir_kvstore *kv, weir_dev *dev, const weir_hparams *h, weir_dtype t, int32_t n_pages,
-                              weir_err *e) {
+weir_status weir_kvstore_init(weir_kvstore *kv, weir_dev *dev, const weir_hparams *h, weir_dtype t,
+                              int32_t n_pages, weir_err *e) {
   weir_status st = WEIR_OK;
   size_t bytes = 2 * element_bytes(t);
   *kv = (weir_kvstore){.dev = dev};
-  if (t != WEIR_F32 && t != WEIR_F16) return weir_fail(e, WEIR_EUNSUP, "KV is kept in F16 or F32, not %d", (int)t);
+  if (t != WEIR_F32 && t != WEIR_F16)
+    return weir_fail(e, WEIR_EUNSUP, "KV is kept in F16 or F32, not %d", (int)t);
   if (!weir_mul_size(bytes, (size_t)n_pages, &bytes) || !weir_mul_size(bytes, WEIR_PAGE_TOKENS, &bytes) ||
-      !weir_mul_size(bytes, (size_t)h->n_kv_heads, &bytes) || !weir_mul_size(bytes, (size_t)h->head_dim, &bytes))
+      !weir_mul_size(bytes, (size_t)h->n_kv_heads, &bytes) ||
+      !weir_mul_size(bytes, (size_t)h->head_dim, &bytes))
     return weir_fail(e, WEIR_ENOMEM, "the size of %d KV pages overflows", n_pages);
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &kv->layer, e));
   kv->n_layers = h->n_layers;

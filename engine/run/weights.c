@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loads weights: which tensors a model has is said here and nowhere else. Owns the device copies; the file may be closed
- * afterwards. Calls the device and the file reader; the thread that owns the device. */
+/* Loads weights: which tensors a model has is said here and nowhere else. Owns the device copies; the file
+ * may be closed afterwards. Calls the device and the file reader; the thread that owns the device. */
 #include "run/weights.h"
 
 #include <stdio.h>
@@ -20,8 +20,10 @@ typedef struct loader {
 } loader;
 
 static void tensor_name(char *buf, size_t cap, int32_t layer, const char *what) {
-  if (layer < 0) snprintf(buf, cap, "%s", what);
-  else snprintf(buf, cap, "blk.%d.%s", layer, what);
+  if (layer < 0)
+    snprintf(buf, cap, "%s", what);
+  else
+    snprintf(buf, cap, "blk.%d.%s", layer, what);
 }
 
 static void advance(loader *l, const weir_gguf_tensor *t) {
@@ -38,8 +40,8 @@ static weir_status find(loader *l, int32_t layer, const char *what, int64_t rows
   if (!t) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
   const int64_t want0 = cols < 0 ? rows : cols, want1 = cols < 0 ? 1 : rows;
   if (t->dim[0] != want0 || t->dim[1] != want1 || t->dim[2] != 1 || t->dim[3] != 1)
-    return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: want [%lld, %lld], file has [%lld, %lld, %lld, %lld] %s", name,
-                     (long long)want1, (long long)want0, (long long)t->dim[3], (long long)t->dim[2],
+    return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: want [%lld, %lld], file has [%lld, %lld, %lld, %lld] %s",
+                     name, (long long)want1, (long long)want0, (long long)t->dim[3], (long long)t->dim[2],
                      (long long)t->dim[1], (long long)t->dim[0], weir_dtype_get(t->dtype)->name);
   *out = t;
   return WEIR_OK;
@@ -76,7 +78,8 @@ typedef struct part {
 } part;
 
 /* Matrices that share an input become one weight. */
-static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols, weir_weight *out) {
+static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols,
+                               weir_weight *out) {
   weir_host_mat m[3];
   const weir_gguf_tensor *t[3] = {0};
   for (int32_t i = 0; i < n_parts; i++) {
@@ -117,9 +120,9 @@ static weir_status load_layer(loader *l, int32_t i, weir_layer *y) {
   const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
   weir_status st = WEIR_OK;
   WEIR_TRY(load_vector(l, i, "attn_norm.weight", h->dim, &y->attn_norm));
-  WEIR_TRY(load_matrix(l, i,
-                       (const part[]){{"attn_q.weight", n_q}, {"attn_k.weight", n_kv}, {"attn_v.weight", n_kv}}, 3,
-                       h->dim, &y->qkv));
+  WEIR_TRY(load_matrix(
+      l, i, (const part[]){{"attn_q.weight", n_q}, {"attn_k.weight", n_kv}, {"attn_v.weight", n_kv}}, 3,
+      h->dim, &y->qkv));
   WEIR_TRY(load_bias(l, i, n_q, n_kv, &y->qkv_bias));
   if (h->qk_norm) {
     WEIR_TRY(load_vector(l, i, "attn_q_norm.weight", h->head_dim, &y->q_norm));
@@ -127,8 +130,8 @@ static weir_status load_layer(loader *l, int32_t i, weir_layer *y) {
   }
   WEIR_TRY(load_matrix(l, i, (const part[]){{"attn_output.weight", h->dim}}, 1, n_q, &y->attn_out));
   WEIR_TRY(load_vector(l, i, "ffn_norm.weight", h->dim, &y->ffn_norm));
-  WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_gate.weight", h->n_ff}, {"ffn_up.weight", h->n_ff}}, 2, h->dim,
-                       &y->gate_up));
+  WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_gate.weight", h->n_ff}, {"ffn_up.weight", h->n_ff}}, 2,
+                       h->dim, &y->gate_up));
   WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_down.weight", h->dim}}, 1, h->n_ff, &y->down));
   /* A bias that the forward pass would not add must not be dropped in silence. */
   static const char *const unused[] = {"attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"};
@@ -140,17 +143,19 @@ out:
   return st;
 }
 
-weir_status weir_weights_load(weir_dev *dev, const weir_gguf *file, const weir_hparams *h, const weir_load_progress *p,
-                              weir_weights *w, weir_err *e) {
+weir_status weir_weights_load(weir_dev *dev, const weir_gguf *file, const weir_hparams *h,
+                              const weir_load_progress *p, weir_weights *w, weir_err *e) {
   weir_status st = WEIR_OK;
   loader l = {.dev = dev, .file = file, .h = h, .progress = p, .e = e};
   *w = (weir_weights){.dev = dev, .n_layers = h->n_layers};
-  for (int64_t i = 0; i < weir_gguf_n_tensors(file); i++) l.total += (int64_t)weir_gguf_tensor_at(file, i)->bytes;
+  for (int64_t i = 0; i < weir_gguf_n_tensors(file); i++)
+    l.total += (int64_t)weir_gguf_tensor_at(file, i)->bytes;
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
   WEIR_TRY(load_matrix(&l, -1, (const part[]){{"token_embd.weight", h->n_vocab}}, 1, h->dim, &w->embed));
   for (int32_t i = 0; i < h->n_layers; i++) {
     WEIR_TRY(load_layer(&l, i, &w->layer[i]));
-    w->bytes += w->layer[i].qkv.bytes + w->layer[i].attn_out.bytes + w->layer[i].gate_up.bytes + w->layer[i].down.bytes;
+    w->bytes += w->layer[i].qkv.bytes + w->layer[i].attn_out.bytes + w->layer[i].gate_up.bytes +
+                w->layer[i].down.bytes;
   }
   WEIR_TRY(load_vector(&l, -1, "output_norm.weight", h->dim, &w->out_norm));
   if (!h->tied_head)

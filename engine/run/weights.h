@@ -8,25 +8,25 @@
 #include "model/hparams.h"
 
 typedef struct weir_layer {
-  float *attn_norm;      /* [dim], device-resident as all vectors here */
-  weir_weight qkv;       /* [(n_heads + 2*n_kv_heads) * head_dim, dim] */
-  float *qkv_bias;       /* [(n_heads + 2*n_kv_heads) * head_dim] or NULL */
+  float *attn_norm;       /* [dim], device-resident as all vectors here */
+  weir_weight qkv;        /* [(n_heads + 2*n_kv_heads) * head_dim, dim] */
+  float *qkv_bias;        /* [(n_heads + 2*n_kv_heads) * head_dim] or NULL */
   float *q_norm, *k_norm; /* [head_dim] or NULL */
-  weir_weight attn_out;  /* [dim, n_heads * head_dim] */
-  float *ffn_norm;       /* [dim] */
-  weir_weight gate_up;   /* [2 * n_ff, dim] */
-  weir_weight down;      /* [dim, n_ff] */
+  weir_weight attn_out;   /* [dim, n_heads * head_dim] */
+  float *ffn_norm;        /* [dim] */
+  weir_weight gate_up;    /* [2 * n_ff, dim] */
+  weir_weight down;       /* [dim, n_ff] */
 } weir_layer;
 
 typedef struct weir_weights {
   weir_dev *dev;
   int32_t n_layers;
-  weir_layer *layer;     /* [n_layers], owned */
-  weir_weight embed;     /* [n_vocab, dim] */
-  float *out_norm;       /* [dim] */
-  weir_weight head_own;  /* [n_vocab, dim]; empty when the embedding is the head */
+  weir_layer *layer;    /* [n_layers], owned */
+  weir_weight embed;    /* [n_vocab, dim] */
+  float *out_norm;      /* [dim] */
+  weir_weight head_own; /* [n_vocab, dim]; empty when the embedding is the head */
   const weir_weight *head;
-  size_t bytes;          /* held on the device */
+  size_t bytes; /* held on the device */
 } weir_weights;
 
 /* Progress of loading: bytes of the file's tensors done so far. */
@@ -36,8 +36,8 @@ typedef struct weir_load_progress {
 } weir_load_progress;
 
 /* Errors name the tensor with the wanted and the found shape. `p` may be NULL. */
-weir_status weir_weights_load(weir_dev *, const weir_gguf *, const weir_hparams *, const weir_load_progress *p,
-                              weir_weights *out, weir_err *e);
+weir_status weir_weights_load(weir_dev *, const weir_gguf *, const weir_hparams *,
+                              const weir_load_progress *p, weir_weights *out, weir_err *e);
 void weir_weights_release(weir_weights *);
 
 #endif

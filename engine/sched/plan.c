@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Step planning and preemption: arithmetic on integers. Owns the batch under construction; loop thread only. */
+/* Step planning and preemption: arithmetic on integers. Owns the batch under construction; loop thread only.
+ */
 #include "sched/plan.h"
 
 #include <stdbool.h>
@@ -35,8 +36,8 @@ static bool in_plan(const weir_plan *p, const weir_request *r) {
 }
 
 /* Takes the pages of the youngest request that holds any, is younger than `r` and not part of the step. */
-static bool preempt_for(weir_plan *p, int32_t tier, weir_request *const *req, int32_t n, const weir_request *r,
-                        const weir_tier_kv *kv) {
+static bool preempt_for(weir_plan *p, int32_t tier, weir_request *const *req, int32_t n,
+                        const weir_request *r, const weir_tier_kv *kv) {
   for (int32_t i = n - 1; i >= 0 && req[i] != r; i--) {
     if (req[i]->seq[tier].n_pages == 0 || in_plan(p, req[i])) continue;
     weir_request_drop_kv(req[i], tier, kv->pages);
@@ -66,8 +67,7 @@ static void add_rows(weir_plan *p, weir_request *r, int32_t to) {
   weir_plan_item *it = &p->item[p->n_items++];
   *it = (weir_plan_item){.req = r, .from = from, .to = to, .first_out = p->batch.n_out};
   const int32_t n_pages = (to + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
-  const int32_t first_row =
-      weir_batch_add(&p->batch, &(weir_batch_seq){r->tok, from, to, s->page, n_pages});
+  const int32_t first_row = weir_batch_add(&p->batch, &(weir_batch_seq){r->tok, from, to, s->page, n_pages});
   for (int32_t pos = from > r->need.out_from ? from : r->need.out_from; pos < to; pos++) {
     weir_ask *a = weir_batch_ask(&p->batch, first_row + pos - from);
     *a = r->draw;
@@ -96,8 +96,8 @@ static weir_status place(weir_plan *p, int32_t tier, weir_request *const *req, i
   return WEIR_OK;
 }
 
-weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req, int32_t n, const weir_tier_kv *kv,
-                            weir_request **culprit, weir_err *e) {
+weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req, int32_t n,
+                            const weir_tier_kv *kv, weir_request **culprit, weir_err *e) {
   bool full = false;
   weir_request *starved = NULL;
   weir_err why = {0};
@@ -122,13 +122,13 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
     }
   }
   if (p->n_items > 0 || !starved) return WEIR_OK;
-  /* Nobody could be placed. If others hold pages on this tier they will finish and give them back; a request that
-   * finds the pool empty of everybody else never can. */
+  /* Nobody could be placed. If others hold pages on this tier they will finish and give them back; a request
+   * that finds the pool empty of everybody else never can. */
   for (int32_t i = 0; i < n; i++)
     if (req[i] != starved && req[i]->seq[tier].n_pages > 0) return WEIR_OK;
   *culprit = starved;
-  return weir_fail(e, WEIR_ENOMEM, "request %lld does not fit the KV pages of its tier: %s", (long long)starved->id,
-                   why.msg);
+  return weir_fail(e, WEIR_ENOMEM, "request %lld does not fit the KV pages of its tier: %s",
+                   (long long)starved->id, why.msg);
 }
 
 void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const weir_tier_kv *kv) {

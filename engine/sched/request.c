@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Requests: the token list, the policy's state and the receipts, kept in step. Owns its arrays; calls the policy and the
- * KV accounting; loop thread only. */
+/* Requests: the token list, the policy's state and the receipts, kept in step. Owns its arrays; calls the
+ * policy and the KV accounting; loop thread only. */
 #include "sched/request.h"
 
 #include <math.h>
@@ -67,7 +67,8 @@ void weir_request_drop_kv(weir_request *r, int32_t tier, weir_pages *pages) {
 }
 
 /* `row` decided position `at` in the way the effect says. */
-static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *row, int32_t at, int64_t now_ns) {
+static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *row, int32_t at,
+                      int64_t now_ns) {
   struct weir_token_stat *s = &r->stat[at - r->n_prompt];
   const bool gated = fx->reason == WEIR_DEFERRED || fx->why == WEIR_WHY_EASY;
   if (gated && isnan(r->receipt[at].entropy)) { /* the first tier to look: what the gate went by */

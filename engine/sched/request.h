@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One request: its tokens, its place in the cascade, its KV on each tier. Applies what the policy decides and keeps
- * a receipt for every generated token. Owned by the loop thread; knows integers only. */
+/* One request: its tokens, its place in the cascade, its KV on each tier. Applies what the policy decides and
+ * keeps a receipt for every generated token. Owned by the loop thread; knows integers only. */
 #ifndef WEIR_SCHED_REQUEST_H
 #define WEIR_SCHED_REQUEST_H
 #include <stdbool.h>
@@ -14,38 +14,40 @@
 
 /* The receipt of one generated token, whole. */
 typedef struct weir_token_receipt {
-  int32_t id;      /* the token */
-  int32_t tier;    /* who wrote it */
+  int32_t id;   /* the token */
+  int32_t tier; /* who wrote it */
   weir_why why;
-  bool wanted_up;  /* the gate asked for a tier that is not there */
-  float entropy;   /* nats, of the row the gate judged by: the lowest tier's at this position; NaN when only higher */
-  float p_max, margin; /* ones looked (a token under hold, the one after a full window). p_max, margin: likewise */
-  float logprob;   /* log p(token) by the tier that wrote it */
+  bool wanted_up; /* the gate asked for a tier that is not there */
+  float entropy;  /* nats, of the row the gate judged by: the lowest tier's at this position; NaN when only
+                     higher */
+  float p_max,
+      margin;    /* ones looked (a token under hold, the one after a full window). p_max, margin: likewise */
+  float logprob; /* log p(token) by the tier that wrote it */
   int64_t wait_ns; /* from the gate's deferral to the higher tier's token; 0 when it was not deferred */
 } weir_token_receipt;
 
 typedef struct weir_counts {
-  int32_t new_tokens;                     /* generated and final */
-  int32_t by_tier[WEIR_MAX_TIERS];        /* of these: who wrote them */
-  int64_t steps[WEIR_MAX_TIERS];          /* forward passes it took part in */
-  int64_t fed[WEIR_MAX_TIERS];            /* rows fed: prompt, decode, catch-up and what was rolled back */
-  int64_t prefix_hit[WEIR_MAX_TIERS];     /* prompt tokens found in the prefix cache */
-  int32_t refused;                        /* tokens a judge refused or that fell with one */
+  int32_t new_tokens;                 /* generated and final */
+  int32_t by_tier[WEIR_MAX_TIERS];    /* of these: who wrote them */
+  int64_t steps[WEIR_MAX_TIERS];      /* forward passes it took part in */
+  int64_t fed[WEIR_MAX_TIERS];        /* rows fed: prompt, decode, catch-up and what was rolled back */
+  int64_t prefix_hit[WEIR_MAX_TIERS]; /* prompt tokens found in the prefix cache */
+  int32_t refused;                    /* tokens a judge refused or that fell with one */
 } weir_counts;
 
 typedef struct weir_request_spec {
   const int32_t *prompt; /* [n_prompt], copied; n_prompt >= 1 */
   int32_t n_prompt;
-  int32_t max_new;       /* >= 1 */
-  weir_ask draw;         /* temperature, top_k, top_p, min_p, seed; the other fields are ignored */
+  int32_t max_new;                 /* >= 1 */
+  weir_ask draw;                   /* temperature, top_k, top_p, min_p, seed; the other fields are ignored */
   const weir_cascade_cfg *cascade; /* borrowed for the request's life */
-  bool pinned;           /* tier 0 only, for ever */
-  uint64_t salt;         /* of the prefix cache */
+  bool pinned;                     /* tier 0 only, for ever */
+  uint64_t salt;                   /* of the prefix cache */
 } weir_request_spec;
 
 typedef struct weir_request {
   int64_t id;
-  int32_t *tok;          /* [n_prompt + max_new + 1], owned; view.tok is this */
+  int32_t *tok; /* [n_prompt + max_new + 1], owned; view.tok is this */
   int32_t n_prompt, max_new;
   weir_view view;
   weir_cascade cascade;
@@ -54,18 +56,18 @@ typedef struct weir_request {
   weir_seq seq[WEIR_MAX_TIERS];
   int32_t published[WEIR_MAX_TIERS]; /* pages offered to the prefix cache */
 
-  bool waiting;          /* `need` holds what it waits for */
+  bool waiting; /* `need` holds what it waits for */
   weir_need need;
-  int32_t fed_to;        /* positions of the need already fed, chunk by chunk */
-  weir_row *row;         /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
-  int64_t since_ns;      /* when the need arose */
-  int64_t deferred_ns;   /* when the gate handed the next token up; 0: it has not */
+  int32_t fed_to;      /* positions of the need already fed, chunk by chunk */
+  weir_row *row;       /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
+  int64_t since_ns;    /* when the need arose */
+  int64_t deferred_ns; /* when the gate handed the next token up; 0: it has not */
 
   weir_receipt *receipt;   /* [n_prompt + max_new + 2], by position */
   struct weir_token_stat { /* what the policy's receipts leave out, by generated token */
     float p_max, margin, logprob;
     int64_t wait_ns;
-  } *stat;                 /* [max_new + 1] */
+  } * stat; /* [max_new + 1] */
   weir_counts counts;
 } weir_request;
 
@@ -75,8 +77,8 @@ void weir_request_destroy(weir_request *);
 
 /* Asks the policy what comes next; false: finished. Keeps a need that is under way. */
 bool weir_request_next(weir_request *, int64_t now_ns);
-/* All rows of the need are in: applies the effect. *truncated_to: tokens before it are unchanged (the previous n
- * when nothing was taken back). The caller then sets view.ended. */
+/* All rows of the need are in: applies the effect. *truncated_to: tokens before it are unchanged (the
+ * previous n when nothing was taken back). The caller then sets view.ended. */
 void weir_request_observe(weir_request *, int64_t now_ns, int32_t *truncated_to);
 /* Gives back the KV of a tier: preemption, the end. What was fed must be fed again. */
 void weir_request_drop_kv(weir_request *, int32_t tier, weir_pages *);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* THE MAIN LOOP. Owns all request state: jobs in order of arrival, their streams, the KV accounting of each tier. It
- * calls the planner, then an executor, then the policy (through sched/request) and shows what was committed. One
- * thread; executors may have theirs. */
+/* THE MAIN LOOP. Owns all request state: jobs in order of arrival, their streams, the KV accounting of each
+ * tier. It calls the planner, then an executor, then the policy (through sched/request) and shows what was
+ * committed. One thread; executors may have theirs. */
 #include "serve/engine.h"
 
 #include <math.h>
@@ -61,7 +61,8 @@ static weir_status tier_init(tier *t, const weir_engine_cfg *cfg, weir_exec *x, 
   /* Pages shared by several sequences stand in each one's table. */
   const int64_t per_seq = (info->n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
   const int64_t entries = per_seq * info->max_seqs;
-  if (entries > INT32_MAX) st = weir_fail(e, WEIR_EINVAL, "%s: context times sequences is too large", info->name);
+  if (entries > INT32_MAX)
+    st = weir_fail(e, WEIR_EINVAL, "%s: context times sequences is too large", info->name);
   if (st != WEIR_OK) goto out;
   WEIR_TRY(weir_plan_init(&t->plan, info->max_tokens, info->max_seqs, (int32_t)entries, e));
   WEIR_TRY(WEIR_NEW((size_t)info->max_tokens, &t->rows, e));
@@ -140,8 +141,9 @@ static weir_status grow(weir_engine *g, weir_err *e) {
 
 static bool is_dead(const weir_engine *g, int32_t t) { return t < g->cfg.n_tiers && g->tier[t].dead; }
 
-/* Whether a request may go on with the small tier alone when the large one is gone: where the small tier is used at all
- * and its tokens are shown without a judgement. A mode that promises the large tier's word does not. */
+/* Whether a request may go on with the small tier alone when the large one is gone: where the small tier is
+ * used at all and its tokens are shown without a judgement. A mode that promises the large tier's word does
+ * not. */
 static bool survives_without_large(const weir_cascade_cfg *c) {
   return c->commit_tier == 0 && !weir_gate_never_passes(c->gate[0]);
 }
@@ -150,7 +152,8 @@ static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_e
   const char *why = weir_cascade_cfg_error(s->cascade);
   if (why) return weir_fail(e, WEIR_EINVAL, "cascade: %s", why);
   if (s->cascade->n_tiers > g->cfg.n_tiers)
-    return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers, g->cfg.n_tiers);
+    return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
+                     g->cfg.n_tiers);
   if (is_dead(g, 0)) return weir_fail(e, WEIR_EDEVICE, "the small tier is down: %s", g->tier[0].why_dead.msg);
   if (is_dead(g, 1) && s->cascade->n_tiers > 1 && !s->pinned && !survives_without_large(s->cascade))
     return weir_fail(e, WEIR_EDEVICE, "the large tier is down: %s", g->tier[1].why_dead.msg);
@@ -168,12 +171,12 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
     if (info->n_ctx < n_ctx) n_ctx = info->n_ctx;
     for (int32_t i = 0; i < s->n_prompt; i++)
       if (s->prompt[i] < 0 || s->prompt[i] >= info->n_vocab)
-        return weir_fail(e, WEIR_EINVAL, "prompt token %d is id %d, outside the vocabulary of %d", i, s->prompt[i],
-                         info->n_vocab);
+        return weir_fail(e, WEIR_EINVAL, "prompt token %d is id %d, outside the vocabulary of %d", i,
+                         s->prompt[i], info->n_vocab);
   }
   if (s->n_prompt >= n_ctx)
-    return weir_fail(e, WEIR_EINVAL, "the prompt has %d tokens; with a context of %d at most %d fit", s->n_prompt,
-                     n_ctx, n_ctx - 1);
+    return weir_fail(e, WEIR_EINVAL, "the prompt has %d tokens; with a context of %d at most %d fit",
+                     s->n_prompt, n_ctx, n_ctx - 1);
   const int32_t room = n_ctx - s->n_prompt, max_new = s->max_new < room ? s->max_new : room;
   WEIR_TRY(grow(g, e));
   WEIR_TRY(WEIR_NEW(1, &j, e));
@@ -255,8 +258,10 @@ static weir_end natural_end(const job *j) {
 /* Takes in new jobs, lets finished and cancelled ones go, and asks the others what they need. */
 static void sweep(weir_engine *g) {
   for (int32_t i = 0; i < g->n_jobs;) {
-    if (g->job[i]->cancelled) retire(g, i, WEIR_END_CANCEL, NULL);
-    else i++;
+    if (g->job[i]->cancelled)
+      retire(g, i, WEIR_END_CANCEL, NULL);
+    else
+      i++;
   }
   const int64_t now = weir_now_ns(&g->cfg.clock);
   for (int32_t i = 0; i < g->n_jobs && i < g->cfg.max_active;) {
@@ -265,15 +270,17 @@ static void sweep(weir_engine *g) {
       j->started_ns = now;
       g->n_active = i + 1;
     }
-    if (!weir_request_next(j->req, now)) retire(g, i, natural_end(j), NULL);
-    else i++;
+    if (!weir_request_next(j->req, now))
+      retire(g, i, natural_end(j), NULL);
+    else
+      i++;
   }
 }
 
 /* ---- steps ---- */
 
-/* Which tier runs now; -1: nobody waits. Deferrals are gathered into a batch but never wait long: a large step reads
- * all its weights whether one request waits or many. */
+/* Which tier runs now; -1: nobody waits. Deferrals are gathered into a batch but never wait long: a large
+ * step reads all its weights whether one request waits or many. */
 static int32_t choose(const weir_engine *g) {
   int32_t waiting[WEIR_MAX_TIERS] = {0};
   int64_t oldest = INT64_MAX;
@@ -307,6 +314,7 @@ static void bury(weir_engine *g, int32_t t, const weir_err *why) {
       i++; /* never goes there */
     } else if (t > 0 && survives_without_large(c)) {
       r->cascade.hi = t - 1;
+      r->view.committed = weir_cascade_commit(&r->cascade, &r->view);
       if (r->need.tier == t) r->waiting = false; /* asks again */
       i++;
     } else {
@@ -384,8 +392,8 @@ weir_status weir_engine_step(weir_engine *g, bool *busy, weir_err *e) {
 }
 
 weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
-  weir_engine_stats s = {.active = g->n_active, .queued = g->n_jobs - g->n_active,
-                         .prefix_hit_tokens = g->prefix_hit_tokens};
+  weir_engine_stats s = {
+      .active = g->n_active, .queued = g->n_jobs - g->n_active, .prefix_hit_tokens = g->prefix_hit_tokens};
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     s.steps[t] = g->tier[t].steps;
     s.rows[t] = g->tier[t].n_rows;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine: requests in, tokens out, one step of one tier at a time. `weir run` and `weir eval` call
- * weir_engine_step until nothing is left; a service will call it from its loop thread. There is no other generate
- * loop. One thread. */
+ * weir_engine_step until nothing is left; a service will call it from its loop thread. There is no other
+ * generate loop. One thread. */
 #ifndef WEIR_SERVE_ENGINE_H
 #define WEIR_SERVE_ENGINE_H
 #include <stdbool.h>
@@ -22,10 +22,10 @@ typedef struct weir_engine_cfg {
   weir_exec *tier[WEIR_MAX_TIERS]; /* borrowed for the engine's life; small first */
   weir_tokenizer *tokenizer;       /* borrowed */
   weir_clock clock;
-  int32_t max_active;              /* requests under way at once; more wait in order. 0: default */
-  int32_t large_batch;             /* a step of the large tier runs when so many requests wait for it, ... */
-  int64_t large_wait_ns;           /* ... or the oldest has waited so long, or nobody waits for the small tier */
-  int32_t prefix_pages;            /* pages of each tier the prefix cache may hold; < 0: half of them; 0: off */
+  int32_t max_active;    /* requests under way at once; more wait in order. 0: default */
+  int32_t large_batch;   /* a step of the large tier runs when so many requests wait for it, ... */
+  int64_t large_wait_ns; /* ... or the oldest has waited so long, or nobody waits for the small tier */
+  int32_t prefix_pages;  /* pages of each tier the prefix cache may hold; < 0: half of them; 0: off */
 } weir_engine_cfg;
 
 weir_status weir_engine_create(const weir_engine_cfg *, weir_engine **out, weir_err *e);
@@ -33,8 +33,8 @@ void weir_engine_destroy(weir_engine *); /* unfinished jobs end silently; NULL i
 
 /* One committed token and its text. Pieces come in order, each once, never taken back. */
 typedef struct weir_piece {
-  int32_t index;               /* 0 .. of the generated tokens */
-  const char *text;            /* what the token adds to the text: may be empty; not NUL-terminated; borrowed */
+  int32_t index;    /* 0 .. of the generated tokens */
+  const char *text; /* what the token adds to the text: may be empty; not NUL-terminated; borrowed */
   size_t len;
   const weir_token_receipt *receipt; /* borrowed for the call */
 } weir_piece;
@@ -51,35 +51,35 @@ const char *weir_end_name(weir_end); /* "stop", "eos", "length", "error", "cance
 typedef struct weir_outcome {
   int64_t id;
   weir_end end;
-  const weir_err *err;        /* for WEIR_END_ERROR, else NULL */
+  const weir_err *err; /* for WEIR_END_ERROR, else NULL */
   int32_t n_prompt;
   const weir_counts *counts;
   int64_t queued_ns, first_token_ns, total_ns; /* from submit: to the first step, first piece, the end */
 } weir_outcome;
 
 typedef struct weir_job {
-  const int32_t *prompt;      /* [n_prompt], copied */
+  const int32_t *prompt; /* [n_prompt], copied */
   int32_t n_prompt;
-  int32_t max_new;            /* cut to what the context leaves */
-  weir_ask draw;              /* temperature, top_k, top_p, min_p, seed */
+  int32_t max_new;                 /* cut to what the context leaves */
+  weir_ask draw;                   /* temperature, top_k, top_p, min_p, seed */
   const weir_cascade_cfg *cascade; /* borrowed until on_done */
   bool pinned;
   bool ignore_eos;
-  bool show_special;          /* special tokens appear in the text by name */
-  const char *const *stop;    /* [n_stop] NUL-terminated, copied */
+  bool show_special;       /* special tokens appear in the text by name */
+  const char *const *stop; /* [n_stop] NUL-terminated, copied */
   int32_t n_stop;
-  void (*on_piece)(void *ctx, const weir_piece *);   /* may be NULL */
-  void (*on_done)(void *ctx, const weir_outcome *);  /* called exactly once for a job that was taken */
+  void (*on_piece)(void *ctx, const weir_piece *);  /* may be NULL */
+  void (*on_done)(void *ctx, const weir_outcome *); /* called exactly once for a job that was taken */
   void *ctx;
 } weir_job;
 
-/* Takes a job; errors (empty prompt, prompt longer than the context of a tier it may need, bad sampling parameters,
- * unsound cascade) are told here and nothing was taken. */
+/* Takes a job; errors (empty prompt, prompt longer than the context of a tier it may need, bad sampling
+ * parameters, unsound cascade) are told here and nothing was taken. */
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);
-/* One step of one tier. *busy: whether anything is left to do. Calls the jobs' callbacks. A tier whose step fails is
- * dead from then on: jobs that can go on with the small tier do, the others end with the error. */
+/* One step of one tier. *busy: whether anything is left to do. Calls the jobs' callbacks. A tier whose step
+ * fails is dead from then on: jobs that can go on with the small tier do, the others end with the error. */
 weir_status weir_engine_step(weir_engine *, bool *busy, weir_err *e);
 
 typedef struct weir_engine_stats {

@@ -76,7 +76,8 @@ static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_
   char name[192];
   report r = {o, m->role};
   const weir_load_progress progress = {forward_report, &r};
-  const int64_t per_seq = (n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS, n_pages = per_seq * o->max_seqs + SPARE_PAGES;
+  const int64_t per_seq = (n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS,
+                n_pages = per_seq * o->max_seqs + SPARE_PAGES;
   if (n_pages > INT32_MAX / WEIR_PAGE_TOKENS)
     st = weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", o->max_seqs, n_ctx);
   if (st != WEIR_OK) goto out;
@@ -114,8 +115,8 @@ weir_status weir_pair_open(const weir_pair_opts *o, weir_pair **out, weir_err *e
   for (int32_t i = 0; i < n; i++) {
     WEIR_TRY(open_file(&m[i], e));
     if (o->n_ctx > m[i].h.n_ctx)
-      weir_log(WEIR_LOG_WARN, "the %s model has a context of %d tokens: using that, not %d", m[i].role, m[i].h.n_ctx,
-               o->n_ctx);
+      weir_log(WEIR_LOG_WARN, "the %s model has a context of %d tokens: using that, not %d", m[i].role,
+               m[i].h.n_ctx, o->n_ctx);
     if (m[i].h.n_ctx < n_ctx) n_ctx = m[i].h.n_ctx;
   }
   p->n_vocab = weir_tokenizer_n_vocab(m[0].tokenizer);

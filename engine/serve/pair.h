@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens what a cascade needs from model files: devices, instances, executors, one tokenizer; checks that the two
- * models belong together. With one path it is a single model. */
+/* Opens what a cascade needs from model files: devices, instances, executors, one tokenizer; checks that the
+ * two models belong together. With one path it is a single model. */
 #ifndef WEIR_SERVE_PAIR_H
 #define WEIR_SERVE_PAIR_H
 #include <stdint.h>
@@ -30,8 +30,8 @@ enum { WEIR_PAIR_DEFAULT_CTX = 8192, WEIR_PAIR_DEFAULT_TOKENS = 512 };
 
 typedef struct weir_pair weir_pair;
 
-/* Errors name the file. A vocabulary mismatch is refused with the first differing id and both spellings; a difference
- * in context lengths is reconciled to the smaller. */
+/* Errors name the file. A vocabulary mismatch is refused with the first differing id and both spellings; a
+ * difference in context lengths is reconciled to the smaller. */
 weir_status weir_pair_open(const weir_pair_opts *, weir_pair **out, weir_err *e);
 void weir_pair_close(weir_pair *); /* NULL is fine; engines over it first */
 

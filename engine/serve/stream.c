@@ -40,7 +40,8 @@ void weir_stream_truncate(weir_stream *s, int32_t n) {
   if (n >= s->n) return;
   s->n = n;
   weir_buf_truncate(&s->text, n > 0 ? s->mark[n - 1].text_len : 0);
-  s->stopped = false; /* no token follows one that completes a stop string, so it was among those taken back */
+  s->stopped =
+      false; /* no token follows one that completes a stop string, so it was among those taken back */
 }
 
 /* The first stop string that ends in the text from `from` on. */

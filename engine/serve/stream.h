@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The text of one request as its tokens come and go: detokenisation that can be rolled back, stop strings, and what of
- * it may be shown. */
+/* The text of one request as its tokens come and go: detokenisation that can be rolled back, stop strings,
+ * and what of it may be shown. */
 #ifndef WEIR_SERVE_STREAM_H
 #define WEIR_SERVE_STREAM_H
 #include <stdbool.h>
@@ -41,9 +41,11 @@ void weir_stream_truncate(weir_stream *, int32_t n);
 /* Adds a token; sets `stopped` when it completes a stop string. */
 weir_status weir_stream_append(weir_stream *, int32_t id, weir_err *e);
 
-/* Shows tokens [n_shown, n_committed) as far as they may be: text that could be the beginning of a stop string waits
- * for the next token, unless `final`. A token is shown once all its text may be; the text ends before a stop string. */
+/* Shows tokens [n_shown, n_committed) as far as they may be: text that could be the beginning of a stop
+ * string waits for the next token, unless `final`. A token is shown once all its text may be; the text ends
+ * before a stop string. */
 weir_status weir_stream_show(weir_stream *, int32_t n_committed, bool final,
-                             void (*fn)(void *ctx, int32_t index, const char *text, size_t len), void *ctx, weir_err *e);
+                             void (*fn)(void *ctx, int32_t index, const char *text, size_t len), void *ctx,
+                             weir_err *e);
 
 #endif

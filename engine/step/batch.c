@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Batches: built from sequences, and checked against the contract before an executor believes them. Owns the builder's
- * arrays; called by the loop thread (builder) and by executors (check). */
+/* Batches: built from sequences, and checked against the contract before an executor believes them. Owns the
+ * builder's arrays; called by the loop thread (builder) and by executors (check). */
 #include "step/batch.h"
 
 #include <stdlib.h>
@@ -8,8 +8,8 @@
 
 #include "base/mem.h"
 
-weir_status weir_batch_builder_init(weir_batch_builder *b, int32_t max_tokens, int32_t max_seqs, int32_t max_pages,
-                                    int32_t max_copies, weir_err *e) {
+weir_status weir_batch_builder_init(weir_batch_builder *b, int32_t max_tokens, int32_t max_seqs,
+                                    int32_t max_pages, int32_t max_copies, weir_err *e) {
   weir_status st = WEIR_OK;
   *b = (weir_batch_builder){
       .max_tokens = max_tokens, .max_seqs = max_seqs, .max_pages = max_pages, .max_copies = max_copies};
@@ -46,8 +46,8 @@ void weir_batch_builder_clear(weir_batch_builder *b) {
 }
 
 bool weir_batch_fits(const weir_batch_builder *b, int32_t n_tokens, int32_t n_pages, int32_t n_copies) {
-  return n_tokens <= b->max_tokens - b->n_tokens && b->n_seqs < b->max_seqs && n_pages <= b->max_pages - b->n_pages &&
-         n_copies <= b->max_copies - b->n_copies;
+  return n_tokens <= b->max_tokens - b->n_tokens && b->n_seqs < b->max_seqs &&
+         n_pages <= b->max_pages - b->n_pages && n_copies <= b->max_copies - b->n_copies;
 }
 
 int32_t weir_batch_add(weir_batch_builder *b, const weir_batch_seq *s) {
@@ -95,29 +95,32 @@ weir_batch weir_batch_get(const weir_batch_builder *b) {
 
 static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_vocab, weir_err *e) {
   if (!(a->temperature >= 0) || a->temperature > 1e6f)
-    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: temperature %g is not in [0, 1e6]", i, (double)a->temperature);
+    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: temperature %g is not in [0, 1e6]", i,
+                     (double)a->temperature);
   if (a->top_k < 0 || !(a->top_p > 0 && a->top_p <= 1) || !(a->min_p >= 0 && a->min_p <= 1))
-    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: top_k %d, top_p %g or min_p %g is out of range", i, a->top_k,
-                     (double)a->top_p, (double)a->min_p);
+    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: top_k %d, top_p %g or min_p %g is out of range", i,
+                     a->top_k, (double)a->top_p, (double)a->min_p);
   if (a->probe < -1 || a->probe >= n_vocab)
-    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: probe %d is not in a vocabulary of %d", i, a->probe, n_vocab);
+    return weir_fail(e, WEIR_EINVAL, "batch: ask %d: probe %d is not in a vocabulary of %d", i, a->probe,
+                     n_vocab);
   return WEIR_OK;
 }
 
 static weir_status check_seq(const weir_batch *b, int32_t s, const weir_exec_info *info, weir_err *e) {
-  const int32_t q0 = b->q_indptr[s], q1 = b->q_indptr[s + 1], p0 = b->page_indptr[s], p1 = b->page_indptr[s + 1];
+  const int32_t q0 = b->q_indptr[s], q1 = b->q_indptr[s + 1], p0 = b->page_indptr[s],
+                p1 = b->page_indptr[s + 1];
   const int32_t len = b->kv_len[s];
   if (q0 < 0 || q1 <= q0 || q1 > b->n_tokens)
     return weir_fail(e, WEIR_EINVAL, "batch: sequence %d has rows [%d, %d) of %d", s, q0, q1, b->n_tokens);
   if (len < q1 - q0 || len > info->n_ctx)
-    return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: %d tokens with %d new ones in a context of %d", s, len,
-                     q1 - q0, info->n_ctx);
+    return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: %d tokens with %d new ones in a context of %d", s,
+                     len, q1 - q0, info->n_ctx);
   if (p0 < 0 || p1 < p0 || (int64_t)(p1 - p0) * 16 < len)
     return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: %d pages for %d tokens", s, p1 - p0, len);
   for (int32_t i = q0; i < q1; i++)
     if (b->pos[i] != len - (q1 - i))
-      return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: row %d is at position %d, want %d", s, i, b->pos[i],
-                       len - (q1 - i));
+      return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: row %d is at position %d, want %d", s, i,
+                       b->pos[i], len - (q1 - i));
   for (int32_t i = p0; i < p1; i++)
     if (b->page[i] < 0 || b->page[i] >= info->n_pages)
       return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: page %d of %d", s, b->page[i], info->n_pages);
@@ -130,7 +133,8 @@ weir_status weir_batch_check(const weir_batch *b, const weir_exec_info *info, we
   if (b->n_seqs < 1 || b->n_seqs > info->max_seqs)
     return weir_fail(e, WEIR_EINVAL, "batch: %d sequences, want 1 to %d", b->n_seqs, info->max_seqs);
   if (b->n_out < 0 || b->n_out > b->n_tokens || b->n_copies < 0)
-    return weir_fail(e, WEIR_EINVAL, "batch: %d answers of %d rows, %d copies", b->n_out, b->n_tokens, b->n_copies);
+    return weir_fail(e, WEIR_EINVAL, "batch: %d answers of %d rows, %d copies", b->n_out, b->n_tokens,
+                     b->n_copies);
   if (b->q_indptr[0] != 0 || b->q_indptr[b->n_seqs] != b->n_tokens || b->page_indptr[0] != 0)
     return weir_fail(e, WEIR_EINVAL, "batch: sequences cover rows [%d, %d) of %d", b->q_indptr[0],
                      b->q_indptr[b->n_seqs], b->n_tokens);

@@ -15,8 +15,8 @@ typedef struct weir_batch_builder {
   weir_ask *ask;
 } weir_batch_builder;
 
-weir_status weir_batch_builder_init(weir_batch_builder *, int32_t max_tokens, int32_t max_seqs, int32_t max_pages,
-                                    int32_t max_copies, weir_err *e);
+weir_status weir_batch_builder_init(weir_batch_builder *, int32_t max_tokens, int32_t max_seqs,
+                                    int32_t max_pages, int32_t max_copies, weir_err *e);
 void weir_batch_builder_fini(weir_batch_builder *);
 void weir_batch_builder_clear(weir_batch_builder *);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* THE CONTRACT between those who decide and those who compute. A step is one forward pass of one model
- * instance over one ragged batch: any mix of decode rows, prefill chunks, catch-up and verification. A batch of
- * integers goes in, small rows come out; logits stay on the device. Everything above this line runs against a
- * fake in microseconds; everything below knows nothing of requests. */
+ * instance over one ragged batch: any mix of decode rows, prefill chunks, catch-up and verification. A batch
+ * of integers goes in, small rows come out; logits stay on the device. Everything above this line runs
+ * against a fake in microseconds; everything below knows nothing of requests. */
 #ifndef WEIR_STEP_STEP_H
 #define WEIR_STEP_STEP_H
 #include <stdint.h>
@@ -14,14 +14,14 @@
  * position; its last row sits at kv_len-1. */
 typedef struct weir_batch {
   int32_t n_tokens, n_seqs, n_out, n_copies;
-  const int32_t *token;       /* [n_tokens] */
-  const int32_t *pos;         /* [n_tokens] absolute positions */
-  const int32_t *q_indptr;    /* [n_seqs+1] rows of each sequence */
-  const int32_t *kv_len;      /* [n_seqs] tokens in KV after this step */
-  const int32_t *page_indptr; /* [n_seqs+1] */
-  const int32_t *page;        /* [page_indptr[n_seqs]] */
-  const int32_t *out_row;     /* [n_out] which of the n_tokens rows are wanted, ascending */
-  const weir_ask *ask;        /* [n_out] */
+  const int32_t *token;        /* [n_tokens] */
+  const int32_t *pos;          /* [n_tokens] absolute positions */
+  const int32_t *q_indptr;     /* [n_seqs+1] rows of each sequence */
+  const int32_t *kv_len;       /* [n_seqs] tokens in KV after this step */
+  const int32_t *page_indptr;  /* [n_seqs+1] */
+  const int32_t *page;         /* [page_indptr[n_seqs]] */
+  const int32_t *out_row;      /* [n_out] which of the n_tokens rows are wanted, ascending */
+  const weir_ask *ask;         /* [n_out] */
   const int32_t *copy_src_dst; /* [2*n_copies] KV pages copied before the forward */
 } weir_batch;
 
@@ -33,23 +33,23 @@ typedef struct weir_result {
 } weir_result;
 
 typedef struct weir_exec_info {
-  const char *name;         /* for messages: "large (pair-large, Q8_0)"; lives as long as the executor */
-  int32_t n_vocab;          /* ids the model's head gives, padding included */
-  int32_t n_ctx;            /* positions [0, n_ctx) may be fed */
-  int32_t n_pages;          /* KV pages of 16 tokens */
+  const char *name;             /* for messages: "large (pair-large, Q8_0)"; lives as long as the executor */
+  int32_t n_vocab;              /* ids the model's head gives, padding included */
+  int32_t n_ctx;                /* positions [0, n_ctx) may be fed */
+  int32_t n_pages;              /* KV pages of 16 tokens */
   int32_t max_tokens, max_seqs; /* of one batch */
-  int64_t weight_bytes;     /* read once per step */
+  int64_t weight_bytes;         /* read once per step */
   int64_t kv_bytes_per_token;
-  int64_t flops_per_token;  /* of one row, attention and head left out */
+  int64_t flops_per_token; /* of one row, attention and head left out */
 } weir_exec_info;
 
 typedef struct weir_exec weir_exec;
 typedef struct weir_exec_ops {
-  /* Takes the batch; never blocks. One step may be under way. A batch that breaks the contract (ids, positions,
-   * pages, order, limits) is WEIR_EINVAL here and nothing was started. */
+  /* Takes the batch; never blocks. One step may be under way. A batch that breaks the contract (ids,
+   * positions, pages, order, limits) is WEIR_EINVAL here and nothing was started. */
   weir_status (*submit)(weir_exec *, const weir_batch *, weir_result *, weir_err *);
-  /* Returns when the submitted step is done, with *done its result; the step's own failure is in it. An executor
-   * without a thread of its own does the work here. */
+  /* Returns when the submitted step is done, with *done its result; the step's own failure is in it. An
+   * executor without a thread of its own does the work here. */
   weir_status (*wait)(weir_exec *, weir_result **done, weir_err *);
   void (*destroy)(weir_exec *);
 } weir_exec_ops;
@@ -59,8 +59,8 @@ struct weir_exec {
   weir_exec_info info;
 };
 
-/* Checks a batch against the contract and the limits of `info`; names the first thing that is wrong. Executors
- * call it in submit. */
+/* Checks a batch against the contract and the limits of `info`; names the first thing that is wrong.
+ * Executors call it in submit. */
 weir_status weir_batch_check(const weir_batch *, const weir_exec_info *, weir_err *e);
 
 #endif

@@ -74,7 +74,8 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
       }
     }
   }
-  weir_row r = {.token = draw, .entropy = (float)h, .p_max = (float)p[arg], .margin = (float)(p[arg] - second)};
+  weir_row r = {
+      .token = draw, .entropy = (float)h, .p_max = (float)p[arg], .margin = (float)(p[arg] - second)};
   if (a->probe >= 0 && (a->keep == WEIR_KEEP_ALL || (keep_nll && -log(p[a->probe]) <= (double)a->keep_nll)))
     r.token = a->probe;
   r.logprob = (float)log(p[r.token]);
@@ -144,7 +145,8 @@ static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
     for (int32_t i = b->q_indptr[s]; i < b->q_indptr[s + 1]; i++) {
       if (o >= b->n_out || b->out_row[o] != i) continue;
       if (!answer(f, b, s, b->pos[i], &b->ask[o], &r->row[o]))
-        r->status = weir_fail(&r->err, WEIR_EDEVICE, "KV of sequence %d does not hold what row %d must see", s, i);
+        r->status =
+            weir_fail(&r->err, WEIR_EDEVICE, "KV of sequence %d does not hold what row %d must see", s, i);
       o++;
     }
   return WEIR_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An executor without a model: the next token's distribution is a hash of all tokens before it, which are read back
- * from the pages that earlier steps wrote. Wrong pages, positions, copies or roll-backs therefore change the text. */
+/* An executor without a model: the next token's distribution is a hash of all tokens before it, which are
+ * read back from the pages that earlier steps wrote. Wrong pages, positions, copies or roll-backs therefore
+ * change the text. */
 #ifndef WEIR_TESTS_FAKE_EXEC_H
 #define WEIR_TESTS_FAKE_EXEC_H
 #include <stdint.h>
@@ -8,10 +9,10 @@
 #include "step/step.h"
 
 typedef struct fake_law {
-  int32_t n_vocab;   /* ids that may be drawn */
-  double agreement;  /* 0: tiers unrelated; 1: the same distribution */
-  double sharpness;  /* scale of the logits */
-  int32_t end_id;    /* this id is made a little likely everywhere; -1: none */
+  int32_t n_vocab;  /* ids that may be drawn */
+  double agreement; /* 0: tiers unrelated; 1: the same distribution */
+  double sharpness; /* scale of the logits */
+  int32_t end_id;   /* this id is made a little likely everywhere; -1: none */
 } fake_law;
 
 typedef struct fake_opts {

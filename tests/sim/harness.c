@@ -19,8 +19,14 @@ static int64_t tick(void *ctx) {
 }
 
 sim_opts sim_roomy(void) {
-  return (sim_opts){.max_tokens = 256, .max_seqs = 8, .n_pages = 256, .large_batch = 4, .large_wait_ns = 20000,
-                    .prefix_pages = 64, .fail_small_at = -1, .fail_large_at = -1};
+  return (sim_opts){.max_tokens = 256,
+                    .max_seqs = 8,
+                    .n_pages = 256,
+                    .large_batch = 4,
+                    .large_wait_ns = 20000,
+                    .prefix_pages = 64,
+                    .fail_small_at = -1,
+                    .fail_large_at = -1};
 }
 
 void sim_open(sim *s, const sim_opts *o) {

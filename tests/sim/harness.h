@@ -57,8 +57,8 @@ void sim_drain(sim *);
 void sim_out_fini(sim_out *, int32_t n);
 
 weir_cascade_cfg sim_mode(weir_mode mode, float threshold);
-/* Plain autoregressive decoding with one tier per position, straight from the law: `tau` picks the tier as `defer`
- * does. Returns the number of tokens; entropy[] (may be NULL) gets the small tier's at each. */
+/* Plain autoregressive decoding with one tier per position, straight from the law: `tau` picks the tier as
+ * `defer` does. Returns the number of tokens; entropy[] (may be NULL) gets the small tier's at each. */
 int32_t sim_reference(const sim *, const sim_job *, float tau, int32_t *tok, float *entropy);
 
 #endif

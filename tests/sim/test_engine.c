@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The engine over fake executors: whatever the batching, chunking, paging, preemption, prefix hits and roll-backs, the
- * text is that of plain decoding straight from the law; every job ends once; what was shown is never taken back. */
+/* The engine over fake executors: whatever the batching, chunking, paging, preemption, prefix hits and
+ * roll-backs, the text is that of plain decoding straight from the law; every job ends once; what was shown
+ * is never taken back. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,9 @@ static uint32_t rnd(uint32_t n) {
 
 static void random_job(sim_job *j, weir_cascade_cfg cascade) {
   static const float temps[] = {0, 0.7f, 1, 1.5f};
-  *j = (sim_job){.n_prompt = 1 + (int32_t)rnd(rnd(3) ? 20 : 150), .max_new = 1 + (int32_t)rnd(MAX_NEW), .cascade = cascade};
+  *j = (sim_job){.n_prompt = 1 + (int32_t)rnd(rnd(3) ? 20 : 150),
+                 .max_new = 1 + (int32_t)rnd(MAX_NEW),
+                 .cascade = cascade};
   /* Few different beginnings, so that prefixes are shared. */
   const uint32_t family = rnd(3);
   for (int32_t i = 0; i < j->n_prompt; i++)
@@ -44,7 +47,8 @@ static sim_opts random_opts(void) {
   return o;
 }
 
-static void expect_tokens(const sim_out *o, const int32_t *tok, int32_t n, const char *what, int32_t round, int32_t i) {
+static void expect_tokens(const sim_out *o, const int32_t *tok, int32_t n, const char *what, int32_t round,
+                          int32_t i) {
   for (int32_t k = 0; k < n && k < o->n; k++)
     if (o->tok[k] != tok[k])
       fail_msg("%s, round %d, job %d: token %d is %d, want %d", what, round, i, k, o->tok[k], tok[k]);
@@ -256,7 +260,8 @@ static void test_cancel(void **state) {
     }
     bool busy;
     for (int32_t k = 0; k < steps; k++) assert_int_equal(weir_engine_step(s.engine, &busy, NULL), WEIR_OK);
-    for (int32_t i = 0; i < JOBS; i += 3) weir_engine_cancel(s.engine, id[i]); /* queued, prefilling or decoding */
+    for (int32_t i = 0; i < JOBS; i += 3)
+      weir_engine_cancel(s.engine, id[i]); /* queued, prefilling or decoding */
     weir_engine_cancel(s.engine, 123456);
     sim_drain(&s);
     for (int32_t i = 0; i < JOBS; i++) {
@@ -268,8 +273,9 @@ static void test_cancel(void **state) {
   }
 }
 
-/* Stop strings, taken from the middle of what the text would be: it ends right before them. (In rollback mode the end
- * of a draft moves the place of the next judgement and with it who writes what: there only the end itself is checked.) */
+/* Stop strings, taken from the middle of what the text would be: it ends right before them. (In rollback mode
+ * the end of a draft moves the place of the next judgement and with it who writes what: there only the end
+ * itself is checked.) */
 static void test_stop_strings(void **state) {
   (void)state;
   static const weir_mode modes[] = {WEIR_MODE_SMALL, WEIR_MODE_DEFER, WEIR_MODE_EXACT, WEIR_MODE_ROLLBACK};
@@ -325,13 +331,33 @@ static void test_refusals(void **state) {
       {{.prompt = prompt, .n_prompt = 0, .max_new = 1, .draw = draw, .cascade = &ok}, "no tokens"},
       {{.prompt = prompt, .n_prompt = 512, .max_new = 1, .draw = draw, .cascade = &ok}, "at most 511 fit"},
       {{.prompt = prompt, .n_prompt = 3, .max_new = 0, .draw = draw, .cascade = &ok}, "max_new"},
-      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.temperature = -1, .top_p = 1}, .cascade = &ok}, "temperature"},
-      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.temperature = NAN, .top_p = 1}, .cascade = &ok}, "temperature"},
+      {{.prompt = prompt,
+        .n_prompt = 3,
+        .max_new = 1,
+        .draw = {.temperature = -1, .top_p = 1},
+        .cascade = &ok},
+       "temperature"},
+      {{.prompt = prompt,
+        .n_prompt = 3,
+        .max_new = 1,
+        .draw = {.temperature = NAN, .top_p = 1},
+        .cascade = &ok},
+       "temperature"},
       {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.top_p = 0}, .cascade = &ok}, "top_p"},
-      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.top_p = 1, .min_p = 2}, .cascade = &ok}, "min_p"},
-      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.top_p = 1, .top_k = -3}, .cascade = &ok}, "top_k"},
-      {{.prompt = (const int32_t[]){5, 288}, .n_prompt = 2, .max_new = 1, .draw = draw, .cascade = &ok}, "id 288"},
-      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = draw, .cascade = &ok, .stop = (const char *const[]){""}, .n_stop = 1}, "empty"},
+      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.top_p = 1, .min_p = 2}, .cascade = &ok},
+       "min_p"},
+      {{.prompt = prompt, .n_prompt = 3, .max_new = 1, .draw = {.top_p = 1, .top_k = -3}, .cascade = &ok},
+       "top_k"},
+      {{.prompt = (const int32_t[]){5, 288}, .n_prompt = 2, .max_new = 1, .draw = draw, .cascade = &ok},
+       "id 288"},
+      {{.prompt = prompt,
+        .n_prompt = 3,
+        .max_new = 1,
+        .draw = draw,
+        .cascade = &ok,
+        .stop = (const char *const[]){""},
+        .n_stop = 1},
+       "empty"},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     weir_err e = {0};

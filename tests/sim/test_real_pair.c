@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The engine over a real (tiny, random) pair of models on the CPU: modes equal the single models they must equal, and a
- * tier that caught up late, in chunks, in company, after roll-backs and preemptions holds the same KV, to the bit, as one
- * that was fed everything at once. */
+/* The engine over a real (tiny, random) pair of models on the CPU: modes equal the single models they must
+ * equal, and a tier that caught up late, in chunks, in company, after roll-backs and preemptions holds the
+ * same KV, to the bit, as one that was fed everything at once. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -62,7 +62,8 @@ static void random_prompts(prompt *p, uint32_t seed, bool greedy) {
   for (int32_t j = 0; j < JOBS; j++) {
     p[j].n = 1 + rand() % MAX_PROMPT;
     for (int32_t i = 0; i < p[j].n; i++) p[j].tok[i] = i < 40 && j > 2 ? (i * 37 + 5) % 280 : rand() % 280;
-    p[j].draw = (weir_ask){.temperature = greedy ? 0 : 1, .top_p = 1, .seed = seed * 10 + (uint32_t)j, .probe = -1};
+    p[j].draw =
+        (weir_ask){.temperature = greedy ? 0 : 1, .top_p = 1, .seed = seed * 10 + (uint32_t)j, .probe = -1};
     if (!greedy && j % 3 == 1) p[j].draw.top_k = 20;
     if (!greedy && j % 3 == 2) {
       p[j].draw.temperature = 1.3f;
@@ -99,8 +100,14 @@ static void run(weir_pair *p, const prompt *in, weir_mode mode, float tau, out *
   const weir_cascade_cfg c = mode_cfg(mode, tau);
   for (int32_t j = 0; j < JOBS; j++) {
     o[j] = (out){0};
-    const weir_job job = {.prompt = in[j].tok, .n_prompt = in[j].n, .max_new = MAX_NEW, .draw = in[j].draw,
-                          .cascade = &c, .on_piece = on_piece, .on_done = on_done, .ctx = &o[j]};
+    const weir_job job = {.prompt = in[j].tok,
+                          .n_prompt = in[j].n,
+                          .max_new = MAX_NEW,
+                          .draw = in[j].draw,
+                          .cascade = &c,
+                          .on_piece = on_piece,
+                          .on_done = on_done,
+                          .ctx = &o[j]};
     if (weir_engine_submit(g, &job, NULL, &e) != WEIR_OK) fail_msg("%s", e.msg);
   }
   bool busy = true;
@@ -114,7 +121,8 @@ static void expect_same(const out *a, const out *b, const char *what) {
   for (int32_t j = 0; j < JOBS; j++) {
     if (a[j].n != b[j].n) fail_msg("%s: job %d: %d tokens against %d", what, j, a[j].n, b[j].n);
     for (int32_t i = 0; i < a[j].n; i++)
-      if (a[j].tok[i] != b[j].tok[i]) fail_msg("%s: job %d: token %d: %d against %d", what, j, i, a[j].tok[i], b[j].tok[i]);
+      if (a[j].tok[i] != b[j].tok[i])
+        fail_msg("%s: job %d: token %d: %d against %d", what, j, i, a[j].tok[i], b[j].tok[i]);
   }
 }
 
@@ -136,7 +144,8 @@ static void test_modes_equal_single_models(void **state) {
     expect_same(other, large, "exact against large");
     run(narrow, in, WEIR_MODE_EXACT, 1.5f, other, 4);
     expect_same(other, large, "exact with an early stop against large");
-    for (int32_t j = 0; j < JOBS; j++) differ += small[j].n != large[j].n || memcmp(small[j].tok, large[j].tok, sizeof small[j].tok);
+    for (int32_t j = 0; j < JOBS; j++)
+      differ += small[j].n != large[j].n || memcmp(small[j].tok, large[j].tok, sizeof small[j].tok);
     weir_pair_close(wide);
     weir_pair_close(narrow);
   }
@@ -188,12 +197,13 @@ static void test_catch_up_is_always_on(void **state) {
         const weir_token_receipt *r = &got[j].receipt[i];
         const int32_t tier = rows[0][i].entropy > tau;
         if (memcmp(&r->entropy, &rows[0][i].entropy, sizeof r->entropy) != 0)
-          fail_msg("round %u job %d token %d: entropy %.9g, alone %.9g", round, j, i, (double)r->entropy, (double)rows[0][i].entropy);
+          fail_msg("round %u job %d token %d: entropy %.9g, alone %.9g", round, j, i, (double)r->entropy,
+                   (double)rows[0][i].entropy);
         assert_int_equal(r->tier, tier);
         assert_int_equal(r->id, rows[tier][i].token);
         if (memcmp(&r->logprob, &rows[tier][i].logprob, sizeof r->logprob) != 0)
-          fail_msg("round %u job %d token %d: tier %d log p %.9g, alone %.9g", round, j, i, tier, (double)r->logprob,
-                   (double)rows[tier][i].logprob);
+          fail_msg("round %u job %d token %d: tier %d log p %.9g, alone %.9g", round, j, i, tier,
+                   (double)r->logprob, (double)rows[tier][i].logprob);
         by[tier]++;
       }
     }

@@ -65,10 +65,8 @@ model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype k
   must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
   must(weir_gguf_open(path, &g, &e), &e);
   must(weir_hparams_read(g, &h, &e), &e);
-  const weir_instance_opts o = {.n_pages = GOLDEN_PAGES,
-                                .max_tokens = GOLDEN_MAX_TOKENS,
-                                .max_seqs = GOLDEN_MAX_SEQS,
-                                .kv_dtype = kv};
+  const weir_instance_opts o = {
+      .n_pages = GOLDEN_PAGES, .max_tokens = GOLDEN_MAX_TOKENS, .max_seqs = GOLDEN_MAX_SEQS, .kv_dtype = kv};
   must(weir_instance_create(m.dev, g, &h, &o, &m.inst, &e), &e);
   weir_gguf_close(g); /* nothing may point into the file any more */
   return m;

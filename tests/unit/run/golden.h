@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared by the tests of engine/run: golden vectors (tests/vectors/README.md), models opened on a CPU device, and whole
- * sequences fed in any way. Failures end the test. */
+/* Shared by the tests of engine/run: golden vectors (tests/vectors/README.md), models opened on a CPU device,
+ * and whole sequences fed in any way. Failures end the test. */
 #ifndef WEIR_TESTS_GOLDEN_H
 #define WEIR_TESTS_GOLDEN_H
 #include <stdint.h>
@@ -29,7 +29,8 @@ typedef struct model {
 
 enum { GOLDEN_MAX_TOKENS = 128, GOLDEN_MAX_SEQS = 6, GOLDEN_PAGES = 96 };
 
-model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv); /* of tests/vectors/models */
+model model_open(const char *name, weir_isa isa, int32_t n_threads,
+                 weir_dtype kv); /* of tests/vectors/models */
 void model_close(model *);
 
 /* Feeds tok[from, to) of a sequence living in pages page[], alone in its batch; logits of these rows. */

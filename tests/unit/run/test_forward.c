@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The forward pass against golden logits at every position, and against itself: whole, chunked, batched, on any number
- * of threads, in any pages, the bits are the same. */
+/* The forward pass against golden logits at every position, and against itself: whole, chunked, batched, on
+ * any number of threads, in any pages, the bits are the same. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,17 +16,17 @@
 #include "golden.h"
 #include "run/forward.h"
 
-/* Bounds on the worst row: largest deviation over the row's largest logit, for float weights; root mean square over the
- * row for quantised ones, whose activations are rounded to 8 bits (tests/vectors/README.md has what the reference itself
- * makes of that rounding). */
+/* Bounds on the worst row: largest deviation over the row's largest logit, for float weights; root mean
+ * square over the row for quantised ones, whose activations are rounded to 8 bits (tests/vectors/README.md
+ * has what the reference itself makes of that rounding). */
 static const struct {
   const char *name;
   double rel, rms; /* 0: not asked */
 } models[] = {
-    {"llama-F32", 1e-5, 0},      {"llama-tied-F16", 1e-5, 0},  {"llama-tied-BF16", 1e-5, 0},
-    {"qwen2-padded-F32", 1e-5, 0}, {"qwen3-F32", 1e-5, 0},     {"stories260k", 1e-5, 0},
-    {"llama-Q8_0", 0, 0.2},     {"llama-Q4_0", 0, 0.2},      {"llama-mixed", 0, 0.2},
-    {"qwen2-padded-Q8_0", 0, 0.2}, {"qwen3-Q4_0", 0, 0.2},   {"pair-small", 0, 0.2},
+    {"llama-F32", 1e-5, 0},        {"llama-tied-F16", 1e-5, 0}, {"llama-tied-BF16", 1e-5, 0},
+    {"qwen2-padded-F32", 1e-5, 0}, {"qwen3-F32", 1e-5, 0},      {"stories260k", 1e-5, 0},
+    {"llama-Q8_0", 0, 0.2},        {"llama-Q4_0", 0, 0.2},      {"llama-mixed", 0, 0.2},
+    {"qwen2-padded-Q8_0", 0, 0.2}, {"qwen3-Q4_0", 0, 0.2},      {"pair-small", 0, 0.2},
     {"pair-large", 0, 0.2},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
@@ -73,7 +73,8 @@ static void test_golden_logits(void **state) {
         for (int32_t i = 0; i < q->n_tokens; i++) {
           double max = 0, diff = 0, sum = 0;
           for (int32_t c = 0; c < v.n_vocab; c++) {
-            const double want = q->logits[(size_t)i * v.n_vocab + c], d = fabs(got[(size_t)i * v.n_vocab + c] - want);
+            const double want = q->logits[(size_t)i * v.n_vocab + c],
+                         d = fabs(got[(size_t)i * v.n_vocab + c] - want);
             if (!(d <= diff)) diff = d; /* NaN too */
             if (fabs(want) > max) max = fabs(want);
             sum += d * d;
@@ -84,10 +85,12 @@ static void test_golden_logits(void **state) {
         }
         free(got);
       }
-      print_message("%-18s %-12s worst row: relative %.2e, rms %.2e\n", models[k].name, weir_isa_name(isas[a]), worst_rel,
-                    worst_rms);
+      print_message("%-18s %-12s worst row: relative %.2e, rms %.2e\n", models[k].name,
+                    weir_isa_name(isas[a]), worst_rel, worst_rms);
       const bool ok = models[k].rel > 0 ? worst_rel <= models[k].rel : worst_rms <= models[k].rms;
-      if (!ok) fail_msg("%s on %s: worst row %.3e relative, %.3e rms", models[k].name, weir_isa_name(isas[a]), worst_rel, worst_rms);
+      if (!ok)
+        fail_msg("%s on %s: worst row %.3e relative, %.3e rms", models[k].name, weir_isa_name(isas[a]),
+                 worst_rel, worst_rms);
       model_close(&m);
     }
     wvec_free(&v);
@@ -102,7 +105,8 @@ static const wvec_seq *longest(const wvec *v) {
   return best;
 }
 
-static void expect_same(const float *a, const float *b, int32_t rows, int32_t cols, const char *what, const char *name) {
+static void expect_same(const float *a, const float *b, int32_t rows, int32_t cols, const char *what,
+                        const char *name) {
   for (int32_t i = 0; i < rows; i++)
     if (memcmp(a + (size_t)i * cols, b + (size_t)i * cols, (size_t)cols * sizeof *a) != 0)
       fail_msg("%s: %s: row %d differs", name, what, i);
@@ -122,14 +126,16 @@ static void test_chunked_is_whole(void **state) {
       srand(7);
       for (int32_t round = 0; round < 4; round++) {
         int32_t page[GOLDEN_PAGES];
-        for (int32_t i = 0; i < GOLDEN_PAGES; i++) page[i] = GOLDEN_PAGES - 1 - (i * 7 + round) % GOLDEN_PAGES;
+        for (int32_t i = 0; i < GOLDEN_PAGES; i++)
+          page[i] = GOLDEN_PAGES - 1 - (i * 7 + round) % GOLDEN_PAGES;
         for (int32_t at = 0; at < q->n_tokens;) {
           int32_t to = at + (round == 0 ? 1 : 1 + rand() % 30);
           if (to > q->n_tokens) to = q->n_tokens;
           feed(&m, q->id, at, to, page, got + (size_t)at * v.n_vocab);
           at = to;
         }
-        expect_same(got, whole, q->n_tokens, v.n_vocab, round == 0 ? "token by token" : "in chunks", models[k].name);
+        expect_same(got, whole, q->n_tokens, v.n_vocab, round == 0 ? "token by token" : "in chunks",
+                    models[k].name);
       }
       model_close(&m);
       /* ... and on more threads. */
@@ -144,7 +150,8 @@ static void test_chunked_is_whole(void **state) {
   }
 }
 
-/* Many sequences at different places in one batch, decode rows beside chunks, after roll-backs: each as if alone. */
+/* Many sequences at different places in one batch, decode rows beside chunks, after roll-backs: each as if
+ * alone. */
 static void test_batched_is_alone(void **state) {
   (void)state;
   static const char *const names[] = {"llama-F32", "llama-mixed", "qwen2-padded-Q8_0", "qwen3-Q4_0"};
@@ -153,7 +160,8 @@ static void test_batched_is_alone(void **state) {
     model m = model_open(names[k], WEIR_ISA_BEST, 2, WEIR_F16);
     const int32_t vocab = m.inst->h.n_vocab;
     int32_t tok[SEQS][LEN], done[SEQS] = {0}, page[SEQS][4];
-    float *alone = malloc((size_t)SEQS * LEN * vocab * sizeof *alone), *got = malloc((size_t)GOLDEN_MAX_TOKENS * vocab * sizeof *got);
+    float *alone = malloc((size_t)SEQS * LEN * vocab * sizeof *alone),
+          *got = malloc((size_t)GOLDEN_MAX_TOKENS * vocab * sizeof *got);
     srand(11);
     for (int32_t s = 0; s < SEQS; s++) {
       for (int32_t i = 0; i < LEN; i++) tok[s][i] = rand() % 280;
@@ -180,8 +188,8 @@ static void test_batched_is_alone(void **state) {
         if (weir_forward_logits(m.inst, &batch, got, &e) != WEIR_OK) fail_msg("%s", e.msg);
         for (int32_t s = 0; s < SEQS; s++) {
           if (to[s] > from[s])
-            expect_same(got + (size_t)row[s] * vocab, alone + ((size_t)s * LEN + (size_t)from[s]) * vocab, to[s] - from[s],
-                        vocab, "batched", names[k]);
+            expect_same(got + (size_t)row[s] * vocab, alone + ((size_t)s * LEN + (size_t)from[s]) * vocab,
+                        to[s] - from[s], vocab, "batched", names[k]);
           done[s] = to[s];
         }
       }
