@@ -2,9 +2,10 @@
 /* Sampling between the passes over logits: merging statistics, deciding what an ask needs, searching the cut,
  * finishing the row. Pure functions: no state, no memory, any thread.
  *
- * Top-k and top-p without a sort: a radix search over the logits' bits. A digit's histogram holds counts and
- * integer masses, so the search walks it from the top until what is wanted is reached, descends into that bin
- * and asks for the next digit. All numbers are integers: any split of the vocabulary gives the same cut. */
+ * Top-k and top-p without a sort: histograms hold counts and integer masses, so the search walks one from the
+ * top until what is wanted is reached, descends into that bin and asks for a finer one. All numbers are
+ * integers: any split of the vocabulary gives the same cut. Bins of equal width in the exponent come first
+ * because logits' leading bits alone would put most ids in a few bins. */
 #include "kernels/sample_core.h"
 
 #include <math.h>
@@ -89,6 +90,8 @@ void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut
   c->k_ties = INT32_MAX;
   c->by_mass = !c->has_k;
   c->want = c->has_k ? (uint64_t)ask->top_k : 0;
+  const float scale = 64 / ask->temperature;
+  c->bin_scale = scale < 1e30f ? scale : 1e30f; /* times a distance of 0 it must be 0 */
 }
 
 /* How much must stay for top_p of a mass; at least something, so that the top token does. */
@@ -115,9 +118,11 @@ bool weir_sample_cut_step(weir_sample_cut *c, const weir_sample_hist *h, weir_sa
   }
   if (!c->by_mass) c->k_mass_above += sum_mass(h, b + 1);
   c->above = above;
-  c->level++;
-  c->prefix = c->prefix << (c->level == WEIR_SAMPLE_LEVELS ? 10 : 11) | (uint32_t)b;
-  if (c->level < WEIR_SAMPLE_LEVELS) return true;
+  if (c->level == 0)
+    c->bin = b;
+  else
+    c->prefix = c->prefix << (c->level == 3 ? 10 : 11) | (uint32_t)b;
+  if (c->level++ < 3) return true;
 
   c->key = c->prefix;
   c->equal = (int32_t)h->count[b];

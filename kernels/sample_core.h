@@ -8,10 +8,9 @@
  *
  *   stat   a chunk's maximum, runner-up and softmax sums            -> merged in chunk order
  *   plan   what the ask needs: a known token, or a race
- *   cut    only for an ask that truncates: histograms of the logits' bits, refined a digit a time, until the
- *          smallest logit that stays is known exactly; no sorting   -> summed
- *   race   every id that stays arrives at E/w, the first wins       -> the first of all
- *   finish the row
+ *   cut    only for an ask that truncates: a histogram of distances to the maximum, then of the logits' bits
+ * digit by digit, until the smallest logit that stays is known exactly; no sorting -> summed race   every id
+ * that stays arrives at E/w, the first wins       -> the first of all finish the row
  *
  * Stages that touch logits have one implementation an instruction set (kernels/cpu/sample_kernel.h), reached
  * through weir_sample_chunks; the rest is plain C below. */
@@ -24,7 +23,7 @@
 #include "kernels/noise.h"
 #include "kernels/row.h"
 
-enum { WEIR_SAMPLE_CHUNK = 4096, WEIR_SAMPLE_BINS = 2048, WEIR_SAMPLE_LEVELS = 3 };
+enum { WEIR_SAMPLE_CHUNK = 4096, WEIR_SAMPLE_BINS = 2048 };
 
 /* Of one chunk, or of chunks merged. */
 typedef struct weir_sample_stat {
@@ -52,19 +51,23 @@ typedef struct weir_sample_win {
   float logit;
 } weir_sample_win;
 
-/* A digit's histogram over one or several chunks; adding two is adding their numbers. */
+/* A histogram over one or several chunks, higher logits in higher bins; adding two is adding their numbers.
+ */
 typedef struct weir_sample_hist {
   uint32_t count[WEIR_SAMPLE_BINS];
   uint64_t mass[WEIR_SAMPLE_BINS]; /* of floor(w * 2^40), so that sums are exact and have no order */
 } weir_sample_hist;
 
-/* Search for the smallest key that stays. Zeroed by weir_sample_cut_begin. */
+/* Search for the smallest key that stays. Levels: 0 bins ids by distance to the maximum, 64 bins a nat, which
+ * leaves few in the bin where the search ends; 1, 2, 3 take the digits (11, 11, 10 bits) of their keys. */
 typedef struct weir_sample_cut {
-  int32_t level;        /* digits known so far of the key in search */
-  uint32_t prefix;      /* those digits */
+  int32_t level;        /* of the histogram wanted next */
+  float bin_scale;      /* of level 0 */
+  int32_t bin;          /* where level 0 ended */
+  uint32_t prefix;      /* the digits of the key known so far */
   bool by_mass;         /* the second search, for top_p, follows the first, for top_k */
-  uint64_t above, want; /* count or mass above the prefix; how much is to stay */
-  bool has_k, has_p;    /* searches to come */
+  uint64_t above, want; /* count or mass above what is known; how much is to stay */
+  bool has_k, has_p;    /* searches asked for */
   float top_p;
   uint32_t k_key; /* what top_k left: keys above k_key, and k_ties ids at it */
   int32_t k_ties;
@@ -77,7 +80,7 @@ typedef struct weir_sample_cut {
  * is a multiple of WEIR_SAMPLE_CHUNK. */
 typedef struct weir_sample_chunks {
   void (*stat)(const float *l, int32_t first, int32_t n, weir_sample_stat *out);
-  /* Adds to h every id whose key begins with c's known digits. */
+  /* Adds to h, the histogram of c->level, the ids that are where the search is. */
   void (*hist)(const float *l, int32_t n, const weir_sample_law *, const weir_sample_cut *c,
                weir_sample_hist *h);
   /* Ids of the chunk whose key is `key`. */
@@ -93,11 +96,9 @@ static inline uint32_t weir_sample_key(float x) {
   } b = {.f = x + 0.0f};
   return b.u & 0x80000000u ? ~b.u : b.u | 0x80000000u;
 }
-/* Shift that brings the first `level` digits (11, 11, 10 bits) of a key to the bottom; level 1 to 3. */
-static inline int weir_sample_shift(int32_t level) { return level == 1 ? 21 : level == 2 ? 10 : 0; }
-/* The first `level` digits of a key; no digits: 0. */
-static inline uint32_t weir_sample_prefix(uint32_t key, int32_t level) {
-  return level == 0 ? 0 : key >> weir_sample_shift(level);
+/* The first n digits (11, 11, 10 bits) of a key. */
+static inline uint32_t weir_sample_digits(uint32_t key, int32_t n) {
+  return n == 0 ? 0 : n == 1 ? key >> 21 : n == 2 ? key >> 10 : key;
 }
 static inline int32_t weir_sample_n_chunks(int32_t n_valid) {
   return (n_valid + WEIR_SAMPLE_CHUNK - 1) / WEIR_SAMPLE_CHUNK;
@@ -119,9 +120,10 @@ int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *, float pr
 /* Whether a race of this ask must be cut first; min_p alone needs none. */
 bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid);
 void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut *);
-/* Takes the histogram of the whole vocabulary for the digit in search. True: another histogram (zeroed) is
- * wanted. False: law->min_key is set, and law->end_ties when all ids at it stay; else (c->ties < c->equal)
- * the caller sets end_ties to one past the c->ties-th lowest id at that key. */
+/* Takes the histogram of the whole vocabulary for c->level. True: that of the new c->level is wanted (zeroed
+ * and filled again; level 0 may come twice, and its first histogram serves again). False: law->min_key is
+ * set, and law->end_ties when all ids at it stay; else (c->ties < c->equal) the caller sets end_ties to one
+ * past the c->ties-th lowest id at that key. */
 bool weir_sample_cut_step(weir_sample_cut *, const weir_sample_hist *, weir_sample_law *law);
 
 /* The earlier of two; at the same time the lower id. */

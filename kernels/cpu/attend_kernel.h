@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of attention over the vector vocabulary; included by simd_*.c after a vec_*.h.
  *
- * A row's arithmetic is fixed by its position alone. Positions are taken in blocks of at most 16 that never
- * cross a page, in order; a block updates the row's running maximum m, sum l and weighted values acc (online
- * softmax, Milakov and Gimelshein, arXiv 1805.02867). A score is summed over dimensions lane by lane, then by
- * a fixed tree; values are added in order of position. Rows of a tile share the block's K and V, converted to
- * F32 once, and nothing else: a row reads no position behind its own, whatever stands there. */
+ * A row's arithmetic is fixed by its position alone. Positions are taken in blocks of WEIR_ATTEND_BLOCK, in
+ * order; a block updates the row's running maximum m, sum l and weighted values acc (online softmax, Milakov
+ * and Gimelshein, arXiv 1805.02867). A score is summed over dimensions lane by lane, then by a fixed tree;
+ * values are added in order of position. Rows of a tile are worked on one, two or four at a time to share
+ * loads of K and V, which are used as they lie in the pages when few rows want them and converted to F32 once
+ * when many do: none of that changes what happens to a row. A row reads no position behind its own, whatever
+ * stands there. */
 #ifndef WEIR_KERNELS_CPU_ATTEND_KERNEL_H
 #define WEIR_KERNELS_CPU_ATTEND_KERNEL_H
 #include <math.h>
@@ -15,7 +17,18 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec_math.h"
 
-enum { VF_PER_BLOCK = WEIR_ATTEND_BLOCK / VF_LANES };
+#define ATTEND_INLINE static inline __attribute__((always_inline))
+
+enum {
+  VF_PER_BLOCK = WEIR_ATTEND_BLOCK / VF_LANES,
+  VF_ROWS = VF_LANES >= 4 ? VF_LANES / 4 : 1, /* rows at a time: 4, 2, 1 */
+  DIRECT_ROWS = 4 /* up to so many rows read F16 in place instead of a converted copy */
+};
+
+/* The rows of K and V of one block, wherever they lie; absent positions point at a present one. */
+typedef struct attend_rows {
+  const void *k[WEIR_ATTEND_BLOCK], *v[WEIR_ATTEND_BLOCK];
+} attend_rows;
 
 static void attend_load_q(weir_attend_tile *t) {
   const vf s = vf_set1(t->scale);
@@ -29,114 +42,182 @@ static void attend_load_q(weir_attend_tile *t) {
   }
 }
 
-/* n stored rows -> F32 with zeros up to dp. `next` is what will be read next: pages are scattered, so the
- * machine's own prefetch stops at the end of each. */
-static inline void load_block(float *dst, const char *src, const char *next, const weir_attend_tile *t,
-                              int n) {
+/* One stored row -> F32 with zeros up to dp. */
+static inline void convert_row(float *to, const void *from, const weir_attend_tile *t) {
   const int32_t d = t->head_dim, whole = d / VF_LANES * VF_LANES;
-  for (int j = 0; j < n; j++) {
-    const char *from = src + (size_t)j * t->row_bytes;
-    float *to = dst + (size_t)j * (size_t)t->dp;
-    for (size_t b = 0; b < t->row_bytes; b += 64) __builtin_prefetch(next + (size_t)j * t->row_bytes + b);
-    int32_t i = 0;
-    if (t->f16) {
-      const uint16_t *h = (const uint16_t *)(const void *)from;
-      for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load_f16(h + i));
-      if (i < d) vf_store(to + i, vf_load_f16_n(h + i, (int)(d - i))), i += VF_LANES;
-    } else {
-      const float *f = (const float *)(const void *)from;
-      for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load(f + i));
-      if (i < d) vf_store(to + i, vf_load_n(f + i, (int)(d - i))), i += VF_LANES;
-    }
-    for (; i < t->dp; i += VF_LANES) vf_store(to + i, vf_zero());
-  }
-}
-
-/* Scores of one row against the 16 keys of the block. */
-static inline void score_block(vf s[VF_PER_BLOCK], const float *q, const float *k, int32_t dp) {
-  for (int g = 0; g < VF_PER_BLOCK; g++) {
-    vf a[VF_LANES];
-    const float *kg = k + (size_t)(g * VF_LANES) * (size_t)dp;
-    for (int j = 0; j < VF_LANES; j++) a[j] = vf_zero();
-    for (int32_t i = 0; i < dp; i += VF_LANES) {
-      const vf x = vf_load(q + i);
-      for (int j = 0; j < VF_LANES; j++) a[j] = vf_fma(x, vf_load(kg + (size_t)j * (size_t)dp + i), a[j]);
-    }
-    s[g] = vf_hsum_each(a);
-  }
-}
-
-/* acc = acc*fade + sum over j < n of p[j] v[j], j in order; `wide` vectors of the row at a time. */
-static inline __attribute__((always_inline)) void add_values_wide(float *acc, const float *v, const float *p,
-                                                                  int n, int32_t dp, float fade, int wide) {
-  vf a[VF_WIDE];
-  const vf f = vf_set1(fade);
-  for (int u = 0; u < wide; u++) a[u] = vf_mul(vf_load(acc + u * VF_LANES), f);
-  for (int j = 0; j < n; j++) {
-    const vf w = vf_set1(p[j]);
-    for (int u = 0; u < wide; u++) a[u] = vf_fma(w, vf_load(v + (size_t)j * (size_t)dp + u * VF_LANES), a[u]);
-  }
-  for (int u = 0; u < wide; u++) vf_store(acc + u * VF_LANES, a[u]);
-}
-static inline void add_values(float *acc, const float *v, const float *p, int n, int32_t dp, float fade) {
   int32_t i = 0;
-  for (; i + VF_WIDE * VF_LANES <= dp; i += VF_WIDE * VF_LANES)
-    add_values_wide(acc + i, v + i, p, n, dp, fade, VF_WIDE);
-  for (; i + 4 * VF_LANES <= dp; i += 4 * VF_LANES) add_values_wide(acc + i, v + i, p, n, dp, fade, 4);
-  for (; i < dp; i += VF_LANES) add_values_wide(acc + i, v + i, p, n, dp, fade, 1);
+  if (t->f16) {
+    const uint16_t *h = (const uint16_t *)from;
+    for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load_f16(h + i));
+    if (i < d) vf_store(to + i, vf_load_f16_n(h + i, (int)(d - i))), i += VF_LANES;
+  } else {
+    const float *f = (const float *)from;
+    for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load(f + i));
+    if (i < d) vf_store(to + i, vf_load_n(f + i, (int)(d - i))), i += VF_LANES;
+  }
+  for (; i < t->dp; i += VF_LANES) vf_store(to + i, vf_zero());
 }
 
-/* One row takes in a block of which it sees n positions. */
-static inline void attend_block(weir_attend_tile *t, int32_t r, int n) {
-  float *acc = t->acc + (size_t)r * (size_t)t->dp;
-  float p[WEIR_ATTEND_BLOCK];
-  vf s[VF_PER_BLOCK];
-  score_block(s, t->q + (size_t)r * (size_t)t->dp, t->k, t->dp);
-  vf top = vf_set1(-INFINITY);
+ATTEND_INLINE vf load_kv(const void *row, int32_t i, bool f16) {
+  return f16 ? vf_load_f16((const uint16_t *)row + i) : vf_load((const float *)row + i);
+}
+
+/* s[r][j] <- q[r] . k[j] for R rows and all keys of the block, VF_LANES dot products at a time. */
+ATTEND_INLINE void score_block(float s[][WEIR_ATTEND_BLOCK], const float *q, const attend_rows *kv,
+                               int32_t dp, const int R, const bool f16) {
+  const int C = VF_LANES / R;
+  for (int j = 0; j < WEIR_ATTEND_BLOCK; j += C) {
+    vf a[VF_LANES];
+    for (int u = 0; u < VF_LANES; u++) a[u] = vf_zero();
+    for (int32_t i = 0; i < dp; i += VF_LANES) {
+      vf x[4];
+      for (int r = 0; r < R; r++) x[r] = vf_load(q + (size_t)r * (size_t)dp + i);
+      for (int c = 0; c < C; c++) {
+        const vf k = load_kv(kv->k[j + c], i, f16);
+        for (int r = 0; r < R; r++) a[r * C + c] = vf_fma(x[r], k, a[r * C + c]);
+      }
+    }
+    float sum[VF_LANES];
+    vf_store(sum, vf_hsum_each(a));
+    for (int r = 0; r < R; r++) memcpy(&s[r][j], sum + r * C, sizeof(float) * (size_t)C);
+  }
+}
+
+/* acc[r] = acc[r]*fade[r] + sum over from <= j < n of s[r][j] v[j], j in order; W vectors of each row at a
+ * time. */
+ATTEND_INLINE void add_values_wide(float *acc, int32_t i, const attend_rows *kv, float s[][WEIR_ATTEND_BLOCK],
+                                   const float *fade, int from, int n, int32_t dp, const int R, const int W,
+                                   const bool f16) {
+  vf a[4][8];
+  for (int r = 0; r < R; r++)
+    for (int u = 0; u < W; u++)
+      a[r][u] = vf_mul(vf_load(acc + (size_t)r * (size_t)dp + i + u * VF_LANES), vf_set1(fade[r]));
+  for (int j = from; j < n; j++) {
+    vf w[4];
+    for (int r = 0; r < R; r++) w[r] = vf_set1(s[r][j]);
+    for (int u = 0; u < W; u++) {
+      const vf v = load_kv(kv->v[j], i + u * VF_LANES, f16);
+      for (int r = 0; r < R; r++) a[r][u] = vf_fma(w[r], v, a[r][u]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int u = 0; u < W; u++) vf_store(acc + (size_t)r * (size_t)dp + i + u * VF_LANES, a[r][u]);
+}
+ATTEND_INLINE void add_values(float *acc, const attend_rows *kv, float s[][WEIR_ATTEND_BLOCK],
+                              const float *fade, int from, int n, int32_t dp, const int R, const bool f16) {
+  int32_t i = 0;
+  if (R <= 2 && VF_LANES * R >= 16)
+    for (; i + 8 * VF_LANES <= dp; i += 8 * VF_LANES)
+      add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 8, f16);
+  for (; i + 4 * VF_LANES <= dp; i += 4 * VF_LANES)
+    add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 4, f16);
+  for (; i + 2 * VF_LANES <= dp; i += 2 * VF_LANES)
+    add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 2, f16);
+  for (; i < dp; i += VF_LANES) add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 1, f16);
+}
+
+/* Scores of the row -> their weights, where it sees n of them; m and l follow. Returns what fades the row's
+ * past. */
+ATTEND_INLINE float soften(float *score, int n, float *row_m, float *row_l) {
+  vf s[VF_PER_BLOCK], top = vf_set1(-INFINITY), sum = vf_zero();
   for (int g = 0; g < VF_PER_BLOCK; g++) {
     const int left = n - g * VF_LANES;
+    s[g] = vf_load(score + g * VF_LANES);
     if (left < VF_LANES) s[g] = vf_fill_from(s[g], left > 0 ? left : 0, -INFINITY);
     top = vf_max(top, s[g]);
   }
-  const float was = t->m[r], here = vf_hmax(top), m = here > was ? here : was;
+  const float was = *row_m, here = vf_hmax(top), m = here > was ? here : was;
   const float fade = m == was ? 1.0f : vf_exp1(was - m); /* e^0 is 1 to the bit, so this is no other result */
-  vf sum = vf_zero();
   for (int g = 0; g < VF_PER_BLOCK; g++) {
     const vf e = vf_exp(vf_sub(s[g], vf_set1(m)));
-    vf_store(p + g * VF_LANES, e);
+    vf_store(score + g * VF_LANES, e);
     sum = vf_add(sum, e);
   }
-  t->m[r] = m;
-  t->l[r] = t->l[r] * fade + vf_hsum(sum);
-  add_values(acc, t->v, p, n, t->dp, fade);
+  *row_m = m;
+  *row_l = *row_l * fade + vf_hsum(sum);
+  return fade;
+}
+
+/* R rows from r on take in the block that begins at `at` and has n positions. */
+ATTEND_INLINE void attend_block(weir_attend_tile *t, const attend_rows *kv, int32_t r, int32_t at, int n,
+                                const int R, const bool f16) {
+  float s[4][WEIR_ATTEND_BLOCK], fade[4];
+  float *acc = t->acc + (size_t)r * (size_t)t->dp;
+  int sees[4], all = n;
+  for (int i = 0; i < R; i++) {
+    const int32_t left = t->pos[r + i] - at + 1;
+    sees[i] = left < n ? (int)left : n;
+    if (sees[i] < all) all = sees[i];
+  }
+  score_block(s, t->q + (size_t)r * (size_t)t->dp, kv, t->dp, R, f16);
+  for (int i = 0; i < R; i++) fade[i] = soften(s[i], sees[i], &t->m[r + i], &t->l[r + i]);
+  add_values(acc, kv, s, fade, 0, all, t->dp, R, f16);
+  if (R > 1) {
+    static const float keep[1] = {1.0f};
+    for (int i = 0; i < R; i++)
+      if (sees[i] > all)
+        add_values(acc + (size_t)i * (size_t)t->dp, kv, s + i, keep, all, sees[i], t->dp, 1, f16);
+  }
+}
+
+ATTEND_INLINE void attend_rows_of_block(weir_attend_tile *t, const attend_rows *kv, int32_t at, int n,
+                                        const bool f16) {
+  int32_t r = 0;
+  while (r < t->n_rows && t->pos[r] < at)
+    r++; /* rows come in order of position: the first ones may not be here yet */
+  if (VF_ROWS == 4)
+    for (; r + 4 <= t->n_rows; r += 4) attend_block(t, kv, r, at, n, 4, f16);
+  if (VF_ROWS >= 2)
+    for (; r + 2 <= t->n_rows; r += 2) attend_block(t, kv, r, at, n, 2, f16);
+  for (; r < t->n_rows; r++) attend_block(t, kv, r, at, n, 1, f16);
+}
+
+static const char *row_at(const weir_attend_tile *t, int32_t pos) {
+  return t->kv + (size_t)t->page[pos / t->page_size] * t->page_bytes +
+         (size_t)(pos % t->page_size) * t->row_bytes;
 }
 
 static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
+  const bool direct = t->head_dim == t->dp && (!t->f16 || t->n_rows <= DIRECT_ROWS);
   for (int32_t r = 0; r < t->n_rows; r++) {
     t->m[r] = -INFINITY;
     t->l[r] = 0;
     memset(t->acc + (size_t)r * (size_t)t->dp, 0, sizeof(float) * (size_t)t->dp);
   }
-  for (int32_t at = begin; at < end;) {
-    const int32_t slot = at % t->page_size;
-    int32_t n = t->page_size - slot;
-    if (n > WEIR_ATTEND_BLOCK) n = WEIR_ATTEND_BLOCK;
-    if (n > end - at) n = end - at;
-    const int32_t after = at + n < end ? at + n : at;
-    const char *k = t->kv + (size_t)t->page[at / t->page_size] * t->page_bytes + (size_t)slot * t->row_bytes;
-    const char *next = t->kv + (size_t)t->page[after / t->page_size] * t->page_bytes +
-                       (size_t)(after % t->page_size) * t->row_bytes;
-    load_block(t->k, k, next, t, (int)n);
-    load_block(t->v, k + t->v_bytes, next + t->v_bytes, t, (int)n);
-    /* scores of absent keys are thrown away, but stale ones could be slow (denormal) or trap a sanitizer */
-    if (n < WEIR_ATTEND_BLOCK)
-      memset(t->k + (size_t)n * (size_t)t->dp, 0,
-             sizeof(float) * (size_t)(WEIR_ATTEND_BLOCK - n) * (size_t)t->dp);
-    for (int32_t r = 0; r < t->n_rows; r++) {
-      const int32_t sees = t->pos[r] - at + 1 < n ? t->pos[r] - at + 1 : n;
-      if (sees > 0) attend_block(t, r, (int)sees);
+  for (int32_t at = begin; at < end; at += WEIR_ATTEND_BLOCK) {
+    const int n = end - at < WEIR_ATTEND_BLOCK ? (int)(end - at) : WEIR_ATTEND_BLOCK;
+    attend_rows kv;
+    for (int j = 0; j < n; j++) {
+      const int32_t pos = at + j;
+      const char *k =
+          j > 0 && pos % t->page_size != 0 ? (const char *)kv.k[j - 1] + t->row_bytes : row_at(t, pos);
+      kv.k[j] = k;
+      kv.v[j] = k + t->v_bytes;
+      /* pages are scattered, so the machine's own prefetch stops at the end of each */
+      const int32_t next = pos + WEIR_ATTEND_BLOCK;
+      if (next < end && (next % t->page_size == 0 || j == 0)) {
+        const char *p = row_at(t, next);
+        const int32_t left = t->page_size - next % t->page_size,
+                      rows = left < WEIR_ATTEND_BLOCK ? left : WEIR_ATTEND_BLOCK;
+        for (size_t b = 0; b < (size_t)rows * t->row_bytes; b += 64) {
+          __builtin_prefetch(p + b);
+          __builtin_prefetch(p + b + t->v_bytes);
+        }
+      }
     }
-    at += n;
+    if (!direct)
+      for (int j = 0; j < n; j++) {
+        float *k = t->k + (size_t)j * (size_t)t->dp, *v = t->v + (size_t)j * (size_t)t->dp;
+        convert_row(k, kv.k[j], t);
+        convert_row(v, kv.v[j], t);
+        kv.k[j] = k;
+        kv.v[j] = v;
+      }
+    for (int j = n; j < WEIR_ATTEND_BLOCK; j++) kv.k[j] = kv.k[0]; /* scored, then thrown away */
+    if (direct && t->f16)
+      attend_rows_of_block(t, &kv, at, n, true);
+    else
+      attend_rows_of_block(t, &kv, at, n, false);
   }
 }
 
@@ -157,4 +238,5 @@ static void attend_finish(float *out, const float *acc, float l, int32_t head_di
   if (i < head_dim) vf_store_n(out + i, vf_mul(vf_load(acc + i), s), (int)(head_dim - i));
 }
 
+#undef ATTEND_INLINE
 #endif

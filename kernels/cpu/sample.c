@@ -26,7 +26,7 @@ typedef struct job {
   row_state *row;         /* [rows] */
   weir_sample_stat *stat; /* [rows*n_chunks] */
   weir_sample_win *win;   /* the same memory, later */
-  weir_sample_hist *hist; /* [n_threads] */
+  weir_sample_hist *hist; /* [n_threads][2] */
 } job;
 
 /* Sizes of the parts of the scratch, each in whole cache lines; false on overflow. */
@@ -45,7 +45,7 @@ static bool make_parts(int32_t rows, int32_t n_chunks, int32_t n_threads, parts 
   size_t n;
   return lines((size_t)rows, sizeof(row_state), &p->row) &&
          weir_mul_size((size_t)rows, (size_t)n_chunks, &n) && lines(n, each, &p->chunk) &&
-         lines((size_t)n_threads, sizeof(weir_sample_hist), &p->hist) &&
+         lines(2 * (size_t)n_threads, sizeof(weir_sample_hist), &p->hist) &&
          weir_add_size(p->row, p->chunk, &p->total) && weir_add_size(p->total, p->hist, &p->total);
 }
 
@@ -100,16 +100,22 @@ static int32_t end_of_ties(const job *j, int32_t r, uint32_t key, int32_t ties) 
 
 static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   job *j = (job *)ctx;
-  weir_sample_hist *h = &j->hist[rank];
+  weir_sample_hist *coarse = &j->hist[2 * rank], *fine = coarse + 1;
   for (int32_t r = begin; r < end; r++) {
     row_state *s = &j->row[r];
     if (s->token >= 0 || !weir_sample_cuts(&j->ask[r], j->n_valid)) continue;
     weir_sample_cut cut;
     weir_sample_cut_begin(&j->ask[r], j->n_valid, &cut);
+    bool have_coarse = false;
+    weir_sample_hist *h;
     do {
-      memset(h, 0, sizeof *h);
-      for (int32_t c = 0; c < j->n_chunks; c++)
-        j->ops->hist(logits_of(j, r) + c * WEIR_SAMPLE_CHUNK, chunk_len(j, c), &s->law, &cut, h);
+      h = cut.level == 0 ? coarse : fine;
+      if (cut.level > 0 || !have_coarse) {
+        memset(h, 0, sizeof *h);
+        for (int32_t c = 0; c < j->n_chunks; c++)
+          j->ops->hist(logits_of(j, r) + c * WEIR_SAMPLE_CHUNK, chunk_len(j, c), &s->law, &cut, h);
+        have_coarse = true;
+      }
     } while (weir_sample_cut_step(&cut, h, &s->law));
     if (cut.ties < cut.equal) s->law.end_ties = end_of_ties(j, r, cut.key, cut.ties);
   }

@@ -36,11 +36,6 @@ static inline uint32_t ge16(const vf a[VF_PER16], float b) {
   for (int g = 0; g < VF_PER16; g++) bits |= vf_ge_bits(a[g], vf_set1(b)) << (g * VF_LANES);
   return bits;
 }
-static inline uint32_t le16(const vf a[VF_PER16], float b) {
-  uint32_t bits = 0;
-  for (int g = 0; g < VF_PER16; g++) bits |= vf_ge_bits(vf_set1(b), a[g]) << (g * VF_LANES);
-  return bits;
-}
 static inline uint32_t eq16(const vf a[VF_PER16], float b) {
   uint32_t bits = 0;
   for (int g = 0; g < VF_PER16; g++) bits |= vf_eq_bits(a[g], vf_set1(b)) << (g * VF_LANES);
@@ -111,34 +106,50 @@ static void sample_stat(const float *l, int32_t first, int32_t n, weir_sample_st
   *out = (weir_sample_stat){.max = max, .second = second, .top = top, .sum = s, .dot = d};
 }
 
+/* Distances to the maximum in bins of level 0, from 0; the last bin takes all that is farther. */
+static inline void distances16(float f[16], const vf x[VF_PER16], const weir_sample_law *law, float scale) {
+  for (int g = 0; g < VF_PER16; g++)
+    vf_store(f + g * VF_LANES,
+             vf_min(vf_mul(vf_sub(vf_set1(law->max), x[g]), vf_set1(scale)), vf_set1(WEIR_SAMPLE_BINS - 1)));
+}
+static inline uint64_t mass_of(float w) { return (uint64_t)(int64_t)(w * 0x1p40f); }
+
 static void sample_hist(const float *l, int32_t n, const weir_sample_law *law, const weir_sample_cut *c,
                         weir_sample_hist *h) {
-  const int next = weir_sample_shift(c->level + 1);
-  const uint32_t mask = c->level == 2 ? 0x3ffu : 0x7ffu;
-  float lo = -INFINITY, hi = INFINITY;
-  if (c->level > 0) {
-    const int shift = weir_sample_shift(c->level);
-    lo = unkey(c->prefix << shift);
-    hi = unkey(c->prefix << shift | ((1u << shift) - 1));
-  }
-  if (c->by_mass) { /* what has no mass can be left out: below 2^-40 = e^-27.7, with a nat of slack */
-    const float none = nextafterf((float)((double)law->max - 28.8 * (double)law->temperature), -INFINITY);
-    if (none > lo) lo = none;
-  }
+  /* What has no mass (below 2^-40 = e^-27.73, here with slack) does not matter to a search by mass. */
+  const float far = c->by_mass ? 28.5f * 64 : INFINITY;
+  const float bin = (float)(WEIR_SAMPLE_BINS - 1 - c->bin);
   for (int32_t i = 0; i < n; i += 16) {
+    const int m = n - i < 16 ? (int)(n - i) : 16;
     vf x[VF_PER16];
+    float f[16], w[16];
     load16(x, l, i, n);
-    uint32_t bits = ge16(x, lo) & le16(x, hi);
-    if (n - i < 16) bits &= (1u << (n - i)) - 1;
+    distances16(f, x, law, c->bin_scale);
+    uint32_t bits = 0;
+    for (int g = 0; g < VF_PER16; g++) {
+      const vf d = vf_load(f + g * VF_LANES);
+      const uint32_t here = c->level == 0 ? vf_ge_bits(vf_set1(far), d)
+                                          : vf_ge_bits(d, vf_set1(bin)) & ~vf_ge_bits(d, vf_set1(bin + 1));
+      bits |= here << (g * VF_LANES);
+    }
+    if (m < 16) bits &= (1u << m) - 1;
     if (bits == 0) continue;
-    float w[16];
     for (int g = 0; g < VF_PER16; g++) vf_store(w + g * VF_LANES, weight(x[g], law));
+    if (c->level == 0) {
+      for (int j = 0; j < m; j++) {
+        const int32_t b = WEIR_SAMPLE_BINS - 1 - (int32_t)f[j];
+        h->count[b]++;
+        h->mass[b] += mass_of(w[j]);
+      }
+      continue;
+    }
     for (; bits != 0; bits &= bits - 1) {
       const int j = __builtin_ctz(bits);
       const uint32_t key = weir_sample_key(l[i + j]);
-      if (weir_sample_prefix(key, c->level) != c->prefix) continue; /* -0 beside 0 */
-      h->count[key >> next & mask]++;
-      h->mass[key >> next & mask] += (uint64_t)(int64_t)(w[j] * 0x1p40f);
+      if (weir_sample_digits(key, c->level - 1) != c->prefix) continue;
+      const uint32_t b = weir_sample_digits(key, c->level) & (c->level == 3 ? 0x3ffu : 0x7ffu);
+      h->count[b]++;
+      h->mass[b] += mass_of(w[j]);
     }
   }
 }

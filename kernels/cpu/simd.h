@@ -23,7 +23,7 @@ typedef struct weir_rope_row {
 
 /* Rows of one KV head attending to a run of positions; the unit of work of attend. A row is one query head of
  * one token. */
-enum { WEIR_ATTEND_ROWS = 32, WEIR_ATTEND_BLOCK = 16 };
+enum { WEIR_ATTEND_ROWS = 32, WEIR_ATTEND_BLOCK = 32 };
 typedef struct weir_attend_tile {
   int32_t n_rows, head_dim, dp;        /* dp: head_dim rounded up to a multiple of 16 */
   int32_t pos[WEIR_ATTEND_ROWS];       /* each row sees positions 0 .. pos */

@@ -7,7 +7,7 @@
 
 #include "kernels/noise.h"
 
-enum { VF_LANES = 8, VF_WIDE = 4 };
+enum { VF_LANES = 8 };
 typedef __m256 vf;
 
 static inline __m256i vf_first(int n) { /* all bits in the first n lanes */

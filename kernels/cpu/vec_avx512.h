@@ -6,7 +6,7 @@
 
 #include "kernels/noise.h"
 
-enum { VF_LANES = 16, VF_WIDE = 8 };
+enum { VF_LANES = 16 };
 typedef __m512 vf;
 
 static inline __mmask16 vf_first(int n) { return (__mmask16)((1u << n) - 1u); } /* n in 0..16 */

@@ -8,7 +8,7 @@
 #include "kernels/noise.h"
 #include "kernels/quant.h"
 
-enum { VF_LANES = 1, VF_WIDE = 4 }; /* VF_WIDE: accumulators of one row that fit the registers well */
+enum { VF_LANES = 1 };
 typedef float vf;
 
 static inline vf vf_set1(float x) { return x; }
