@@ -19,7 +19,7 @@
 
 enum {
   WEIR_TILE_M = 8,            /* rows of x in a tile, at most */
-  WEIR_TILE_G = 4,            /* groups of weights in a tile: 1, 2 or 4 */
+  WEIR_TILE_G = 2,            /* groups of weights in a tile: 1 or 2 */
   WEIR_PANEL_BLOCK = 44,      /* panel bytes of one row of one block */
   WEIR_TINY_BITS = 0x0d800000 /* 2^-100 as the bits of a float */
 };
@@ -28,7 +28,7 @@ typedef struct weir_tile {
   const uint8_t *w; /* n_groups groups, group_bytes apart */
   size_t group_bytes;
   const void *panel;
-  int32_t n_groups; /* 1, 2 or 4 */
+  int32_t n_groups; /* 1 or 2 */
   int32_t m;        /* 1 .. WEIR_TILE_M */
   int32_t depth;    /* cols of float weights, pairs of blocks of quantised ones */
   const uint8_t
