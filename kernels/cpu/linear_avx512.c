@@ -17,10 +17,7 @@ enum { LANES = WEIR_PACK_ROWS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
 #define INLINE static __attribute__((noinline))
 #define UNROLL
 #else
-/* Checks of undefined behaviour in eighty unrolled bodies cost minutes of compiling and find what
- * linear_avx2.c, the same arithmetic in loops, finds too; addresses stay checked. */
-#define NO_UBSAN __attribute__((no_sanitize("undefined")))
-#define INLINE   static inline __attribute__((always_inline)) NO_UBSAN
+#define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -197,7 +194,7 @@ INLINE void bf16(const weir_tile *t, const int m, const int g) { floats(t, WEIR_
 
 /* One compiled body for each m and g, and the table that finds it: tile_q8_0(t) and so on. */
 #define BODY(kind, m, g) \
-  NO_UBSAN static void kind##_##m##_##g(const weir_tile *t) { kind(t, m, g); }
+  static void kind##_##m##_##g(const weir_tile *t) { kind(t, m, g); }
 #define BODIES(kind, m) BODY(kind, m, 1) BODY(kind, m, 2)
 #define ROW(kind, m) \
   { kind##_##m##_1, kind##_##m##_2 }
