@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "programs/eval.h"
@@ -87,6 +88,13 @@ out:
   return st;
 }
 
+/* A threshold as it was written: 0.2, not the 0.200000003 that a float of it is. */
+static double as_written(float x) {
+  char text[32];
+  snprintf(text, sizeof text, "%.7g", (double)x);
+  return strtod(text, NULL);
+}
+
 static const char *gate_name(const weir_eval_row *r) {
   return r->chance ? "chance" : weir_gate_name(r->gate.kind);
 }
@@ -97,7 +105,7 @@ json_t *weir_eval_row_json(const weir_eval *v, int32_t i) {
   return json_pack(
       "{s:s, s:s, s:s?, s:o, s:b, s:i, s:f, s:[f,f], s:f, s:I, s:f, s:f, s:o, s:o, s:f, s:f, s:f}", /**/
       "schema", "weir.eval.row.v1", "mode", weir_mode_name(r->mode), "gate", gated ? gate_name(r) : NULL,
-      "tau", gated ? weir_json_real((double)r->gate.threshold) : json_null(), "chance", (int)r->chance,
+      "tau", gated ? weir_json_real(as_written(r->gate.threshold)) : json_null(), "chance", (int)r->chance,
       "tasks", r->n_tasks, "exact_match", r->exact, "interval95", r->lo, r->hi, "deferral_rate",
       r->deferral_rate, "tokens", (json_int_t)r->tokens, "seconds", r->seconds, "tok_s", r->tok_s, "speedup",
       weir_json_real(weir_eval_speedup(v, i)), "mean_entropy", weir_json_real(r->mean_entropy),
@@ -116,13 +124,13 @@ json_t *weir_eval_summary_json(const weir_eval *v) {
                       *l = v->large >= 0 ? &v->row[v->large] : &none;
   json_t *exact = json_pack("{s:o, s:o, s:o}", "cascade", value_of(v, c, r->exact), "large",
                             value_of(v, v->large, l->exact), "small", value_of(v, v->small, s->exact));
-  return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:o, s:b, s:i, s:i, s:s, s:i}", /**/
-                   "schema", "weir.eval.summary.v1", "tokens", (json_int_t)r->tokens, "deferral_rate",
-                   value_of(v, c, r->deferral_rate), "entropy", value_of(v, c, r->mean_entropy),
-                   "cascade_tok_s", value_of(v, c, r->tok_s), "large_tok_s", value_of(v, v->large, l->tok_s),
-                   "small_tok_s", value_of(v, v->small, s->tok_s), "exact_match", exact, "tau",
-                   value_of(v, c, (double)r->gate.threshold), "mode", c >= 0 ? weir_mode_name(r->mode) : NULL,
-                   "speedup", value_of(v, c, c >= 0 ? weir_eval_speedup(v, c) : NAN), "within_one_point",
-                   (int)v->within, "tasks", v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa",
-                   v->isa, "threads", v->threads);
+  return json_pack(
+      "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:o, s:b, s:i, s:i, s:s, s:i}", /**/
+      "schema", "weir.eval.summary.v1", "tokens", (json_int_t)r->tokens, "deferral_rate",
+      value_of(v, c, r->deferral_rate), "entropy", value_of(v, c, r->mean_entropy), "cascade_tok_s",
+      value_of(v, c, r->tok_s), "large_tok_s", value_of(v, v->large, l->tok_s), "small_tok_s",
+      value_of(v, v->small, s->tok_s), "exact_match", exact, "tau",
+      value_of(v, c, as_written(r->gate.threshold)), "mode", c >= 0 ? weir_mode_name(r->mode) : NULL,
+      "speedup", value_of(v, c, c >= 0 ? weir_eval_speedup(v, c) : NAN), "within_one_point", (int)v->within,
+      "tasks", v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa", v->isa, "threads", v->threads);
 }
