@@ -164,12 +164,13 @@ static void rows_come_back_within_half_a_step(void **state) {
   for (int c = 0; c < COUNT(cases); c++) {
     for (int round = 0; round < 200; round++) {
       weir_err e = {0};
-      uint8_t stored[N * 4 + 1];
+      uint8_t stored[1 + N * 4 + 1];
       float *x = kern_normals(&r, N, ldexpf(1.0f, kern_below(&r, 12) - 6)), y[N];
       size_t bytes;
       kern_ok(weir_dtype_row_bytes(cases[c].t, N, &bytes, &e), &e, "bytes");
       stored[bytes + 1] = 0xa5;
       kern_ok(weir_quantize_row(cases[c].t, x, stored + 1, N, &e), &e, "quantize"); /* at an odd address */
+      if (stored[bytes + 1] != 0xa5) fail_msg("%s: wrote past the row", weir_dtype_get(cases[c].t)->name);
       kern_ok(weir_dequantize_row(cases[c].t, stored + 1, y, N, &e), &e, "dequantize");
       for (int b = 0; b < N; b += WEIR_QK) {
         double most = 0, worst = 0;
