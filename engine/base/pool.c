@@ -2,10 +2,12 @@
 /* The thread team. Owns its workers; the thread that calls weir_pool_run is rank 0 for the length of the
  * call.
  *
- * Everything is built from one primitive, the gate: a counter that one side bumps and the other waits to see
- * change, spinning first and sleeping on a futex later. A job is: fn and ctx are written, the start gate
- * opens, each worker runs, the last one to finish opens the done gate. The counters carry all ordering, so fn
- * and ctx are plain fields.
+ * Waiting is one primitive, the gate: a counter that one side bumps and the other waits to see change,
+ * spinning first and sleeping on a futex later. A job is: fn and ctx are written and the start gate opens;
+ * its count is the job's number. Whoever moves a rank's `taken` from the number before to this one runs that
+ * rank: its worker as a rule, else the caller. Since every rank of every job is run by somebody, `taken` can
+ * only stand at the number before or at this one, and a worker that wakes late finds its rank taken and goes
+ * back to wait. The last to finish opens the done gate, unless that is the caller.
  *
  * Workers are pinned, the caller is not: its affinity is its own (threads it creates later would inherit a
  * narrow one). When it wakes a sleeping team while it happens to run on a worker's core, it moves itself to
@@ -46,14 +48,15 @@ typedef struct worker {
   struct weir_pool *pool;
   pthread_t thread;
   int32_t rank;
+  _Alignas(LINE) _Atomic uint32_t taken; /* number of the last job in which somebody took this rank */
 } worker;
 
 struct weir_pool {
-  gate start, done, barrier;
-  _Alignas(LINE) _Atomic int32_t unfinished; /* workers still in fn */
-  _Alignas(LINE) _Atomic int32_t arrived;    /* ranks at the barrier */
+  gate start, done;
+  _Alignas(LINE) _Atomic int32_t unfinished; /* ranks above 0 that are not done */
+  _Atomic bool leave;
 
-  _Alignas(LINE) void (*fn)(void *ctx, int32_t rank, int32_t n_threads); /* NULL: workers leave */
+  _Alignas(LINE) void (*fn)(void *ctx, int32_t rank, int32_t n_threads);
   void *ctx;
   int32_t n_threads;
   bool crowded; /* more threads than cores */
@@ -100,16 +103,28 @@ static bool gate_open(gate *g) {
   return true;
 }
 
+/* Whether it falls to this thread to run w's rank of job `number`. Once it does, the job cannot end without
+ * it. */
+static bool take(worker *w, uint32_t number) {
+  uint32_t before = number - 1;
+  return atomic_compare_exchange_strong(&w->taken, &before, number);
+}
+
+/* Runs a rank that was taken; returns whether it was the last. */
+static bool run_taken(weir_pool *p, int32_t rank) {
+  p->fn(p->ctx, rank, p->n_threads);
+  return atomic_fetch_sub(&p->unfinished, 1) == 1;
+}
+
 static void *work(void *arg) {
-  const worker *w = arg;
+  worker *w = arg;
   weir_pool *p = w->pool;
   uint32_t seen = 0;
   for (;;) {
     gate_wait(p, &p->start, seen);
-    seen++; /* the next job cannot open before this one is done */
-    if (!p->fn) return NULL;
-    p->fn(p->ctx, w->rank, p->n_threads);
-    if (atomic_fetch_sub(&p->unfinished, 1) == 1) gate_open(&p->done);
+    if (atomic_load(&p->leave)) return NULL;
+    seen = atomic_load(&p->start.count);
+    if (take(w, seen) && run_taken(p, w->rank)) gate_open(&p->done);
   }
 }
 
@@ -151,7 +166,7 @@ static weir_status start_worker(worker *w, int32_t core, weir_err *e) {
 }
 
 static void stop_workers(weir_pool *p, int32_t n_started) {
-  p->fn = NULL;
+  atomic_store(&p->leave, true);
   gate_open(&p->start);
   for (int32_t i = 0; i < n_started; i++) pthread_join(p->workers[i].thread, NULL);
 }
@@ -179,7 +194,7 @@ weir_status weir_pool_create(const weir_pool_opts *opts, weir_pool **out, weir_e
   if (o.spin_ns < 0) return weir_fail(e, WEIR_EINVAL, "negative spin time");
 
   WEIR_TRY(weir_calloc_aligned(1, sizeof *p, "thread team", (void **)&p, e));
-  WEIR_TRY(WEIR_NEW((size_t)n, &p->workers, e));
+  WEIR_TRY(weir_calloc_aligned((size_t)n, sizeof *p->workers, "thread team", (void **)&p->workers, e));
   p->n_threads = n;
   p->crowded = n > may_use;
   p->pinned = mask_known && !o.no_pin && n <= n_cores;
@@ -187,7 +202,8 @@ weir_status weir_pool_create(const weir_pool_opts *opts, weir_pool **out, weir_e
   p->spin_ns = o.spin_ns ? o.spin_ns : SPIN_DEFAULT_NS;
   if (p->crowded && p->spin_ns > SPIN_CROWDED_NS) p->spin_ns = SPIN_CROWDED_NS;
   for (; started < n - 1; started++) {
-    p->workers[started] = (worker){.pool = p, .rank = started + 1};
+    p->workers[started].pool = p;
+    p->workers[started].rank = started + 1;
     WEIR_TRY(start_worker(&p->workers[started], p->pinned ? core[started + 1] : -1, e));
   }
   *out = p;
@@ -231,20 +247,10 @@ void weir_pool_run(weir_pool *p, void (*fn)(void *ctx, int32_t rank, int32_t n_t
   p->fn = fn;
   p->ctx = ctx;
   atomic_store_explicit(&p->unfinished, p->n_threads - 1, memory_order_relaxed);
+  const uint32_t number = atomic_load_explicit(&p->start.count, memory_order_relaxed) + 1;
   if (gate_open(&p->start) && p->pinned) step_aside(p);
   fn(ctx, 0, p->n_threads);
+  for (int32_t i = 0; i < p->n_threads - 1; i++)
+    if (take(&p->workers[i], number) && run_taken(p, p->workers[i].rank)) return;
   gate_wait(p, &p->done, done);
-}
-
-void weir_pool_barrier(weir_pool *p, int32_t rank) {
-  (void)rank;
-  if (p->n_threads == 1) return;
-  const uint32_t round = atomic_load_explicit(&p->barrier.count, memory_order_relaxed);
-  if (atomic_fetch_add(&p->arrived, 1) == p->n_threads - 1) {
-    /* Reset before the gate opens: nobody can arrive for the next round earlier. */
-    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-    gate_open(&p->barrier);
-  } else {
-    gate_wait(p, &p->barrier, round);
-  }
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A thread team: n-1 workers and the caller run one function together, each with its rank; calls return when
- * all have. Workers spin for a moment after a job and then sleep, because the next operation of a forward pass
- * follows within microseconds while an idle server must cost nothing. */
+/* A thread team: n-1 workers and the caller run the parts of one job together; a call returns when all are
+ * done. Part r belongs to worker r, so that it finds its share of the weights in its own cache; but when the
+ * caller has done its own part and a worker has not come for its, because another program has its core or it
+ * sleeps, the caller does that one too. Nobody ever waits for a thread that does not run, unless it stopped
+ * in the middle. Workers spin for a moment after a job and then sleep, because the next operation of a
+ * forward pass follows within microseconds while an idle server must cost nothing. */
 #ifndef WEIR_BASE_POOL_H
 #define WEIR_BASE_POOL_H
 #include <stdbool.h>
@@ -14,16 +17,15 @@ typedef struct weir_pool weir_pool;
 typedef struct weir_pool_opts {
   int32_t n_threads; /* including the caller; 0: one per core this process may run on */
   bool no_pin;
-  int64_t spin_ns;   /* how long a worker spins before it sleeps; 0: default */
+  int64_t spin_ns; /* how long a worker spins before it sleeps; 0: default */
 } weir_pool_opts;
 
 weir_status weir_pool_create(const weir_pool_opts *, weir_pool **out, weir_err *e);
 void weir_pool_destroy(weir_pool *); /* joins; NULL is fine */
 int32_t weir_pool_size(const weir_pool *);
 
-/* fn(ctx, rank, n_threads) on every thread; not re-entrant; one caller at a time. */
+/* fn(ctx, rank, n_threads) once for each rank, 0 on the caller; not re-entrant; one caller at a time. Which
+ * thread runs a rank is left open, so fn must not wait for other ranks. */
 void weir_pool_run(weir_pool *, void (*fn)(void *ctx, int32_t rank, int32_t n_threads), void *ctx);
-/* From inside fn: all ranks wait for each other. */
-void weir_pool_barrier(weir_pool *, int32_t rank);
 
 #endif

@@ -30,7 +30,6 @@ typedef struct linear_job {
   uint8_t *qpanel;
   float *fpanel;
   int32_t n_tiles;
-  bool panels_ready; /* the caller made them before the fork */
 } linear_job;
 
 static size_t qrow_bytes(int32_t cols) { return (size_t)weir_pack_pairs(cols) * 2 * WEIR_PANEL_BLOCK; }
@@ -144,14 +143,15 @@ static int32_t group_at(const weir_pack *w, const weir_pack_seg *seg, size_t at)
   return g > (size_t)seg->n_groups ? seg->n_groups : (int32_t)g;
 }
 
+static void panel_rank(void *ctx, int32_t rank, int32_t n_threads) {
+  const linear_job *j = ctx;
+  int32_t first, last;
+  weir_cpu_part(j->n_tiles, rank, n_threads, &first, &last);
+  make_panels(j, first, last);
+}
+
 static void run_rank(void *ctx, int32_t rank, int32_t n_threads) {
   const linear_job *j = ctx;
-  if (!j->panels_ready) {
-    int32_t first, last;
-    weir_cpu_part(j->n_tiles, rank, n_threads, &first, &last);
-    make_panels(j, first, last);
-    if (n_threads > 1) weir_pool_barrier(weir_cpu_of(j->dev)->pool, rank);
-  }
   /* By bytes, for at decode they are what takes time; a share is a run of groups, perhaps over a seam. */
   const size_t share = j->w->bytes / (size_t)n_threads + 1;
   const size_t from = share * (size_t)rank, to = from + share;
@@ -185,8 +185,10 @@ weir_status weir_cpu_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_we
     j.n_tiles = (j.x.rows + WEIR_TILE_M - 1) / WEIR_TILE_M;
     const int64_t elems = (int64_t)j.x.rows * w->cols;
     const bool alone = cpu->n_threads == 1 || elems * weight->rows < ALONE_WORK;
-    j.panels_ready = alone || elems < QUANTIZE_ALONE || j.n_tiles < cpu->n_threads;
-    if (j.panels_ready) make_panels(&j, 0, j.n_tiles);
+    if (alone || elems < QUANTIZE_ALONE || j.n_tiles < cpu->n_threads)
+      make_panels(&j, 0, j.n_tiles);
+    else
+      weir_pool_run(cpu->pool, panel_rank, &j);
     if (alone)
       run_rank(&j, 0, 1);
     else
