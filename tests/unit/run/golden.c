@@ -60,7 +60,7 @@ model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype k
   weir_gguf *g;
   weir_hparams h;
   char path[256];
-  snprintf(path, sizeof path, "tests/vectors/models/%s.gguf", name);
+  snprintf(path, sizeof path, strchr(name, '/') ? "%s" : "tests/vectors/models/%s.gguf", name);
   const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true};
   must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
   must(weir_gguf_open(path, &g, &e), &e);
