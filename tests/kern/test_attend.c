@@ -191,6 +191,7 @@ static void check_shape(const kern_devs *devs, const shape *s, double *worst) {
   int32_t rows = 0;
   for (int32_t i = 0; i < n_pieces; i++) want[i] = reference(s, &p[i]), rows += p[i].n;
   for (int i = 0; i < devs->n; i++) {
+    if (devs->threads[i] > 1 && devs->threads[i] != 2 + s->head_dim / 8 % 3) continue; /* a team a shape */
     float *got = step(devs->dev[i], s, p, n_pieces, (uint64_t)i + 5);
     if (devs->isa[i] == first_isa)
       kern_same(got, first, sizeof *got * (size_t)rows * (size_t)n_heads * (size_t)d,
@@ -245,7 +246,7 @@ static void same_rows(const float *got, const float *whole, int32_t begin, int32
 static void test_chunking(void **state) {
   static const shape shapes[] = {
       {64, 2, 2, 16, WEIR_F16}, {32, 1, 2, 16, WEIR_F32}, {80, 1, 7, 16, WEIR_F16}};
-  enum { LEN = 700 };
+  enum { LEN = 600 };
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &LIMITS);
@@ -260,14 +261,14 @@ static void test_chunking(void **state) {
       for (int32_t at = 0; at < LEN;) { /* random chunks, each beside other texts */
         int32_t n = 1 + kern_below(&rng, 150);
         if (n > LEN - at) n = LEN - at;
-        const int32_t o1 = kern_below(&rng, 60), o2 = kern_below(&rng, 600);
+        const int32_t o1 = kern_below(&rng, 60), o2 = kern_below(&rng, 560);
         const piece p[] = {{21, o1, 1 + kern_below(&rng, 40)}, {3, at, n}, {22, o2, 1}};
         float *got = step(dev, s, p, 3, kern_u64(&rng));
         same_rows(got + (size_t)p[0].n * width, whole, at, n, width, "a chunk beside others");
         free(got);
         at += n;
       }
-      static const int32_t alone[] = {0, 1, 14, 15, 16, 17, 31, 32, 100, 510, 511, 512, 513, 530, 699};
+      static const int32_t alone[] = {0, 1, 14, 15, 16, 17, 31, 32, 100, 510, 511, 512, 513, 530, 599};
       for (size_t a = 0; a < sizeof alone / sizeof *alone; a++) {
         const piece p = {3, alone[a], 1};
         float *got = step(dev, s, &p, 1, kern_u64(&rng));
