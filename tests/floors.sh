@@ -22,7 +22,7 @@ floor_of() {
 bad=0
 say() { echo "floors: $1"; bad=1; }
 
-for file in $(find engine kernels proto -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
+for file in $(find engine kernels $([ -d proto ] && echo proto) -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort); do
   case "$file" in
     engine/*) own=$(echo "$file" | cut -d/ -f2) ;;
     *) own=$(echo "$file" | cut -d/ -f1) ;;
