@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from export import read_gguf
 from model import PRESETS, Llama, batch_of
 from muon import Muon
 
@@ -73,6 +74,7 @@ def arguments():
     ap.add_argument("--books", required=True)
     ap.add_argument("--valid", nargs="*", default=[], help="data files to measure the loss on at every checkpoint")
     ap.add_argument("--out", required=True, help="directory for ckpt.pt and log.csv")
+    ap.add_argument("--init", help="GGUF file of a model that is not larger, to start from")
     ap.add_argument("--tokens", type=float, default=1e12, help="end of the schedule, in tokens")
     ap.add_argument("--minutes", type=float, default=1e9, help="end of the schedule, in minutes of training")
     ap.add_argument("--task-rows", type=int, default=32, help="a step, all processes together")
@@ -90,6 +92,24 @@ def arguments():
     return ap.parse_args()
 
 
+@torch.no_grad()
+def grow(model, path):
+    """Start from the weights of a smaller model of the same width, so that it computes the same at first.
+
+    It may have fewer layers and a smaller ff. The output matrices of what is new are
+    zero, its input matrices keep their random values.
+    """
+    _, state = read_gguf(path)
+    for name, p in model.named_parameters():
+        old = state.get(name)
+        if old is not None:
+            if name.endswith("down_proj.weight"):
+                p.zero_()
+            p[tuple(slice(n) for n in old.shape)] = old
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            p.zero_()
+
+
 class Trainer:
     def __init__(self, a):
         self.a, self.dev = a, "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,6 +121,8 @@ class Trainer:
         torch.set_num_threads(a.threads)
         torch.manual_seed(a.seed)
         self.model = Llama(PRESETS[a.preset]).to(self.dev)
+        if a.init:
+            grow(self.model, a.init)
         self.opts = optimizers(self.model, a.lr, a.embed_lr)
         self.streams = [(Rows(a.tasks, a.seed), a.task_rows // self.world), (Rows(a.books, a.seed), a.book_rows // self.world)]
         self.per_step = sum(n * self.world * (s.rows.shape[1] - 1) for s, n in self.streams)
