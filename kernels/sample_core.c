@@ -87,7 +87,6 @@ void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut
   c->has_k = ask->top_k > 0 && ask->top_k < n_valid;
   c->has_p = ask->top_p < 1;
   c->top_p = ask->top_p;
-  c->k_ties = INT32_MAX;
   c->by_mass = !c->has_k;
   c->want = c->has_k ? (uint64_t)ask->top_k : 0;
   const float scale = 64 / ask->temperature;
@@ -130,8 +129,6 @@ bool weir_sample_cut_step(weir_sample_cut *c, const weir_sample_hist *h, weir_sa
   if (!c->by_mass) {
     c->ties = (int32_t)(c->want - above);
     if (c->has_p) { /* search again, by mass, in what is left */
-      c->k_key = c->key;
-      c->k_ties = c->ties;
       c->want = wanted_mass(c->top_p, c->k_mass_above + (uint64_t)c->ties * each);
       c->by_mass = true;
       c->level = 0;
@@ -140,8 +137,8 @@ bool weir_sample_cut_step(weir_sample_cut *c, const weir_sample_hist *h, weir_sa
       return true;
     }
   } else {
-    uint64_t ties = each > 0 ? (c->want - above + each - 1) / each : (uint64_t)c->equal;
-    if (c->has_k && c->key == c->k_key && ties > (uint64_t)c->k_ties) ties = (uint64_t)c->k_ties;
+    /* never more than top_k left: what is wanted is a part of their mass */
+    const uint64_t ties = each > 0 ? (c->want - above + each - 1) / each : (uint64_t)c->equal;
     c->ties = ties > (uint64_t)c->equal ? c->equal : (int32_t)ties;
   }
   law->min_key = c->key;

@@ -69,9 +69,7 @@ typedef struct weir_sample_cut {
   uint64_t above, want; /* count or mass above what is known; how much is to stay */
   bool has_k, has_p;    /* searches asked for */
   float top_p;
-  uint32_t k_key; /* what top_k left: keys above k_key, and k_ties ids at it */
-  int32_t k_ties;
-  uint64_t k_mass_above; /* mass above k_key */
+  uint64_t k_mass_above; /* mass above what top_k has found so far */
   uint32_t key;          /* the result: keys above stay, and at it the `ties` lowest ids */
   int32_t ties, equal;   /* of `equal` ids at it */
 } weir_sample_cut;
