@@ -28,6 +28,8 @@ enum {
 /* The rows of K and V of one block, wherever they lie; absent positions point at a present one. */
 typedef struct attend_rows {
   const void *k[WEIR_ATTEND_BLOCK], *v[WEIR_ATTEND_BLOCK];
+  const struct attend_rows *next; /* to be fetched meanwhile; NULL: nothing */
+  size_t row_bytes;
 } attend_rows;
 
 static void attend_load_q(weir_attend_tile *t) {
@@ -58,6 +60,13 @@ static inline void convert_row(float *to, const void *from, const weir_attend_ti
   for (; i < t->dp; i += VF_LANES) vf_store(to + i, vf_zero());
 }
 
+/* Asks for a row that will be wanted a block later. Spread over the work, because a burst of requests fills
+ * the line buffers and stalls; needed, because pages are scattered and the machine's own prefetch ends with
+ * each. */
+ATTEND_INLINE void fetch_row(const void *row, size_t bytes) {
+  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)row + b);
+}
+
 ATTEND_INLINE vf load_kv(const void *row, int32_t i, bool f16) {
   return f16 ? vf_load_f16((const uint16_t *)row + i) : vf_load((const float *)row + i);
 }
@@ -68,6 +77,8 @@ ATTEND_INLINE void score_block(float s[][WEIR_ATTEND_BLOCK], const float *q, con
   const int C = VF_LANES / R;
   for (int j = 0; j < WEIR_ATTEND_BLOCK; j += C) {
     vf a[VF_LANES];
+    if (kv->next != NULL)
+      for (int c = 0; c < C; c++) fetch_row(kv->next->k[j + c], kv->row_bytes);
     for (int u = 0; u < VF_LANES; u++) a[u] = vf_zero();
     for (int32_t i = 0; i < dp; i += VF_LANES) {
       vf x[4];
@@ -94,6 +105,7 @@ ATTEND_INLINE void add_values_wide(float *acc, int32_t i, const attend_rows *kv,
       a[r][u] = vf_mul(vf_load(acc + (size_t)r * (size_t)dp + i + u * VF_LANES), vf_set1(fade[r]));
   for (int j = from; j < n; j++) {
     vf w[4];
+    if (i == 0 && kv->next != NULL) fetch_row(kv->next->v[j], kv->row_bytes);
     for (int r = 0; r < R; r++) w[r] = vf_set1(s[r][j]);
     for (int u = 0; u < W; u++) {
       const vf v = load_kv(kv->v[j], i + u * VF_LANES, f16);
@@ -160,64 +172,75 @@ ATTEND_INLINE void attend_block(weir_attend_tile *t, const attend_rows *kv, int3
   }
 }
 
-ATTEND_INLINE void attend_rows_of_block(weir_attend_tile *t, const attend_rows *kv, int32_t at, int n,
+ATTEND_INLINE void attend_rows_of_block(weir_attend_tile *t, attend_rows *kv, int32_t at, int n,
                                         const bool f16) {
   int32_t r = 0;
   while (r < t->n_rows && t->pos[r] < at)
-    r++; /* rows come in order of position: the first ones may not be here yet */
+    r++; /* rows come in order of position: the first may not be here yet */
   if (VF_ROWS == 4)
-    for (; r + 4 <= t->n_rows; r += 4) attend_block(t, kv, r, at, n, 4, f16);
+    for (; r + 4 <= t->n_rows; r += 4) attend_block(t, kv, r, at, n, 4, f16), kv->next = NULL;
   if (VF_ROWS >= 2)
-    for (; r + 2 <= t->n_rows; r += 2) attend_block(t, kv, r, at, n, 2, f16);
-  for (; r < t->n_rows; r++) attend_block(t, kv, r, at, n, 1, f16);
+    for (; r + 2 <= t->n_rows; r += 2) attend_block(t, kv, r, at, n, 2, f16), kv->next = NULL;
+  for (; r < t->n_rows; r++) attend_block(t, kv, r, at, n, 1, f16), kv->next = NULL;
 }
 
-static const char *row_at(const weir_attend_tile *t, int32_t pos) {
-  return t->kv + (size_t)t->page[pos / t->page_size] * t->page_bytes +
-         (size_t)(pos % t->page_size) * t->row_bytes;
+/* Where the n positions from `at` on are stored. */
+static void find_rows(attend_rows *kv, const weir_attend_tile *t, int32_t at, int n) {
+  const char *k = NULL;
+  for (int j = 0; j < n; j++, k += t->row_bytes) {
+    const int32_t slot = (at + j) % t->page_size;
+    if (j == 0 || slot == 0)
+      k = t->kv + (size_t)t->page[(at + j) / t->page_size] * t->page_bytes + (size_t)slot * t->row_bytes;
+    kv->k[j] = k;
+    kv->v[j] = k + t->v_bytes;
+  }
+  for (int j = n; j < WEIR_ATTEND_BLOCK; j++) { /* scored, then thrown away */
+    kv->k[j] = kv->k[0];
+    kv->v[j] = kv->v[0];
+  }
+  kv->row_bytes = t->row_bytes;
+}
+
+static inline int block_len(int32_t at, int32_t end) {
+  return end - at < WEIR_ATTEND_BLOCK ? (int)(end - at) : WEIR_ATTEND_BLOCK;
 }
 
 static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
   const bool direct = t->head_dim == t->dp && (!t->f16 || t->n_rows <= DIRECT_ROWS);
+  attend_rows rows[2]; /* of this block and the next, by turns */
   for (int32_t r = 0; r < t->n_rows; r++) {
     t->m[r] = -INFINITY;
     t->l[r] = 0;
     memset(t->acc + (size_t)r * (size_t)t->dp, 0, sizeof(float) * (size_t)t->dp);
   }
-  for (int32_t at = begin; at < end; at += WEIR_ATTEND_BLOCK) {
-    const int n = end - at < WEIR_ATTEND_BLOCK ? (int)(end - at) : WEIR_ATTEND_BLOCK;
-    attend_rows kv;
-    for (int j = 0; j < n; j++) {
-      const int32_t pos = at + j;
-      const char *k =
-          j > 0 && pos % t->page_size != 0 ? (const char *)kv.k[j - 1] + t->row_bytes : row_at(t, pos);
-      kv.k[j] = k;
-      kv.v[j] = k + t->v_bytes;
-      /* pages are scattered, so the machine's own prefetch stops at the end of each */
-      const int32_t next = pos + WEIR_ATTEND_BLOCK;
-      if (next < end && (next % t->page_size == 0 || j == 0)) {
-        const char *p = row_at(t, next);
-        const int32_t left = t->page_size - next % t->page_size,
-                      rows = left < WEIR_ATTEND_BLOCK ? left : WEIR_ATTEND_BLOCK;
-        for (size_t b = 0; b < (size_t)rows * t->row_bytes; b += 64) {
-          __builtin_prefetch(p + b);
-          __builtin_prefetch(p + b + t->v_bytes);
-        }
-      }
+  find_rows(&rows[0], t, begin, block_len(begin, end));
+  int turn = 0;
+  for (int32_t at = begin; at < end; at += WEIR_ATTEND_BLOCK, turn ^= 1) {
+    const int n = block_len(at, end);
+    attend_rows *kv = &rows[turn], *next = NULL;
+    if (at + WEIR_ATTEND_BLOCK < end) {
+      next = &rows[turn ^ 1];
+      find_rows(next, t, at + WEIR_ATTEND_BLOCK, block_len(at + WEIR_ATTEND_BLOCK, end));
     }
+    kv->next = direct ? next : NULL;
     if (!direct)
-      for (int j = 0; j < n; j++) {
+      for (int j = 0; j < WEIR_ATTEND_BLOCK; j++) {
         float *k = t->k + (size_t)j * (size_t)t->dp, *v = t->v + (size_t)j * (size_t)t->dp;
-        convert_row(k, kv.k[j], t);
-        convert_row(v, kv.v[j], t);
-        kv.k[j] = k;
-        kv.v[j] = v;
+        if (next != NULL) {
+          fetch_row(next->k[j], t->row_bytes);
+          fetch_row(next->v[j], t->row_bytes);
+        }
+        if (j < n) {
+          convert_row(k, kv->k[j], t);
+          convert_row(v, kv->v[j], t);
+        }
+        kv->k[j] = j < n ? k : t->k;
+        kv->v[j] = v;
       }
-    for (int j = n; j < WEIR_ATTEND_BLOCK; j++) kv.k[j] = kv.k[0]; /* scored, then thrown away */
     if (direct && t->f16)
-      attend_rows_of_block(t, &kv, at, n, true);
+      attend_rows_of_block(t, kv, at, n, true);
     else
-      attend_rows_of_block(t, &kv, at, n, false);
+      attend_rows_of_block(t, kv, at, n, false);
   }
 }
 
