@@ -63,7 +63,7 @@ typedef struct weir_kv_layer {
 } weir_kv_layer;
 
 /* Rotation of q and k by position, then append of k and v to the paged KV.
- * qkv is [n_tokens, (n_heads + 2*n_kv_heads) * head_dim]; q is rotated in place. */
+ * qkv is [n_tokens, (n_heads + 2*n_kv_heads) * head_dim]; q and k are normed and rotated in place. */
 typedef struct weir_rope_args {
   weir_mat qkv;
   weir_mat
@@ -158,8 +158,9 @@ weir_status weir_op_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *
                                 weir_err *);
 weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
 /* Causal attention of q[n, n_heads*head_dim] over paged KV (grouped: n_heads a multiple of n_kv_heads): row i
- * of sequence s sees positions 0 .. pos[i]. Online softmax over pages in order of position, so the result
- * does not depend on chunking. */
+ * of sequence s sees positions 0 .. pos[i]. Rows of a sequence ascend in
+ * position. Online softmax over fixed spans of positions in order, so the result depends on neither chunks, pages nor
+ * threads. */
 weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
                            float scale, weir_err *);
 /* y[n, f] = silu(gate) * up with gate_up[n, 2f] = gate | up. */
