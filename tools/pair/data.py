@@ -94,7 +94,7 @@ def main():
     out.tofile(a.out)
     if a.as_text:
         with open(a.as_text, "wb") as f:
-            f.write(tok.decode_bytes((out.flatten() & ~NOLOSS).tolist()).replace(b"<|endoftext|>", b"\n"))
+            f.write(tok.decode_bytes((out.flatten() & (NOLOSS - 1)).tolist()).replace(b"<|endoftext|>", b"\n"))
     print("%s: %d rows of %d, %.1fM tokens, loss on %.3f of them" %
           (a.out, len(out), a.seq + 1, out.size / 1e6, (out < NOLOSS).mean()))
 
