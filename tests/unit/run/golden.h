@@ -27,7 +27,7 @@ typedef struct model {
   weir_instance *inst;
 } model;
 
-enum { GOLDEN_MAX_TOKENS = 128, GOLDEN_MAX_SEQS = 6, GOLDEN_PAGES = 96 };
+enum { GOLDEN_MAX_TOKENS = 512, GOLDEN_MAX_SEQS = 6, GOLDEN_PAGES = 96 };
 
 model model_open(const char *name, weir_isa isa, int32_t n_threads,
                  weir_dtype kv); /* of tests/vectors/models */
