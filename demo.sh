@@ -35,7 +35,7 @@ say "Two models of models/README.md write together: what the large one wrote is 
 $weir run --prompts models/prompts.txt --entropy 0.5 --max-tokens 64 --batch 8 --show origin
 
 say "The cascade beside the small and the large model alone: 120 tasks, one at a time, as a single user sees it"
-set -- eval models/tasks-test.jsonl --limit 120 --batch 1 --repeat 2 --entropy 0.1,0.2,0.4
+set -- eval models/tasks-test.jsonl --limit 120 --batch 1 --repeat 2 --entropy 0.3,0.5,1
 if [ "$json" = yes ]; then
   $weir "$@" --summary >&3
 else

@@ -285,8 +285,8 @@ static void demo_models(void **state) {
   static const struct {
     const char *path;
     int32_t layers, dim, heads, kv_heads, head_dim, ff;
-  } rows[] = {{"models/weir-demo-small-Q8_0.gguf", 4, 64, 2, 1, 32, 256},
-              {"models/weir-demo-large-Q8_0.gguf", 5, 256, 4, 2, 64, 512}};
+  } rows[] = {{"models/weir-demo-small-Q8_0.gguf", 3, 128, 2, 1, 64, 256},
+              {"models/weir-demo-large-Q8_0.gguf", 6, 256, 4, 2, 64, 768}};
   for (size_t i = 0; i < 2; i++) {
     weir_err e = {0};
     weir_gguf *g;
