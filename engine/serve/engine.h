@@ -23,7 +23,8 @@ typedef struct weir_engine_cfg {
   weir_tokenizer *tokenizer;       /* borrowed */
   weir_clock clock;
   int32_t max_active;    /* requests under way at once; more wait in order. 0: default */
-  int32_t large_batch;   /* a step of the large tier runs when so many requests wait for it, ... */
+  int32_t large_batch;   /* a step of the large tier runs when so many requests wait for it (0: no number will
+                            do), ... */
   int64_t large_wait_ns; /* ... or the oldest has waited so long, or nobody waits for the small tier */
   int32_t prefix_pages;  /* pages of each tier the prefix cache may hold; < 0: half of them; 0: off */
 } weir_engine_cfg;
