@@ -195,8 +195,11 @@ weir_totals weir_answers_totals(const weir_answers *a, const weir_loaded *models
       s.fed[t] += x->counts.fed[t];
       s.prefix_hit[t] += x->counts.prefix_hit[t];
     }
-    if (models->large >= 0 && x->counts.fed[models->large] > 0)
-      s.large_prompt += x->prompt.n - x->counts.prefix_hit[models->large];
+    if (models->large >= 0 && x->counts.fed[models->large] > 0) {
+      /* after a preemption the same prompt may be found twice */
+      const int64_t left = x->prompt.n - x->counts.prefix_hit[models->large];
+      s.large_prompt += left > 0 ? left : 0;
+    }
     for (int32_t k = 0; k < x->n; k++) {
       const weir_token_receipt *r = &x->token[k].receipt;
       s.by_tier[r->tier]++;

@@ -171,6 +171,17 @@ out:
   return st;
 }
 
+/* A run in which a tier died is shorter than it should be, and counts for nothing. */
+static weir_status check_whole(const evaluation *x, weir_err *e) {
+  for (int32_t t = 0; t < x->models.n_tiers; t++)
+    if (x->answers.stats.dead[t])
+      return weir_fail(e, WEIR_EDEVICE, "the %s model failed during the evaluation", x->models.tier_name[t]);
+  for (int32_t i = 0; i < x->answers.n; i++)
+    if (x->answers.one[i].end == WEIR_END_ERROR)
+      return weir_fail(e, WEIR_EDEVICE, "task %d ended with an error", i + 1);
+  return WEIR_OK;
+}
+
 /* Times all rows once more, round by round, so that a slow spell of the machine touches all settings alike;
  * each keeps its fastest. */
 static weir_status time_again(evaluation *x, weir_err *e) {
@@ -182,6 +193,7 @@ static weir_status time_again(evaluation *x, weir_err *e) {
     for (int32_t i = 0; i < n; i++) {
       WEIR_TRY(run_tasks(x, &x->cascade[i], e));
       if (weir_interrupt_pending()) return WEIR_OK;
+      WEIR_TRY(check_whole(x, e));
       if (1e-9 * (double)x->answers.wall_ns < x->v.row[i].seconds) WEIR_TRY(take_times(x, &x->v.row[i], e));
     }
   }
@@ -283,6 +295,23 @@ static weir_status read_thresholds(evaluation *x, weir_err *e) {
   if (weir_config_bool(x->c, "random") && x->opts.mode == WEIR_MODE_EXACT)
     return weir_fail(e, WEIR_EINVAL,
                      "--random says nothing in mode exact: its text is that of the large model");
+  /* There the large model writes more tokens than the gate defers, and the share to repeat is not the gate's.
+   */
+  const bool more = x->opts.mode == WEIR_MODE_ROLLBACK || ((x->opts.set & WEIR_OPT_HOLD) && x->opts.hold > 1);
+  if (weir_config_bool(x->c, "random") && more)
+    return weir_fail(e, WEIR_EINVAL,
+                     "--random is for mode defer with --hold 1: there the gate alone decides who writes");
+  return WEIR_OK;
+}
+
+/* One model alone has no use for the settings of a cascade: those of the command line are refused. */
+static weir_status check_single(const evaluation *x, weir_err *e) {
+  static const char *const option[] = {"mode",   "entropy", "threshold", "gate",  "accept-nll",
+                                       "window", "hold",    "horizon",   "random"};
+  if (x->paths.small[0] && x->paths.large[0]) return WEIR_OK;
+  for (size_t i = 0; i < sizeof option / sizeof *option; i++)
+    if (!strcmp(weir_config_source(x->c, option[i]), "command line"))
+      return weir_fail(e, WEIR_EINVAL, "--%s has no meaning with one model alone", option[i]);
   return WEIR_OK;
 }
 
@@ -299,6 +328,7 @@ static weir_status read_input(evaluation *x, weir_err *e) {
   WEIR_TRY(weir_cascade_cfg_make(&x->opts, &checked, e)); /* refuses before anything is loaded */
   WEIR_TRY(read_thresholds(x, e));
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));
+  WEIR_TRY(check_single(x, e));
   x->v.tasks = files[0];
   st = weir_tasks_read(files[0], (int32_t)weir_config_int(x->c, "limit"), &x->tasks, e);
 out:
@@ -367,6 +397,7 @@ static weir_status evaluate(evaluation *x, weir_err *e) {
   if (x->log_path && !(x->log = fopen(x->log_path, "w")))
     return weir_fail(e, WEIR_EIO, "%s: %s", x->log_path, strerror(errno));
   WEIR_TRY(prepare(x, e));
+  weir_interrupt_init();
   WEIR_TRY(measure_all(x, e));
   st = report(x, e);
 out:

@@ -9,15 +9,18 @@ static volatile sig_atomic_t pending;
 
 static void note(int sig) { pending = sig; }
 
+void weir_interrupt_ignore_pipe(void) {
+  struct sigaction ignore = {.sa_handler = SIG_IGN};
+  sigemptyset(&ignore.sa_mask);
+  sigaction(SIGPIPE, &ignore, NULL);
+}
+
 void weir_interrupt_init(void) {
   /* a write under way goes on: the flag is looked at when it has returned */
   struct sigaction once = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigemptyset(&once.sa_mask);
   sigaction(SIGINT, &once, NULL);
   sigaction(SIGTERM, &once, NULL);
-  struct sigaction ignore = {.sa_handler = SIG_IGN};
-  sigemptyset(&ignore.sa_mask);
-  sigaction(SIGPIPE, &ignore, NULL);
 }
 
 int weir_interrupt_pending(void) { return pending; }

@@ -3,7 +3,10 @@
 #ifndef WEIR_PROGRAMS_INTERRUPT_H
 #define WEIR_PROGRAMS_INTERRUPT_H
 
-/* Takes both signals, and lets a closed pipe be an error of the write instead of a signal. */
+/* A closed pipe becomes an error of the write instead of a signal. */
+void weir_interrupt_ignore_pipe(void);
+/* Takes both signals. Called when models are loaded and a loop begins that looks at them: before, and where
+ * nothing looks, a signal ends the program as it does any other. */
 void weir_interrupt_init(void);
 /* The signal that came, or 0. */
 int weir_interrupt_pending(void);

@@ -103,12 +103,7 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
   if (st != WEIR_OK) return st;
   out->n_tiers = weir_pair_n_tiers(out->pair);
   out->large = opts.large_path ? out->n_tiers - 1 : -1;
-  out->n_ctx = INT32_MAX;
-  for (int32_t t = 0; t < out->n_tiers; t++) {
-    out->tier_name[t] = t == out->large ? "large" : "small";
-    const int32_t n = weir_pair_exec(out->pair, t)->info.n_ctx;
-    if (n < out->n_ctx) out->n_ctx = n;
-  }
+  for (int32_t t = 0; t < out->n_tiers; t++) out->tier_name[t] = t == out->large ? "large" : "small";
   return WEIR_OK;
 }
 

@@ -24,7 +24,6 @@ typedef struct weir_loaded {
   int32_t n_tiers;
   const char *tier_name[WEIR_MAX_TIERS]; /* "small", "large" */
   int32_t large;                         /* the tier of the large model, -1: not opened */
-  int32_t n_ctx;                         /* of all tiers */
 } weir_loaded;
 
 /* Opens the models with the options of the machine, for max_seqs contexts; shows progress on a terminal. A

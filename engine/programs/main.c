@@ -123,7 +123,7 @@ static int run_command(const weir_command *cmd, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  weir_interrupt_init();
+  weir_interrupt_ignore_pipe();
   if (argc < 2) {
     print_overview(stderr);
     return WEIR_EXIT_USAGE;

@@ -59,14 +59,15 @@ void weir_paint_end(weir_paint *p) { set_style(p, 0); }
 
 void weir_paint_legend(const weir_paint *p) {
   if (p->show == WEIR_SHOW_ORIGIN && p->out->color)
-    fprintf(stderr, "plain: the small model wrote it; \033[0;1;35mcoloured\033[0m: the large one\n");
+    fprintf(stderr, "plain: the small model wrote it; %s: the large one\n",
+            p->out->color_err ? "\033[0;1;35mcoloured\033[0m" : "coloured");
   else if (p->show == WEIR_SHOW_ORIGIN)
     fprintf(stderr, "%sso marked%s: the large model wrote it; the rest: the small one\n", open_mark,
             close_mark);
   if (p->show != WEIR_SHOW_ENTROPY) return;
   fprintf(stderr, "entropy, nats, from:");
   for (int s = 1; s < N_SHADES; s++)
-    if (p->out->color)
+    if (p->out->color && p->out->color_err)
       fprintf(stderr, " \033[0;30;48;5;%dm %g \033[0m", shade[s].color, (double)shade[s].from);
     else
       fprintf(stderr, " %g", (double)shade[s].from);

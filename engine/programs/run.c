@@ -42,7 +42,8 @@ static void begin_text(const run *r) {
   if (r->quiet || r->prompts.n < 2) return;
   const weir_buf *p = &r->prompts.text[r->head];
   size_t len = strcspn(p->data, "\n");
-  if (len > 90) len = 90;
+  if (len > 90)
+    for (len = 90; len > 0 && ((unsigned char)p->data[len] & 0xc0) == 0x80;) len--; /* whole characters */
   fprintf(stderr, "%s[%d/%d] ", r->head ? "\n" : "", r->head + 1, r->prompts.n);
   for (size_t i = 0; i < len; i++) fputc((unsigned char)p->data[i] < 0x20 ? ' ' : p->data[i], stderr);
   fprintf(stderr, "%s\n", len < p->len ? " ..." : "");
@@ -219,6 +220,7 @@ static weir_status load_and_run(run *r, weir_err *e) {
     r->answers.on_token = on_token;
     r->answers.on_done = on_done;
   }
+  weir_interrupt_init();
   st = weir_answers_run(&r->answers, &r->how, e);
 out:
   return st;

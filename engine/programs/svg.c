@@ -67,9 +67,9 @@ static weir_status put_level(const weir_eval *v, const frame *f, int32_t row, co
   return weir_buf_printf(
       out, e,
       "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#555\" stroke-dasharray=\"2 3\"/>"
-      "<text x=\"%d\" y=\"%.1f\" font-size=\"12\" text-anchor=\"end\" fill=\"#555\">%s model alone: "
+      "<text x=\"%d\" y=\"%.1f\" font-size=\"12\" fill=\"#555\">%s model alone: "
       "%.3f, %.0f tok/s</text>\n",
-      LEFT, WIDTH - RIGHT, y, y, WIDTH - RIGHT - 4, y - 5, name, v->row[row].exact, v->row[row].tok_s);
+      LEFT, WIDTH - RIGHT, y, y, LEFT + 5, y + 14, name, v->row[row].exact, v->row[row].tok_s);
 }
 
 static weir_status put_axes(const frame *f, weir_buf *out, weir_err *e) {

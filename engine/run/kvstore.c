@@ -33,7 +33,6 @@ weir_status weir_kvstore_init(weir_kvstore *kv, weir_dev *dev, const weir_hparam
                                    .page_size = WEIR_PAGE_TOKENS,
                                    .head_dim = h->head_dim};
     WEIR_TRY(weir_dev_alloc(dev, bytes, &kv->layer[i].base, e));
-    kv->bytes += bytes;
   }
 out:
   if (st != WEIR_OK) {

@@ -10,7 +10,6 @@ typedef struct weir_kvstore {
   weir_dev *dev;
   int32_t n_layers;
   weir_kv_layer *layer; /* [n_layers], owned */
-  size_t bytes;
 } weir_kvstore;
 
 weir_status weir_kvstore_init(weir_kvstore *, weir_dev *, const weir_hparams *, weir_dtype, int32_t n_pages,

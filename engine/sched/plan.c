@@ -57,7 +57,7 @@ static weir_status match_prefix(weir_request *r, int32_t tier, const weir_tier_k
   r->view.kv_len[tier] = covered;
   r->need.from = r->fed_to = covered;
   r->published[tier] = covered / WEIR_PAGE_TOKENS;
-  r->counts.prefix_hit[tier] += covered;
+  r->counts.prefix_hit[tier] += covered < r->n_prompt ? covered : r->n_prompt;
   return WEIR_OK;
 }
 
@@ -100,7 +100,8 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
                             const weir_tier_kv *kv, weir_request **culprit, weir_err *e) {
   bool full = false;
   weir_request *starved = NULL;
-  weir_err why = {0};
+  int32_t starved_at = 0;
+  weir_err why = {0}, starved_why = {0};
   *culprit = NULL;
   p->n_items = 0;
   weir_batch_builder_clear(&p->batch);
@@ -113,7 +114,11 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
       if (is_short != (pass == 0)) continue;
       const weir_status st = place(p, tier, req, n, r, kv, &full, &why);
       if (st == WEIR_ENOMEM) {
-        if (!starved) starved = r; /* waits for the others to finish */
+        if (!starved || i < starved_at) { /* the oldest: it waits for the others to finish */
+          starved = r;
+          starved_at = i;
+          starved_why = why;
+        }
       } else if (st != WEIR_OK) {
         *culprit = r;
         if (e) *e = why;
@@ -128,7 +133,7 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
     if (req[i] != starved && req[i]->seq[tier].n_pages > 0) return WEIR_OK;
   *culprit = starved;
   return weir_fail(e, WEIR_ENOMEM, "request %lld does not fit the KV pages of its tier: %s",
-                   (long long)starved->id, why.msg);
+                   (long long)starved->id, starved_why.msg);
 }
 
 void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const weir_tier_kv *kv) {

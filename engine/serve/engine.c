@@ -15,7 +15,7 @@
 #include "sched/plan.h"
 #include "serve/stream.h"
 
-enum { DEFAULT_ACTIVE = 16 };
+enum { DEFAULT_ACTIVE = 16, DEFAULT_QUEUED = 256 };
 
 typedef struct job {
   weir_request *req;
@@ -80,6 +80,7 @@ weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, we
   g->cfg = *cfg;
   g->next_id = 1;
   if (g->cfg.max_active <= 0) g->cfg.max_active = DEFAULT_ACTIVE;
+  if (g->cfg.max_queued <= 0) g->cfg.max_queued = DEFAULT_QUEUED;
   for (int32_t t = 0; t < cfg->n_tiers; t++) {
     const int32_t most = cfg->tier[t]->info.max_seqs;
     if (g->cfg.max_active > most) g->cfg.max_active = most;
@@ -154,9 +155,10 @@ static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_e
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
-  if (is_dead(g, 0)) return weir_fail(e, WEIR_EDEVICE, "the small tier is down: %s", g->tier[0].why_dead.msg);
+  if (is_dead(g, 0))
+    return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[0].exec->info.name, g->tier[0].why_dead.msg);
   if (is_dead(g, 1) && s->cascade->n_tiers > 1 && !s->pinned && !survives_without_large(s->cascade))
-    return weir_fail(e, WEIR_EDEVICE, "the large tier is down: %s", g->tier[1].why_dead.msg);
+    return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[1].exec->info.name, g->tier[1].why_dead.msg);
   return WEIR_OK;
 }
 
@@ -166,6 +168,8 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
   int32_t n_ctx = INT32_MAX;
   WEIR_TRY(check_draw(&s->draw, e));
   WEIR_TRY(check_cascade(g, s, e));
+  if (g->n_jobs - g->n_active >= g->cfg.max_queued)
+    return weir_fail(e, WEIR_EBUSY, "%d jobs are waiting", g->n_jobs - g->n_active);
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     const weir_exec_info *info = &g->tier[t].exec->info;
     if (info->n_ctx < n_ctx) n_ctx = info->n_ctx;
@@ -305,7 +309,7 @@ static int32_t place_of(const weir_engine *g, const weir_request *r) {
 static void bury(weir_engine *g, int32_t t, const weir_err *why) {
   g->tier[t].dead = true;
   g->tier[t].why_dead = *why;
-  weir_log(WEIR_LOG_ERROR, "the %s tier is down: %s", t == 0 ? "small" : "large", why->msg);
+  weir_log(WEIR_LOG_ERROR, "%s", why->msg); /* which begins with the model */
   const weir_err err = *why;
   for (int32_t i = 0; i < g->n_jobs;) {
     weir_request *r = g->job[i]->req;

@@ -23,6 +23,7 @@ typedef struct weir_engine_cfg {
   weir_tokenizer *tokenizer;       /* borrowed */
   weir_clock clock;
   int32_t max_active;    /* requests under way at once; more wait in order. 0: default */
+  int32_t max_queued;    /* jobs that may wait besides; one more is WEIR_EBUSY. 0: default */
   int32_t large_batch;   /* a step of the large tier runs when so many requests wait for it (0: no number will
                             do), ... */
   int64_t large_wait_ns; /* ... or the oldest has waited so long, or nobody waits for the small tier */
@@ -55,7 +56,8 @@ typedef struct weir_outcome {
   const weir_err *err; /* for WEIR_END_ERROR, else NULL */
   int32_t n_prompt;
   const weir_counts *counts;
-  int64_t queued_ns, first_token_ns, total_ns; /* from submit: to the first step, first piece, the end */
+  int64_t queued_ns, first_token_ns,
+      total_ns; /* from submit: to the first step, the first committed token, the end */
 } weir_outcome;
 
 typedef struct weir_job {
@@ -74,8 +76,8 @@ typedef struct weir_job {
   void *ctx;
 } weir_job;
 
-/* Takes a job; errors (empty prompt, prompt longer than the context of a tier it may need, bad sampling
- * parameters, unsound cascade) are told here and nothing was taken. */
+/* Takes a job, or WEIR_EBUSY when too many wait; errors (empty prompt, prompt longer than the context of a
+ * tier it may need, bad sampling parameters, unsound cascade) are told here and nothing was taken. */
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);

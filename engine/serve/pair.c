@@ -11,6 +11,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kv/pages.h"
 #include "model/gguf.h"
+#include "model/hparams.h"
 #include "run/exec_local.h"
 #include "run/instance.h"
 
@@ -27,7 +28,6 @@ struct weir_pair {
   weir_dev *dev;
   int32_t n_tiers, n_vocab;
   weir_exec *exec[WEIR_MAX_TIERS];
-  weir_hparams h[WEIR_MAX_TIERS];
   weir_tokenizer *tokenizer;
 };
 
@@ -91,7 +91,6 @@ static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_
   WEIR_TRY(weir_instance_create(p->dev, m->file, &m->h, &opts, &instance, e));
   snprintf(name, sizeof name, "%s (%s)", m->role, m->h.name);
   WEIR_TRY(weir_exec_local_create(instance, name, &p->exec[tier], e));
-  p->h[tier] = m->h;
   return WEIR_OK;
 out:
   return weir_fail_ctx(e, st, "load the %s model %s", m->role, m->path);
@@ -154,7 +153,6 @@ void weir_pair_close(weir_pair *p) {
 int32_t weir_pair_n_tiers(const weir_pair *p) { return p->n_tiers; }
 weir_exec *weir_pair_exec(const weir_pair *p, int32_t tier) { return p->exec[tier]; }
 weir_tokenizer *weir_pair_tokenizer(const weir_pair *p) { return p->tokenizer; }
-const weir_hparams *weir_pair_hparams(const weir_pair *p, int32_t tier) { return &p->h[tier]; }
 int32_t weir_pair_n_vocab(const weir_pair *p) { return p->n_vocab; }
 const char *weir_pair_isa(const weir_pair *p) { return weir_isa_name(weir_cpu_isa(p->dev)); }
 int32_t weir_pair_n_threads(const weir_pair *p) { return weir_cpu_n_threads(p->dev); }

@@ -8,7 +8,6 @@
 #include "base/err.h"
 #include "cascade/policy.h"
 #include "kernels/dtype.h"
-#include "model/hparams.h"
 #include "model/tokenizer.h"
 #include "step/step.h"
 
@@ -38,7 +37,6 @@ void weir_pair_close(weir_pair *); /* NULL is fine; engines over it first */
 int32_t weir_pair_n_tiers(const weir_pair *);
 weir_exec *weir_pair_exec(const weir_pair *, int32_t tier);
 weir_tokenizer *weir_pair_tokenizer(const weir_pair *);
-const weir_hparams *weir_pair_hparams(const weir_pair *, int32_t tier);
 int32_t weir_pair_n_vocab(const weir_pair *); /* ids both tiers have */
 const char *weir_pair_isa(const weir_pair *);
 int32_t weir_pair_n_threads(const weir_pair *);

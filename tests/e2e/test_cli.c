@@ -253,6 +253,9 @@ static void test_precedence(void **state) {
     r = e2e("run -p x -n 4 --mode small --config %s", shipped[i]);
     e2e_want_status(&r, 0, shipped[i]);
     e2e_free(&r);
+    r = e2e("eval models/tasks-valid.jsonl --limit 2 --config %s", shipped[i]);
+    e2e_want_status(&r, 0, shipped[i]);
+    e2e_free(&r);
   }
 }
 
