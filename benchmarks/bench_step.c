@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/mem.h"
+#include "kv/pages.h"
 #include "serve/pair.h"
 #include "step/batch.h"
 
@@ -114,9 +115,9 @@ typedef struct bench {
 
 /* Adds rows [from, to) of sequence s, wanting the last one's answer. */
 static void add(bench *x, int32_t s, int32_t from, int32_t to) {
-  const int32_t per_seq = (x->exec->info.n_ctx + 15) / 16;
+  const int32_t per_seq = weir_pages_for(x->exec->info.n_ctx);
   const int32_t row =
-      weir_batch_add(&x->b, &(weir_batch_seq){x->tok, from, to, x->page + s * per_seq, (to + 15) / 16});
+      weir_batch_add(&x->b, &(weir_batch_seq){x->tok, from, to, x->page + s * per_seq, weir_pages_for(to)});
   *weir_batch_ask(&x->b, row + to - from - 1) = (weir_ask){.top_p = 1, .pos = to, .probe = -1};
 }
 

@@ -15,6 +15,10 @@ struct weir_pages {
   void *watch_ctx;
 };
 
+int32_t weir_pages_for(int32_t n_tokens) {
+  return n_tokens / WEIR_PAGE_TOKENS + (n_tokens % WEIR_PAGE_TOKENS != 0);
+}
+
 weir_status weir_pages_create(int32_t n_pages, weir_pages **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_pages *p = NULL;

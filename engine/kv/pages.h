@@ -11,6 +11,9 @@ enum { WEIR_PAGE_TOKENS = 16 };
 
 typedef struct weir_pages weir_pages;
 
+/* Pages that hold positions [0, n_tokens). */
+int32_t weir_pages_for(int32_t n_tokens);
+
 weir_status weir_pages_create(int32_t n_pages, weir_pages **out, weir_err *e);
 void weir_pages_destroy(weir_pages *);
 /* A page with one reference, or -1 when none is free. */

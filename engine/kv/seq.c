@@ -8,10 +8,6 @@
 
 #include "base/mem.h"
 
-static int32_t pages_for(int32_t n_tokens) {
-  return n_tokens / WEIR_PAGE_TOKENS + (n_tokens % WEIR_PAGE_TOKENS != 0);
-}
-
 /* Room for `want` elements of `size` bytes; the old content stays. */
 static weir_status reserve(int32_t **array, int32_t *cap, int64_t want, const char *what, weir_err *e) {
   if (want <= *cap) return WEIR_OK;
@@ -34,7 +30,7 @@ void weir_seq_fini(weir_seq *s, weir_pages *pages) {
 }
 
 void weir_seq_truncate(weir_seq *s, weir_pages *pages, int32_t n_tokens) {
-  const int32_t keep = pages_for(n_tokens);
+  const int32_t keep = weir_pages_for(n_tokens);
   while (s->n_pages > keep) weir_pages_unref(pages, s->page[--s->n_pages]);
 }
 
@@ -85,11 +81,11 @@ static bool find_room(const weir_seq *s, weir_pages *pages, weir_prefix *prefix,
 
 weir_status weir_seq_prepare(weir_seq *s, weir_pages *pages, weir_prefix *prefix, int32_t from, int32_t to,
                              weir_copies *copies, weir_err *e) {
-  if (from < 0 || to < from || pages_for(from) > s->n_pages)
+  if (from < 0 || to < from || weir_pages_for(from) > s->n_pages)
     return weir_fail(e, WEIR_EINVAL, "positions %d .. %d of a sequence of %d pages", (int)from, (int)to,
                      (int)s->n_pages);
   if (to == from) return WEIR_OK;
-  const int32_t end = pages_for(to), first = from / WEIR_PAGE_TOKENS;
+  const int32_t end = weir_pages_for(to), first = from / WEIR_PAGE_TOKENS;
   const int32_t last =
       end < s->n_pages ? end : s->n_pages; /* pages [first, last) are there and will be written */
   const int32_t n_new = end > s->n_pages ? end - s->n_pages : 0;

@@ -47,10 +47,9 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
   WEIR_TRY(weir_dev_sync(m->dev, e));
 
   /* token, pos, seq, of the wanted rows: row, pos, seq; q_indptr, w_indptr, page_indptr, kv_len; pages */
-  const size_t entries = (size_t)m->max_seqs * (size_t)((m->n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS);
+  const size_t entries = (size_t)m->max_seqs * (size_t)weir_pages_for(m->n_ctx);
   if (entries > INT32_MAX)
-    st = weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", m->max_seqs, m->n_ctx);
-  if (st != WEIR_OK) goto out;
+    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", m->max_seqs, m->n_ctx));
   ws->max_page_entries = (int32_t)entries;
   ws->n_ints = 6 * (size_t)t + 4 * ((size_t)m->max_seqs + 1) + entries;
   WEIR_TRY(WEIR_NEW(ws->n_ints, &ws->ints_host, e));

@@ -66,7 +66,7 @@ static void add_rows(weir_plan *p, weir_request *r, int32_t to) {
   const weir_seq *s = &r->seq[tier];
   weir_plan_item *it = &p->item[p->n_items++];
   *it = (weir_plan_item){.req = r, .from = from, .to = to, .first_out = p->batch.n_out};
-  const int32_t n_pages = (to + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
+  const int32_t n_pages = weir_pages_for(to);
   const int32_t first_row = weir_batch_add(&p->batch, &(weir_batch_seq){r->tok, from, to, s->page, n_pages});
   for (int32_t pos = from > r->need.out_from ? from : r->need.out_from; pos < to; pos++) {
     weir_ask *a = weir_batch_ask(&p->batch, first_row + pos - from);
@@ -83,7 +83,7 @@ static weir_status place(weir_plan *p, int32_t tier, weir_request *const *req, i
   if (st != WEIR_OK) return st;
   const int32_t left = p->batch.max_tokens - p->batch.n_tokens, want = r->need.to - r->fed_to;
   const int32_t to = r->fed_to + (want < left ? want : left);
-  const int32_t n_pages = (to + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
+  const int32_t n_pages = weir_pages_for(to);
   *full = left < 1 || !weir_batch_fits(&p->batch, to - r->fed_to, n_pages, n_pages);
   if (*full) return WEIR_OK;
   const int32_t copies_before = p->copies.n;

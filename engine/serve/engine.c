@@ -59,11 +59,9 @@ static weir_status tier_init(tier *t, const weir_engine_cfg *cfg, weir_exec *x, 
   WEIR_TRY(weir_pages_create(info->n_pages, &t->kv.pages, e));
   WEIR_TRY(weir_prefix_create(t->kv.pages, cache, &t->kv.prefix, e));
   /* Pages shared by several sequences stand in each one's table. */
-  const int64_t per_seq = (info->n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS;
-  const int64_t entries = per_seq * info->max_seqs;
+  const int64_t entries = (int64_t)weir_pages_for(info->n_ctx) * info->max_seqs;
   if (entries > INT32_MAX)
-    st = weir_fail(e, WEIR_EINVAL, "%s: context times sequences is too large", info->name);
-  if (st != WEIR_OK) goto out;
+    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%s: context times sequences is too large", info->name));
   WEIR_TRY(weir_plan_init(&t->plan, info->max_tokens, info->max_seqs, (int32_t)entries, e));
   WEIR_TRY(WEIR_NEW((size_t)info->max_tokens, &t->rows, e));
 out:

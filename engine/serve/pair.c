@@ -76,11 +76,9 @@ static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_
   char name[192];
   report r = {o, m->role};
   const weir_load_progress progress = {forward_report, &r};
-  const int64_t per_seq = (n_ctx + WEIR_PAGE_TOKENS - 1) / WEIR_PAGE_TOKENS,
-                n_pages = per_seq * o->max_seqs + SPARE_PAGES;
+  const int64_t n_pages = (int64_t)weir_pages_for(n_ctx) * o->max_seqs + SPARE_PAGES;
   if (n_pages > INT32_MAX / WEIR_PAGE_TOKENS)
-    st = weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", o->max_seqs, n_ctx);
-  if (st != WEIR_OK) goto out;
+    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", o->max_seqs, n_ctx));
   const weir_instance_opts opts = {.n_ctx = n_ctx,
                                    .n_pages = (int32_t)n_pages,
                                    .max_tokens = o->max_tokens > 0 ? o->max_tokens : WEIR_PAIR_DEFAULT_TOKENS,

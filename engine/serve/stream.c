@@ -15,11 +15,9 @@ weir_status weir_stream_init(weir_stream *s, const weir_tokenizer *tok, int32_t 
   WEIR_TRY(WEIR_NEW((size_t)n_stop, &s->stop, e));
   for (int32_t i = 0; i < n_stop; i++) {
     const size_t len = strlen(stop[i]);
-    if (len == 0) st = weir_fail(e, WEIR_EINVAL, "stop string %d is empty", i);
-    if (st != WEIR_OK) goto out;
+    if (len == 0) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "stop string %d is empty", i));
     s->stop[i] = strdup(stop[i]);
-    if (!s->stop[i]) st = weir_fail(e, WEIR_ENOMEM, "cannot copy a stop string of %zu bytes", len);
-    if (st != WEIR_OK) goto out;
+    if (!s->stop[i]) WEIR_TRY(weir_fail(e, WEIR_ENOMEM, "cannot copy a stop string of %zu bytes", len));
     s->n_stop = i + 1;
     if (len > s->longest_stop) s->longest_stop = len;
   }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kv/pages.h"
 
 weir_status weir_batch_builder_init(weir_batch_builder *b, int32_t max_tokens, int32_t max_seqs,
                                     int32_t max_pages, int32_t max_copies, weir_err *e) {
@@ -115,7 +116,7 @@ static weir_status check_seq(const weir_batch *b, int32_t s, const weir_exec_inf
   if (len < q1 - q0 || len > info->n_ctx)
     return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: %d tokens with %d new ones in a context of %d", s,
                      len, q1 - q0, info->n_ctx);
-  if (p0 < 0 || p1 < p0 || (int64_t)(p1 - p0) * 16 < len)
+  if (p0 < 0 || p1 < p0 || p1 - p0 < weir_pages_for(len))
     return weir_fail(e, WEIR_EINVAL, "batch: sequence %d: %d pages for %d tokens", s, p1 - p0, len);
   for (int32_t i = q0; i < q1; i++)
     if (b->pos[i] != len - (q1 - i))

@@ -14,6 +14,8 @@
  * point float:     x[k][m] */
 #ifndef WEIR_KERNELS_CPU_LINEAR_H
 #define WEIR_KERNELS_CPU_LINEAR_H
+#include <string.h>
+
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/pack.h"
 
@@ -52,6 +54,17 @@ extern const weir_linear_isa weir_linear_avx512;
 /* Where block b of a panel of m rows keeps its fields. */
 static inline uint8_t *weir_panel_block(uint8_t *panel, int32_t m, int32_t b) {
   return panel + (size_t)b * (size_t)m * WEIR_PANEL_BLOCK;
+}
+
+/* Writes scale and zero-point sums of row i; `sum` is that of its quants. Returns where those go, 32 bytes.
+ */
+static inline uint8_t *weir_panel_put(uint8_t *panel, int32_t m, int32_t b, int32_t i, float d, int32_t sum) {
+  const int32_t z8 = -WEIR_PACK_Q8_ZERO * sum, z4 = -WEIR_PACK_Q4_ZERO * sum;
+  uint8_t *at = weir_panel_block(panel, m, b);
+  memcpy(at + 4 * i, &d, 4);
+  memcpy(at + 4 * (m + i), &z8, 4);
+  memcpy(at + 4 * (2 * m + i), &z4, 4);
+  return at + 12 * m + 32 * i;
 }
 
 #endif

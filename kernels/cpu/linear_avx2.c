@@ -58,12 +58,8 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
       sum = sum_of(total);
       q = bytes_of(v);
     }
-    const int32_t z8 = -WEIR_PACK_Q8_ZERO * sum, z4 = -WEIR_PACK_Q4_ZERO * sum;
-    uint8_t *at = weir_panel_block(panel, m, b);
-    memcpy(at + 4 * i, &d, 4);
-    memcpy(at + 4 * (m + i), &z8, 4);
-    memcpy(at + 4 * (2 * m + i), &z4, 4);
-    _mm256_storeu_si256((__m256i *)(at + 12 * m + BLOCK * i), q);
+    uint8_t *at = weir_panel_put(panel, m, b, i, d, sum);
+    _mm256_storeu_si256((__m256i *)at, q);
   }
 }
 

@@ -47,13 +47,9 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
       q0 = _mm512_cvtepi32_epi8(i0);
       q1 = _mm512_cvtepi32_epi8(i1);
     }
-    const int32_t z8 = -WEIR_PACK_Q8_ZERO * sum, z4 = -WEIR_PACK_Q4_ZERO * sum;
-    uint8_t *at = weir_panel_block(panel, m, b);
-    memcpy(at + 4 * i, &d, 4);
-    memcpy(at + 4 * (m + i), &z8, 4);
-    memcpy(at + 4 * (2 * m + i), &z4, 4);
-    _mm_storeu_si128((__m128i *)(at + 12 * m + BLOCK * i), q0);
-    _mm_storeu_si128((__m128i *)(at + 12 * m + BLOCK * i + 16), q1);
+    uint8_t *at = weir_panel_put(panel, m, b, i, d, sum);
+    _mm_storeu_si128((__m128i *)at, q0);
+    _mm_storeu_si128((__m128i *)(at + 16), q1);
   }
 }
 

@@ -34,12 +34,7 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
         sum += q[k];
       }
     }
-    const int32_t z8 = -WEIR_PACK_Q8_ZERO * sum, z4 = -WEIR_PACK_Q4_ZERO * sum;
-    uint8_t *at = weir_panel_block(panel, m, b);
-    memcpy(at + 4 * i, &d, 4);
-    memcpy(at + 4 * (m + i), &z8, 4);
-    memcpy(at + 4 * (2 * m + i), &z4, 4);
-    memcpy(at + 12 * m + BLOCK * i, q, BLOCK);
+    memcpy(weir_panel_put(panel, m, b, i, d, sum), q, BLOCK);
   }
 }
 

@@ -178,9 +178,11 @@ char *e2e_read(const char *path) {
   return text;
 }
 
-void e2e_cleanup(void) {
+int e2e_cleanup(void **state) {
+  (void)state;
   for (int i = 0; i < n_made; i++) unlink(made[i]);
   if (folder[0]) rmdir(folder);
   n_made = 0;
   folder[0] = '\0';
+  return 0;
 }

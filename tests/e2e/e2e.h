@@ -42,6 +42,6 @@ void e2e_want_in(const char *text, const char *part, const char *what);
 const char *e2e_temp(const char *name);
 void e2e_write(const char *path, const void *bytes, size_t n);
 char *e2e_read(const char *path); /* owned */
-void e2e_cleanup(void);
+int e2e_cleanup(void **state);    /* the group's teardown */
 
 #endif

@@ -314,12 +314,6 @@ static void test_inspect(void **state) {
   e2e_free(&r);
 }
 
-static int clean(void **state) {
-  (void)state;
-  e2e_cleanup();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bad_usage),       cmocka_unit_test(test_failures),
@@ -328,5 +322,5 @@ int main(void) {
       cmocka_unit_test(test_precedence),      cmocka_unit_test(test_help_and_version),
       cmocka_unit_test(test_tokenize),        cmocka_unit_test(test_inspect),
   };
-  return cmocka_run_group_tests(tests, NULL, clean);
+  return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }

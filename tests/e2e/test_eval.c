@@ -167,16 +167,10 @@ static void test_svg(void **state) {
   e2e_free(&r);
 }
 
-static int clean(void **state) {
-  (void)state;
-  e2e_cleanup();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rows),    cmocka_unit_test(test_chance), cmocka_unit_test(test_answer_rule),
       cmocka_unit_test(test_summary), cmocka_unit_test(test_svg),
   };
-  return cmocka_run_group_tests(tests, NULL, clean);
+  return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }

@@ -140,17 +140,11 @@ static void test_verified(void **state) {
   }
 }
 
-static int clean(void **state) {
-  (void)state;
-  e2e_cleanup();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_decisions),
       cmocka_unit_test(test_ends),
       cmocka_unit_test(test_verified),
   };
-  return cmocka_run_group_tests(tests, NULL, clean);
+  return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }

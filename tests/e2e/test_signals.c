@@ -130,17 +130,11 @@ static void test_full_disk(void **state) {
   }
 }
 
-static int clean(void **state) {
-  (void)state;
-  e2e_cleanup();
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_interrupt),
       cmocka_unit_test(test_reader_gone),
       cmocka_unit_test(test_full_disk),
   };
-  return cmocka_run_group_tests(tests, NULL, clean);
+  return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
