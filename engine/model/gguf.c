@@ -57,6 +57,15 @@ static const struct {
     {35, false, 0, "TQ2_0"},      {39, false, 0, "MXFP4"},
 };
 
+bool weir_gguf_dtype_id(weir_dtype t, uint32_t *out) {
+  for (size_t i = 0; i < sizeof tensor_types / sizeof tensor_types[0]; i++) {
+    if (!tensor_types[i].known || tensor_types[i].dtype != t) continue;
+    *out = tensor_types[i].id;
+    return true;
+  }
+  return false;
+}
+
 /* ---- reading forward ---- */
 
 typedef struct reader {

@@ -26,6 +26,8 @@ typedef enum {
 const char *weir_gguf_type_name(weir_gguf_type);
 /* Bytes of one value of a fixed size; 0 for strings and arrays. */
 size_t weir_gguf_type_bytes(weir_gguf_type);
+/* A tensor's type number in a file; false for one that files do not have. */
+bool weir_gguf_dtype_id(weir_dtype, uint32_t *out);
 
 typedef struct weir_gguf_entry {
   weir_str key;
