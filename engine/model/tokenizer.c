@@ -98,7 +98,7 @@ static weir_status check_model(const weir_gguf *g, weir_err *e) {
                    weir_str_show(model, shown), pieces ? " (SentencePiece)" : "");
 }
 
-weir_status weir_tokenizer_create(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
+weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_tokenizer *t = NULL;
   weir_str pre;
@@ -127,6 +127,10 @@ weir_status weir_tokenizer_create(const weir_gguf *g, weir_tokenizer **out, weir
 out:
   weir_tokenizer_destroy(t);
   return st;
+}
+
+weir_status weir_tokenizer_create(const weir_mfile *m, weir_tokenizer **out, weir_err *e) {
+  return weir_tokenizer_from_gguf(weir_mfile_gguf(m), out, e);
 }
 
 void weir_tokenizer_destroy(weir_tokenizer *t) {

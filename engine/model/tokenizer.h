@@ -10,12 +10,15 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "model/gguf.h"
+#include "model/mfile.h"
 
 typedef struct weir_tokenizer weir_tokenizer;
 
-/* Reads tokenizer.ggml.*; keeps no pointer into the file. A model or pre-tokeniser weir does not know is
+/* Reads the model's tokenizer; keeps no pointer into the file. A kind or step weir does not know is
  * refused by name with the list of known ones. */
-weir_status weir_tokenizer_create(const weir_gguf *, weir_tokenizer **out, weir_err *e);
+weir_status weir_tokenizer_create(const weir_mfile *, weir_tokenizer **out, weir_err *e);
+/* From tokenizer.ggml.* of a GGUF file. */
+weir_status weir_tokenizer_from_gguf(const weir_gguf *, weir_tokenizer **out, weir_err *e);
 void weir_tokenizer_destroy(weir_tokenizer *);
 
 typedef struct weir_tokens {

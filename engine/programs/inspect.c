@@ -19,7 +19,8 @@ void weir_bytes_text(double bytes, char *buf, size_t n) {
 }
 
 typedef struct inspected {
-  weir_gguf *gguf;
+  weir_mfile *file;
+  const weir_gguf *gguf;
   weir_hparams h;
   weir_tokenizer *tok;
   int64_t params, bytes, bytes_of[WEIR_DTYPE_COUNT], elems_of[WEIR_DTYPE_COUNT];
@@ -33,7 +34,8 @@ static int64_t elements(const weir_gguf_tensor *t) {
 
 static weir_status open_model(const char *path, inspected *m, weir_err *e) {
   weir_status st = WEIR_OK;
-  WEIR_TRY(weir_gguf_open(path, &m->gguf, e));
+  WEIR_TRY(weir_mfile_open(path, &m->file, e));
+  m->gguf = weir_mfile_gguf(m->file);
   for (int64_t i = 0; i < weir_gguf_n_tensors(m->gguf); i++) {
     const weir_gguf_tensor *t = weir_gguf_tensor_at(m->gguf, i);
     m->params += elements(t);
@@ -41,8 +43,8 @@ static weir_status open_model(const char *path, inspected *m, weir_err *e) {
     m->bytes_of[t->dtype] += (int64_t)t->bytes;
     m->elems_of[t->dtype] += elements(t);
   }
-  st = weir_hparams_read(m->gguf, &m->h, e);
-  if (st == WEIR_OK) st = weir_tokenizer_create(m->gguf, &m->tok, e);
+  st = weir_hparams_read(m->file, &m->h, e);
+  if (st == WEIR_OK) st = weir_tokenizer_create(m->file, &m->tok, e);
   if (st != WEIR_OK) weir_fail_ctx(e, st, "%s", path);
 out:
   return st;
@@ -50,7 +52,7 @@ out:
 
 static void close_model(inspected *m) {
   weir_tokenizer_destroy(m->tok);
-  weir_gguf_close(m->gguf);
+  weir_mfile_close(m->file);
 }
 
 static int64_t kv_bytes(const weir_hparams *h, int64_t elem) {
@@ -69,7 +71,7 @@ static void print_model(const char *path, const inspected *m, int64_t kv_elem, w
       o, "architecture  %s, %d layers, dim %d, %d heads of %d (%d for keys and values), feed-forward %d\n",
       weir_arch_name(h->arch), h->n_layers, h->dim, h->n_heads, h->head_dim, h->n_kv_heads, h->n_ff);
   weir_out_printf(o, "positions     context %d, rope theta %g over %d dims%s%s\n", h->n_ctx,
-                  (double)h->rope_theta, h->rope_dims, h->rope_interleaved ? ", interleaved" : "",
+                  (double)h->rope.theta, h->rope_dims, h->rope_interleaved ? ", interleaved" : "",
                   h->qk_norm ? ", q and k normed" : "");
   weir_out_printf(o, "vocabulary    %d rows, %d tokens%s%s\n", h->n_vocab, weir_tokenizer_n_vocab(m->tok),
                   weir_tokenizer_adds_bos(m->tok) ? ", begins a text with a token of its own" : "",

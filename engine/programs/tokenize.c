@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/gguf.h"
+#include "model/mfile.h"
 #include "model/tokenizer.h"
 #include "programs/load.h"
 #include "programs/options.h"
@@ -16,7 +16,7 @@
 typedef struct tokenizing {
   const weir_config *c;
   weir_out out;
-  weir_gguf *gguf;
+  weir_mfile *file;
   weir_tokenizer *tok;
   bool special;
 } tokenizing;
@@ -29,8 +29,8 @@ static weir_status open_tokenizer(tokenizing *t, weir_err *e) {
     WEIR_TRY(weir_find_models(t->c, &found, e));
     path = found.small;
   }
-  WEIR_TRY(weir_gguf_open(path, &t->gguf, e));
-  st = weir_tokenizer_create(t->gguf, &t->tok, e);
+  WEIR_TRY(weir_mfile_open(path, &t->file, e));
+  st = weir_tokenizer_create(t->file, &t->tok, e);
   if (st != WEIR_OK) weir_fail_ctx(e, st, "%s", path);
 out:
   return st;
@@ -186,6 +186,6 @@ int weir_main_tokenize(const weir_config *c) {
   }
   if (!weir_out_end(&t.out)) status = weir_tell(&t.out.err, WEIR_EXIT_FAILED);
   weir_tokenizer_destroy(t.tok);
-  weir_gguf_close(t.gguf);
+  weir_mfile_close(t.file);
   return status;
 }

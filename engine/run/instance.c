@@ -3,7 +3,6 @@
  * workspace; the thread that owns the device. */
 #include "run/instance.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -41,7 +40,7 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
 
   const int32_t n_freq = h->rope_dims / 2;
   WEIR_TRY(WEIR_NEW((size_t)n_freq, &inv, e));
-  for (int32_t i = 0; i < n_freq; i++) inv[i] = (float)pow(h->rope_theta, -2.0 * i / h->rope_dims);
+  WEIR_TRY(weir_rope_frequencies(&h->rope, h->rope_dims, m->n_ctx, inv, &ws->rope_mscale, e));
   WEIR_TRY(weir_dev_alloc(m->dev, (size_t)n_freq * sizeof(float), (void **)&ws->inv_freq, e));
   WEIR_TRY(weir_dev_upload(m->dev, ws->inv_freq, inv, (size_t)n_freq * sizeof(float), e));
   WEIR_TRY(weir_dev_sync(m->dev, e));
@@ -74,7 +73,7 @@ static int32_t max3(int32_t a, int32_t b, int32_t c) {
   return m > c ? m : c;
 }
 
-weir_status weir_instance_create(weir_dev *dev, const weir_gguf *file, const weir_hparams *h,
+weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
                                  const weir_instance_opts *o, weir_instance **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_instance *m = NULL;

@@ -7,8 +7,8 @@
 
 #include "base/err.h"
 #include "kernels/device.h"
-#include "model/gguf.h"
 #include "model/hparams.h"
+#include "model/mfile.h"
 #include "run/kvstore.h"
 #include "run/weights.h"
 
@@ -29,6 +29,7 @@ typedef struct weir_workspace {
   weir_mat logits;         /* [max_head_rows, n_vocab] */
   int32_t max_head_rows;
   float *inv_freq;           /* [rope_dims/2] */
+  float rope_mscale;         /* what cos and sin are multiplied by */
   int32_t *ints, *ints_host; /* step arrays: device and staging copy */
   int32_t max_page_entries;
   size_t n_ints;
@@ -44,7 +45,7 @@ typedef struct weir_instance {
 } weir_instance;
 
 /* Loads a model. The device is borrowed for the instance's life, the file for the call. */
-weir_status weir_instance_create(weir_dev *, const weir_gguf *, const weir_hparams *,
+weir_status weir_instance_create(weir_dev *, const weir_mfile *, const weir_hparams *,
                                  const weir_instance_opts *, weir_instance **out, weir_err *e);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 

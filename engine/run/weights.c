@@ -12,7 +12,7 @@
 
 typedef struct loader {
   weir_dev *dev;
-  const weir_gguf *file;
+  const weir_mfile *file;
   const weir_hparams *h;
   const weir_load_progress *progress;
   int64_t done, total;
@@ -26,50 +26,52 @@ static void tensor_name(char *buf, size_t cap, int32_t layer, const char *what) 
     snprintf(buf, cap, "blk.%d.%s", layer, what);
 }
 
-static void advance(loader *l, const weir_gguf_tensor *t) {
+static void advance(loader *l, const weir_tensor_info *t) {
   l->done += (int64_t)t->bytes;
   if (l->progress && l->progress->report) l->progress->report(l->progress->ctx, l->done, l->total);
 }
 
-/* A tensor of [rows, cols]; cols < 0: a vector of `rows`. */
-static weir_status find(loader *l, int32_t layer, const char *what, int64_t rows, int64_t cols,
-                        const weir_gguf_tensor **out) {
+/* A tensor of [rows, cols]; cols < 0: a vector of `rows`. Released by the caller. */
+static weir_status take(loader *l, int32_t layer, const char *what, int64_t rows, int64_t cols,
+                        weir_tensor *out) {
   char name[96];
+  weir_tensor_info t;
   tensor_name(name, sizeof name, layer, what);
-  const weir_gguf_tensor *t = weir_gguf_find(l->file, name);
-  if (!t) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
+  *out = (weir_tensor){0};
+  if (!weir_mfile_find(l->file, name, &t)) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
   const int64_t want0 = cols < 0 ? rows : cols, want1 = cols < 0 ? 1 : rows;
-  if (t->dim[0] != want0 || t->dim[1] != want1 || t->dim[2] != 1 || t->dim[3] != 1)
+  if (t.dim[0] != want0 || t.dim[1] != want1 || t.dim[2] != 1 || t.dim[3] != 1)
     return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: want [%lld, %lld], file has [%lld, %lld, %lld, %lld] %s",
-                     name, (long long)want1, (long long)want0, (long long)t->dim[3], (long long)t->dim[2],
-                     (long long)t->dim[1], (long long)t->dim[0], weir_dtype_get(t->dtype)->name);
-  *out = t;
-  return WEIR_OK;
+                     name, (long long)want1, (long long)want0, (long long)t.dim[3], (long long)t.dim[2],
+                     (long long)t.dim[1], (long long)t.dim[0], weir_dtype_get(t.dtype)->name);
+  return weir_mfile_read(l->file, name, out, l->e);
 }
 
-static weir_status upload_floats(loader *l, const weir_gguf_tensor *const *t, int32_t n_parts, float **out) {
+static weir_status upload_floats(loader *l, const weir_tensor *t, int32_t n_parts, float **out) {
   weir_status st = WEIR_OK;
   float *host = NULL;
   size_t n = 0, at = 0;
-  for (int32_t i = 0; i < n_parts; i++) n += (size_t)t[i]->dim[0];
+  for (int32_t i = 0; i < n_parts; i++) n += (size_t)t[i].info.dim[0];
   WEIR_TRY(WEIR_NEW(n, &host, l->e));
   for (int32_t i = 0; i < n_parts; i++) {
-    WEIR_TRY(weir_dequantize_row(t[i]->dtype, t[i]->data, host + at, t[i]->dim[0], l->e));
-    at += (size_t)t[i]->dim[0];
+    WEIR_TRY(weir_dequantize_row(t[i].info.dtype, t[i].data, host + at, t[i].info.dim[0], l->e));
+    at += (size_t)t[i].info.dim[0];
   }
   WEIR_TRY(weir_dev_alloc(l->dev, n * sizeof(float), (void **)out, l->e));
   WEIR_TRY(weir_dev_upload(l->dev, *out, host, n * sizeof(float), l->e));
   WEIR_TRY(weir_dev_sync(l->dev, l->e));
-  for (int32_t i = 0; i < n_parts; i++) advance(l, t[i]);
+  for (int32_t i = 0; i < n_parts; i++) advance(l, &t[i].info);
 out:
   free(host);
   return st;
 }
 
 static weir_status load_vector(loader *l, int32_t layer, const char *what, int64_t n, float **out) {
-  const weir_gguf_tensor *t = NULL;
-  const weir_status st = find(l, layer, what, n, -1, &t);
-  return st != WEIR_OK ? st : upload_floats(l, &t, 1, out);
+  weir_tensor t;
+  weir_status st = take(l, layer, what, n, -1, &t);
+  if (st == WEIR_OK) st = upload_floats(l, &t, 1, out);
+  weir_tensor_release(&t);
+  return st;
 }
 
 typedef struct part {
@@ -77,41 +79,47 @@ typedef struct part {
   int64_t rows;
 } part;
 
+enum { MAX_PARTS = 3 };
+
 /* Matrices that share an input become one weight. */
 static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols,
                                weir_weight *out) {
-  weir_host_mat m[3];
-  const weir_gguf_tensor *t[3] = {0};
+  weir_host_mat m[MAX_PARTS];
+  weir_tensor t[MAX_PARTS] = {0};
+  weir_status st = WEIR_OK;
   for (int32_t i = 0; i < n_parts; i++) {
-    const weir_status st = find(l, layer, p[i].what, p[i].rows, cols, &t[i]);
-    if (st != WEIR_OK) return st;
-    m[i] = (weir_host_mat){t[i]->data, t[i]->dtype, (int32_t)p[i].rows, (int32_t)cols};
+    WEIR_TRY(take(l, layer, p[i].what, p[i].rows, cols, &t[i]));
+    m[i] = (weir_host_mat){t[i].data, t[i].info.dtype, (int32_t)p[i].rows, (int32_t)cols};
   }
-  const weir_status st = weir_weight_prepare(l->dev, m, n_parts, out, l->e);
+  st = weir_weight_prepare(l->dev, m, n_parts, out, l->e);
   if (st != WEIR_OK) {
     char name[96];
     tensor_name(name, sizeof name, layer, p[0].what);
-    return weir_fail_ctx(l->e, st, "tensor %s", name);
+    weir_fail_ctx(l->e, st, "tensor %s", name);
+    goto out;
   }
-  for (int32_t i = 0; i < n_parts; i++) advance(l, t[i]);
-  return WEIR_OK;
+  for (int32_t i = 0; i < n_parts; i++) advance(l, &t[i].info);
+out:
+  for (int32_t i = 0; i < n_parts; i++) weir_tensor_release(&t[i]);
+  return st;
 }
 
 static bool has(const loader *l, int32_t layer, const char *what) {
   char name[96];
   tensor_name(name, sizeof name, layer, what);
-  return weir_gguf_find(l->file, name) != NULL;
+  return weir_mfile_find(l->file, name, NULL);
 }
 
 static weir_status load_bias(loader *l, int32_t i, int64_t n_q, int64_t n_kv, float **out) {
-  const weir_gguf_tensor *t[3] = {0};
+  weir_tensor t[MAX_PARTS] = {0};
   weir_status st = WEIR_OK;
   if (!has(l, i, "attn_q.bias") && !has(l, i, "attn_k.bias") && !has(l, i, "attn_v.bias")) return WEIR_OK;
-  WEIR_TRY(find(l, i, "attn_q.bias", n_q, -1, &t[0]));
-  WEIR_TRY(find(l, i, "attn_k.bias", n_kv, -1, &t[1]));
-  WEIR_TRY(find(l, i, "attn_v.bias", n_kv, -1, &t[2]));
-  WEIR_TRY(upload_floats(l, t, 3, out));
+  WEIR_TRY(take(l, i, "attn_q.bias", n_q, -1, &t[0]));
+  WEIR_TRY(take(l, i, "attn_k.bias", n_kv, -1, &t[1]));
+  WEIR_TRY(take(l, i, "attn_v.bias", n_kv, -1, &t[2]));
+  WEIR_TRY(upload_floats(l, t, MAX_PARTS, out));
 out:
+  for (int32_t k = 0; k < MAX_PARTS; k++) weir_tensor_release(&t[k]);
   return st;
 }
 
@@ -143,13 +151,16 @@ out:
   return st;
 }
 
-weir_status weir_weights_load(weir_dev *dev, const weir_gguf *file, const weir_hparams *h,
+weir_status weir_weights_load(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
                               const weir_load_progress *p, weir_weights *w, weir_err *e) {
   weir_status st = WEIR_OK;
   loader l = {.dev = dev, .file = file, .h = h, .progress = p, .e = e};
   *w = (weir_weights){.dev = dev, .n_layers = h->n_layers};
-  for (int64_t i = 0; i < weir_gguf_n_tensors(file); i++)
-    l.total += (int64_t)weir_gguf_tensor_at(file, i)->bytes;
+  for (int64_t i = 0; i < weir_mfile_n_tensors(file); i++) {
+    weir_tensor_info t;
+    weir_mfile_tensor_at(file, i, &t);
+    l.total += (int64_t)t.bytes;
+  }
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
   WEIR_TRY(load_matrix(&l, -1, (const part[]){{"token_embd.weight", h->n_vocab}}, 1, h->dim, &w->embed));
   for (int32_t i = 0; i < h->n_layers; i++) {

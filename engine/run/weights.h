@@ -4,7 +4,7 @@
 #define WEIR_RUN_WEIGHTS_H
 #include "base/err.h"
 #include "kernels/device.h"
-#include "model/gguf.h"
+#include "model/mfile.h"
 #include "model/hparams.h"
 
 typedef struct weir_layer {
@@ -36,7 +36,7 @@ typedef struct weir_load_progress {
 } weir_load_progress;
 
 /* Errors name the tensor with the wanted and the found shape. `p` may be NULL. */
-weir_status weir_weights_load(weir_dev *, const weir_gguf *, const weir_hparams *,
+weir_status weir_weights_load(weir_dev *, const weir_mfile *, const weir_hparams *,
                               const weir_load_progress *p, weir_weights *out, weir_err *e);
 void weir_weights_release(weir_weights *);
 

@@ -10,8 +10,8 @@
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
 #include "kv/pages.h"
-#include "model/gguf.h"
 #include "model/hparams.h"
+#include "model/mfile.h"
 #include "run/exec_local.h"
 #include "run/instance.h"
 
@@ -19,7 +19,7 @@ enum { SPARE_PAGES = 64 }; /* beyond full contexts: room for the prefix cache */
 
 typedef struct opened { /* one model file while loading */
   const char *role, *path;
-  weir_gguf *file;
+  weir_mfile *file;
   weir_hparams h;
   weir_tokenizer *tokenizer;
 } opened;
@@ -33,7 +33,7 @@ struct weir_pair {
 
 static weir_status open_file(opened *o, weir_err *e) {
   weir_status st = WEIR_OK;
-  WEIR_TRY(weir_gguf_open(o->path, &o->file, e));
+  WEIR_TRY(weir_mfile_open(o->path, &o->file, e));
   WEIR_TRY(weir_hparams_read(o->file, &o->h, e));
   WEIR_TRY(weir_tokenizer_create(o->file, &o->tokenizer, e));
   return WEIR_OK;
@@ -43,7 +43,7 @@ out:
 
 static void close_file(opened *o) {
   weir_tokenizer_destroy(o->tokenizer);
-  weir_gguf_close(o->file);
+  weir_mfile_close(o->file);
   o->tokenizer = NULL;
   o->file = NULL;
 }

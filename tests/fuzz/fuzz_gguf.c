@@ -53,14 +53,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     weir_gguf_value_text(g, i, shown, sizeof shown);
     require(strlen(shown) < sizeof shown, "a value's text without an end");
   }
-  st = weir_hparams_read(g, &h, &e);
+  st = weir_hparams_from_gguf(g, &h, &e);
   check_status(st, &e);
   if (st == WEIR_OK) {
     require(
         h.n_heads % h.n_kv_heads == 0 && h.head_dim % 2 == 0 && h.rope_dims <= h.head_dim && h.n_vocab > 0,
         "hyper-parameters that contradict each other");
   }
-  st = weir_tokenizer_create(g, &t, &e);
+  st = weir_tokenizer_from_gguf(g, &t, &e);
   check_status(st, &e);
   weir_gguf_close(g);
   if (st != WEIR_OK) return 0;

@@ -61,7 +61,7 @@ static weir_tokenizer *tiny_tokenizer(const char *pre) {
   tiny_vocab_write(&w, &v);
   uint8_t *file = gguf_writer_file(&w, &len);
   gguf_writer_fini(&w);
-  if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK || weir_tokenizer_create(g, &t, &e) != WEIR_OK) die(&e);
+  if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK || weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) die(&e);
   weir_gguf_close(g);
   free(file);
   return t;
@@ -77,7 +77,7 @@ static void set_up(void) {
     if (weir_pretok_create(weir_str_of(pres[i]), true, &interpreted[i], &e) != WEIR_OK) die(&e);
   }
   if (weir_gguf_open("models/weir-demo-small-Q8_0.gguf", &g, &e) != WEIR_OK) die(&e);
-  if (weir_tokenizer_create(g, &tokenizer[0], &e) != WEIR_OK) die(&e);
+  if (weir_tokenizer_from_gguf(g, &tokenizer[0], &e) != WEIR_OK) die(&e);
   weir_gguf_close(g);
 }
 

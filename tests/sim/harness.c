@@ -34,7 +34,7 @@ void sim_open(sim *s, const sim_opts *o) {
   weir_gguf *g;
   *s = (sim){.law = {.n_vocab = 288, .agreement = 0.8, .sharpness = 3, .end_id = 285}};
   if (weir_gguf_open("tests/vectors/models/pair-small.gguf", &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  if (weir_tokenizer_create(g, &s->tokenizer, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &s->tokenizer, &e) != WEIR_OK) fail_msg("%s", e.msg);
   weir_gguf_close(g);
   for (int32_t t = 0; t < 2; t++)
     s->exec[t] = fake_exec_create(&(fake_opts){.law = s->law,

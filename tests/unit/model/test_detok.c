@@ -52,7 +52,7 @@ static weir_tokenizer *make_tokenizer(void) {
   uint8_t *file = gguf_writer_file(&w, &len);
   gguf_writer_fini(&w);
   if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  if (weir_tokenizer_create(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
   weir_gguf_close(g);
   free(file);
   return t;

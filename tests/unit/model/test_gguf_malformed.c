@@ -265,8 +265,8 @@ static bool read_all(const uint8_t *bytes, size_t len) {
   if (parse_copy(bytes, len, &g, &copy, &e) == WEIR_OK) {
     char text[64];
     for (int64_t i = 0; i < weir_gguf_n_keys(g); i++) weir_gguf_value_text(g, i, text, sizeof text);
-    ok = weir_hparams_read(g, &h, &e) == WEIR_OK;
-    if (weir_tokenizer_create(g, &t, &e) == WEIR_OK) {
+    ok = weir_hparams_from_gguf(g, &h, &e) == WEIR_OK;
+    if (weir_tokenizer_from_gguf(g, &t, &e) == WEIR_OK) {
       weir_tokens ids = {0};
       assert_int_equal(weir_tokenize(t, "abc \xff<|endoftext|><user>", 24, true, &ids, &e), WEIR_OK);
       weir_tokens_fini(&ids);

@@ -79,7 +79,7 @@ static weir_status read_case(const model_case *c, weir_hparams *h, weir_err *e) 
   weir_gguf *g;
   weir_status st = weir_gguf_parse(file, len, &g, e);
   if (st != WEIR_OK) fail_msg("the test's file is malformed: %s", e->msg);
-  st = weir_hparams_read(g, h, e);
+  st = weir_hparams_from_gguf(g, h, e);
   weir_gguf_close(g);
   free(file);
   return st;
@@ -103,7 +103,7 @@ static void read_and_defaults(void **state) {
   assert_int_equal(h.head_dim, 16);
   assert_int_equal(h.rope_dims, 16);
   assert_int_equal(h.n_vocab, 10);
-  assert_true(h.rope_theta == 500000.0f);
+  assert_true(h.rope.theta == 500000.0f);
   assert_true(h.norm_eps == 1e-5f);
   assert_true(h.rope_interleaved);
   assert_false(h.qk_norm);
@@ -134,7 +134,7 @@ static void read_and_defaults(void **state) {
   assert_int_equal(read_case(&qwen2, &h, &e), WEIR_OK);
   assert_int_equal(h.arch, WEIR_ARCH_QWEN2);
   assert_string_equal(h.name, "qwen2");
-  assert_true(h.rope_theta == 10000.0f);
+  assert_true(h.rope.theta == 10000.0f);
   assert_false(h.rope_interleaved);
   assert_false(h.qk_norm);
   assert_string_equal(weir_arch_name(WEIR_ARCH_QWEN2), "qwen2");
@@ -292,7 +292,7 @@ static void demo_models(void **state) {
     weir_gguf *g;
     weir_hparams h;
     if (weir_gguf_open(rows[i].path, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    if (weir_hparams_read(g, &h, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_hparams_from_gguf(g, &h, &e) != WEIR_OK) fail_msg("%s", e.msg);
     assert_int_equal(h.n_layers, rows[i].layers);
     assert_int_equal(h.dim, rows[i].dim);
     assert_int_equal(h.n_heads, rows[i].heads);

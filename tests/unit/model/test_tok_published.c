@@ -51,7 +51,7 @@ static void one_vocabulary(void **state) {
   char path[256];
   snprintf(path, sizeof path, "%s/llama.cpp/ggml-vocab-%s.gguf", folder, name);
   if (weir_gguf_open(path, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  if (weir_tokenizer_create(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
   weir_gguf_close(g);
   read_file(name, ".inp", &in);
   read_file(name, ".out", &out);
@@ -97,7 +97,7 @@ static void refused_vocabularies(void **state) {
     weir_tokenizer *t;
     snprintf(path, sizeof path, "%s/llama.cpp/ggml-vocab-%s.gguf", folder, rows[i].name);
     if (weir_gguf_open(path, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    assert_int_equal(weir_tokenizer_create(g, &t, &e), WEIR_EUNSUP);
+    assert_int_equal(weir_tokenizer_from_gguf(g, &t, &e), WEIR_EUNSUP);
     if (!strstr(e.msg, rows[i].fragment)) fail_msg("%s: %s", rows[i].name, e.msg);
     weir_gguf_close(g);
   }
@@ -114,7 +114,7 @@ static void same_is_particular(void **state) {
     weir_gguf *g;
     snprintf(path, sizeof path, "%s/llama.cpp/ggml-vocab-%s.gguf", folder, name[i]);
     if (weir_gguf_open(path, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    if (weir_tokenizer_create(g, &t[i], &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_tokenizer_from_gguf(g, &t[i], &e) != WEIR_OK) fail_msg("%s", e.msg);
     weir_gguf_close(g);
   }
   assert_int_equal(weir_tokenizer_same(t[0], t[0], &n, &e), WEIR_OK);

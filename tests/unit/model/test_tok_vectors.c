@@ -120,7 +120,7 @@ static void demo_tokens(void **state) {
   weir_tokenizer *t;
   int rows = 0;
   if (weir_gguf_open("models/weir-demo-small-Q8_0.gguf", &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  if (weir_tokenizer_create(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
   weir_gguf_close(g);
   FILE *f = open_vectors("demo_tokens.txt");
   while (read_fields(f, line, field, 2)) {
@@ -150,7 +150,7 @@ static void demo_pair_shares_ids(void **state) {
   for (int i = 0; i < 2; i++) {
     weir_gguf *g;
     if (weir_gguf_open(path[i], &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    if (weir_tokenizer_create(g, &t[i], &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_tokenizer_from_gguf(g, &t[i], &e) != WEIR_OK) fail_msg("%s", e.msg);
     weir_gguf_close(g);
     assert_int_equal(weir_tokenizer_bos(t[i]), 4093);
     assert_true(weir_tokenizer_adds_bos(t[i]));

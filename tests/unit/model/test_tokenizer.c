@@ -57,7 +57,7 @@ static weir_status create(const tiny_vocab *v, void (*more)(gguf_writer *), weir
   gguf_writer_fini(&w);
   weir_status st = weir_gguf_parse(file, len, &g, e);
   if (st == WEIR_OK) {
-    st = weir_tokenizer_create(g, t, e);
+    st = weir_tokenizer_from_gguf(g, t, e);
     weir_gguf_close(g);
   }
   free(file); /* the tokenizer keeps no pointer into it: a sanitizer would see */
@@ -530,7 +530,7 @@ static void refused_by_keys(void **state) {
     weir_gguf *g;
     weir_tokenizer *t;
     assert_int_equal(weir_gguf_parse(file, len, &g, &e), WEIR_OK);
-    const weir_status st = weir_tokenizer_create(g, &t, &e);
+    const weir_status st = weir_tokenizer_from_gguf(g, &t, &e);
     if (st != rows[i].status || !strstr(e.msg, rows[i].fragment))
       fail_msg("row %d: got %d \"%s\", want %d with \"%s\"", i, st, e.msg, rows[i].status, rows[i].fragment);
     assert_null(t);

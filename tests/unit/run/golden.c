@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "model/gguf.h"
+#include "model/mfile.h"
 #include "run/forward.h"
 
 static void must(weir_status st, const weir_err *e) {
@@ -57,18 +57,18 @@ void wvec_free(wvec *v) {
 model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv) {
   model m = {0};
   weir_err e = {0};
-  weir_gguf *g;
+  weir_mfile *g;
   weir_hparams h;
   char path[256];
   snprintf(path, sizeof path, strchr(name, '/') ? "%s" : "tests/vectors/models/%s.gguf", name);
   const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true};
   must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
-  must(weir_gguf_open(path, &g, &e), &e);
+  must(weir_mfile_open(path, &g, &e), &e);
   must(weir_hparams_read(g, &h, &e), &e);
   const weir_instance_opts o = {
       .n_pages = GOLDEN_PAGES, .max_tokens = GOLDEN_MAX_TOKENS, .max_seqs = GOLDEN_MAX_SEQS, .kv_dtype = kv};
   must(weir_instance_create(m.dev, g, &h, &o, &m.inst, &e), &e);
-  weir_gguf_close(g); /* nothing may point into the file any more */
+  weir_mfile_close(g); /* nothing may point into the file any more */
   return m;
 }
 

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A model as its owner keeps it: one GGUF file, or a Hugging Face directory (config.json, *.safetensors,
+ * tokenizer.json). What follows asks for tensors by GGUF's names and does not care which it is. */
+#ifndef WEIR_MODEL_MFILE_H
+#define WEIR_MODEL_MFILE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels/dtype.h"
+#include "model/gguf.h"
+#include "model/str.h"
+
+typedef struct weir_mfile weir_mfile;
+typedef struct weir_hf weir_hf; /* model/hf.h */
+
+/* What is known of a tensor before its bytes are touched. */
+typedef struct weir_tensor_info {
+  weir_str name;    /* GGUF's, whatever the file calls it; borrowed from the mfile */
+  weir_dtype dtype; /* as weir will see it; of converted ones (FP8, int4) the converted type */
+  int32_t n_dims;
+  int64_t dim[WEIR_GGUF_MAX_DIMS]; /* dim[0] is the row length; unused ones are 1 */
+  size_t bytes;                    /* stored in the file, which a conversion may change */
+} weir_tensor_info;
+
+/* A tensor's rows as stored blocks of info.dtype. */
+typedef struct weir_tensor {
+  weir_tensor_info info;
+  const void *data; /* in the mapping, or in own */
+  void *own;        /* converted copy; NULL when data lies in the mapping */
+} weir_tensor;
+
+/* `path`: a GGUF file, a directory with config.json, or a file in such a directory. Errors begin with the
+ * path. All that is declared is checked here, before anything large is allocated. */
+weir_status weir_mfile_open(const char *path, weir_mfile **out, weir_err *e);
+/* Over a GGUF file in memory, borrowed until weir_mfile_close. */
+weir_status weir_mfile_parse_gguf(const void *data, size_t len, weir_mfile **out, weir_err *e);
+void weir_mfile_close(weir_mfile *); /* NULL is fine */
+
+/* The file behind it: one of the two is NULL. */
+const weir_gguf *weir_mfile_gguf(const weir_mfile *);
+const weir_hf *weir_mfile_hf(const weir_mfile *);
+
+int64_t weir_mfile_n_tensors(const weir_mfile *);
+void weir_mfile_tensor_at(const weir_mfile *, int64_t i, weir_tensor_info *out); /* 0 <= i < n_tensors */
+/* False when absent; `out` may be NULL. */
+bool weir_mfile_find(const weir_mfile *, const char *name, weir_tensor_info *out);
+/* The tensor's bytes, converted where its stored type is not one of the engine's. WEIR_EFORMAT when absent.
+ */
+weir_status weir_mfile_read(const weir_mfile *, const char *name, weir_tensor *out, weir_err *e);
+void weir_tensor_release(weir_tensor *); /* zeroes it; a zeroed one is fine */
+
+#endif
