@@ -59,6 +59,10 @@ static weir_status check_weight(const char *op, const weir_dev *dev, const weir_
   return w->dev == dev ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "%s: the weight lives on another device", op);
 }
 
+static weir_status check_finite(const char *op, const char *what, float v, weir_err *e) {
+  return isfinite(v) ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "%s: %s is %g", op, what, v);
+}
+
 static weir_status check_eps(const char *op, float eps, weir_err *e) {
   return isfinite(eps) && eps >= 0.0f ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "%s: eps is %g", op, eps);
 }
@@ -129,10 +133,11 @@ weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_er
   const struct {
     const char *name;
     int32_t value;
-  } field[] = {{"max_tokens", want->max_tokens}, {"max_cols", want->max_cols},
-               {"max_heads", want->max_heads},   {"max_head_dim", want->max_head_dim},
-               {"max_kv_len", want->max_kv_len}, {"max_rows_out", want->max_rows_out},
-               {"max_vocab", want->max_vocab}};
+  } field[] = {{"max_tokens", want->max_tokens},      {"max_cols", want->max_cols},
+               {"max_heads", want->max_heads},        {"max_head_dim", want->max_head_dim},
+               {"max_kv_len", want->max_kv_len},      {"max_rows_out", want->max_rows_out},
+               {"max_vocab", want->max_vocab},        {"max_experts", want->max_experts},
+               {"max_expert_ff", want->max_expert_ff}};
   for (size_t i = 0; i < sizeof field / sizeof *field; i++)
     CHECK(check_range("reserve", field[i].name, field[i].value, 0, INT32_MAX, e));
   const weir_dev_limits have = dev->limits;
@@ -142,7 +147,9 @@ weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_er
                                 .max_head_dim = larger(have.max_head_dim, want->max_head_dim),
                                 .max_kv_len = larger(have.max_kv_len, want->max_kv_len),
                                 .max_rows_out = larger(have.max_rows_out, want->max_rows_out),
-                                .max_vocab = larger(have.max_vocab, want->max_vocab)};
+                                .max_vocab = larger(have.max_vocab, want->max_vocab),
+                                .max_experts = larger(have.max_experts, want->max_experts),
+                                .max_expert_ff = larger(have.max_expert_ff, want->max_expert_ff)};
   if (memcmp(&both, &have, sizeof both) == 0) return WEIR_OK;
   CHECK(dev->ops->reserve(dev, &both, e));
   dev->limits = both;
@@ -179,14 +186,15 @@ void weir_weight_release(weir_weight *w) {
 /* ---- operations ---- */
 
 weir_status weir_op_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
-                          weir_err *e) {
+                          float scale, weir_err *e) {
   const char *op = "embed";
   CHECK(check_weight(op, dev, table, e));
   CHECK(check_shape(op, "y", y, y.rows, table->cols, "the table's row", e));
   CHECK(check_rows(op, dev, y.rows, e));
+  CHECK(check_finite(op, "scale", scale, e));
   if (y.rows == 0) return WEIR_OK;
   CHECK(check_ptr(op, "token", token, e));
-  return dev->ops->embed(dev, y, table, token, e);
+  return dev->ops->embed(dev, y, table, token, scale, e);
 }
 
 weir_status weir_op_add_rmsnorm(weir_dev *dev, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -216,14 +224,15 @@ weir_status weir_op_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_wei
 }
 
 weir_status weir_op_rope_angles(weir_dev *dev, weir_mat angles, const weir_ragged *r, const float *inv_freq,
-                                weir_err *e) {
+                                float mscale, weir_err *e) {
   const char *op = "rope_angles";
   CHECK(check_ragged(op, dev, r, e));
   CHECK(check_shape(op, "angles", angles, r->n_tokens, angles.cols, "the batch's n_tokens", e));
   if (angles.cols % 2 != 0)
     return weir_fail(e, WEIR_EINVAL, "%s: angles has %d columns, odd", op, angles.cols);
   CHECK(check_ptr(op, "inv_freq", inv_freq, e));
-  return r->n_tokens ? dev->ops->rope_angles(dev, angles, r, inv_freq, e) : WEIR_OK;
+  CHECK(check_finite(op, "mscale", mscale, e));
+  return r->n_tokens ? dev->ops->rope_angles(dev, angles, r, inv_freq, mscale, e) : WEIR_OK;
 }
 
 weir_status weir_op_rope_append(weir_dev *dev, const weir_rope_args *a, const weir_ragged *r, weir_err *e) {
@@ -232,19 +241,21 @@ weir_status weir_op_rope_append(weir_dev *dev, const weir_rope_args *a, const we
   CHECK(check_ragged(op, dev, r, e));
   CHECK(check_kv(op, dev, a->kv, e));
   CHECK(check_range(op, "n_heads", a->n_heads, 1, dev->limits.max_heads, e));
-  CHECK(check_range(op, "rope_dims", a->rope_dims, 2, a->kv.head_dim, e));
+  CHECK(check_range(op, "rope_dims", a->rope_dims, 0, a->kv.head_dim, e));
   if (a->rope_dims % 2 != 0) return weir_fail(e, WEIR_EINVAL, "%s: rope_dims is %d, odd", op, a->rope_dims);
   const int64_t cols = ((int64_t)a->n_heads + 2 * (int64_t)a->kv.n_kv_heads) * a->kv.head_dim;
   CHECK(check_shape(op, "qkv", a->qkv, r->n_tokens, cols, "the batch and (n_heads + 2 n_kv_heads) head_dim",
                     e));
-  CHECK(check_shape(op, "angles", a->angles, r->n_tokens, a->rope_dims, "the batch and rope_dims", e));
+  if (a->rope_dims > 0)
+    CHECK(check_shape(op, "angles", a->angles, r->n_tokens, a->rope_dims, "the batch and rope_dims", e));
   if (a->q_norm || a->k_norm) CHECK(check_eps(op, a->norm_eps, e));
   return r->n_tokens ? dev->ops->rope_append(dev, a, r, e) : WEIR_OK;
 }
 
 weir_status weir_op_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_ragged *r, weir_kv_layer kv,
-                           float scale, weir_err *e) {
+                           const weir_attend_args *a, weir_err *e) {
   const char *op = "attend";
+  CHECK(check_ptr(op, "arguments", a, e));
   CHECK(check_ragged(op, dev, r, e));
   CHECK(check_kv(op, dev, kv, e));
   CHECK(check_shape(op, "q", q, r->n_tokens, q.cols, "the batch's n_tokens", e));
@@ -253,16 +264,68 @@ weir_status weir_op_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_r
                      q.cols, kv.n_kv_heads, kv.head_dim);
   CHECK(check_range(op, "number of heads", q.cols / kv.head_dim, 1, dev->limits.max_heads, e));
   CHECK(check_shape(op, "out", out, q.rows, q.cols, "q", e));
-  if (!isfinite(scale)) return weir_fail(e, WEIR_EINVAL, "%s: scale is %g", op, scale);
-  return r->n_tokens ? dev->ops->attend(dev, out, q, r, kv, scale, e) : WEIR_OK;
+  CHECK(check_finite(op, "scale", a->scale, e));
+  CHECK(check_range(op, "window", a->window, 0, INT32_MAX, e));
+  CHECK(check_finite(op, "softcap", a->softcap, e));
+  if (a->softcap < 0.0f) return weir_fail(e, WEIR_EINVAL, "%s: softcap is %g", op, a->softcap);
+  return r->n_tokens ? dev->ops->attend(dev, out, q, r, kv, a, e) : WEIR_OK;
 }
 
-weir_status weir_op_swiglu(weir_dev *dev, weir_mat y, weir_mat gate_up, weir_err *e) {
-  const char *op = "swiglu";
+static weir_status check_act(const char *op, weir_act act, weir_err *e) {
+  return (unsigned)act <= WEIR_ACT_GELU_TANH
+             ? WEIR_OK
+             : weir_fail(e, WEIR_EINVAL, "%s: unknown activation %d", op, (int)act);
+}
+
+weir_status weir_op_glu(weir_dev *dev, weir_mat y, weir_mat gate_up, weir_act act, weir_err *e) {
+  const char *op = "glu";
+  CHECK(check_act(op, act, e));
   CHECK(check_mat(op, "y", y, e));
   CHECK(check_shape(op, "gate_up", gate_up, y.rows, 2 * (int64_t)y.cols, "y and its double width", e));
   CHECK(check_rows(op, dev, y.rows, e));
-  return y.rows ? dev->ops->swiglu(dev, y, gate_up, e) : WEIR_OK;
+  return y.rows ? dev->ops->glu(dev, y, gate_up, act, e) : WEIR_OK;
+}
+
+static weir_status check_expert(const char *op, const weir_dev *dev, const char *what, const weir_weight *w,
+                                int32_t i, int64_t rows, int64_t cols, weir_err *e) {
+  CHECK(check_weight(op, dev, w, e));
+  if (w->rows == rows && w->cols == cols) return WEIR_OK;
+  return weir_fail(e, WEIR_EINVAL, "%s: %s of expert %d is [%d, %d], want [%lld, %lld]", op, what, i, w->rows,
+                   w->cols, (long long)rows, (long long)cols);
+}
+
+weir_status weir_op_moe(weir_dev *dev, weir_mat y, const weir_moe_args *a, weir_err *e) {
+  const char *op = "moe";
+  CHECK(check_ptr(op, "arguments", a, e));
+  CHECK(check_act(op, a->act, e));
+  CHECK(check_range(op, "n_experts", a->n_experts, 1, dev->limits.max_experts, e));
+  CHECK(check_range(op, "n_used", a->n_used, 1, a->n_experts, e));
+  CHECK(check_mat(op, "x", a->x, e));
+  CHECK(check_shape(op, "logits", a->logits, a->x.rows, a->n_experts, "x and n_experts", e));
+  CHECK(check_shape(op, "y", y, a->x.rows, a->x.cols, "x", e));
+  CHECK(check_range(op, "x's cols", a->x.cols, 1, dev->limits.max_cols, e));
+  CHECK(check_range(op, "number of rows", a->x.rows, 0, dev->limits.max_tokens, e));
+  CHECK(check_ptr(op, "gate_up", a->gate_up, e));
+  CHECK(check_ptr(op, "down", a->down, e));
+  const int32_t ff = a->down[0].cols;
+  CHECK(check_range(op, "width of an expert", ff, 1, dev->limits.max_expert_ff, e));
+  CHECK(check_range(op, "width of an expert", ff, 1, dev->limits.max_cols, e));
+  for (int32_t i = 0; i < a->n_experts; i++) {
+    CHECK(check_expert(op, dev, "gate_up", &a->gate_up[i], i, 2 * (int64_t)ff, a->x.cols, e));
+    CHECK(check_expert(op, dev, "down", &a->down[i], i, a->x.cols, ff, e));
+  }
+  if (a->x.rows == 0) return WEIR_OK;
+  if (y.data == a->x.data) return weir_fail(e, WEIR_EINVAL, "%s: y is x", op);
+  return dev->ops->moe(dev, y, a, e);
+}
+
+weir_status weir_op_softcap(weir_dev *dev, weir_mat x, float cap, weir_err *e) {
+  const char *op = "softcap";
+  CHECK(check_mat(op, "x", x, e));
+  CHECK(check_rows(op, dev, x.rows, e));
+  CHECK(check_finite(op, "cap", cap, e));
+  if (cap <= 0.0f) return weir_fail(e, WEIR_EINVAL, "%s: cap is %g", op, cap);
+  return x.rows ? dev->ops->softcap(dev, x, cap, e) : WEIR_OK;
 }
 
 weir_status weir_op_gather_rows(weir_dev *dev, weir_mat y, weir_mat x, const int32_t *row, weir_err *e) {

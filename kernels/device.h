@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device contract: about fifteen coarse operations, cut where kernels can be fused, over which the
+/* The device contract: some twenty coarse operations, cut where kernels can be fused, over which the
  * forward pass is written once. Every operation only enqueues; results are there after weir_dev_sync (the CPU
  * device works at once, callers must not rely on it). Shapes are checked here, once for all devices: a
  * weir_op_* call with a wrong shape is an error that names it, and never reaches the device.
@@ -69,7 +69,7 @@ typedef struct weir_rope_args {
   weir_mat
       angles; /* [n_tokens, rope_dims], from weir_op_rope_angles: cos in the first half, sin in the second */
   int32_t n_heads;
-  int32_t rope_dims;   /* even, <= head_dim; the rest passes unrotated */
+  int32_t rope_dims;   /* even, <= head_dim; the rest passes unrotated; 0: no rotation, angles unused */
   bool interleaved;    /* pairs (2i, 2i+1), as llama GGUF files store q and k; else (i, i + rope_dims/2) */
   const float *q_norm; /* [head_dim] device-resident RMSNorm weight applied per head before rotation (Qwen3),
                           or NULL */
@@ -77,6 +77,32 @@ typedef struct weir_rope_args {
   float norm_eps;
   weir_kv_layer kv;
 } weir_rope_args;
+
+/* How scores become weights. */
+typedef struct weir_attend_args {
+  float scale;    /* scores are q.k * scale */
+  int32_t window; /* a row sees itself and the window - 1 positions before it; 0: all before it */
+  float softcap;  /* > 0: a score s becomes softcap * tanh(s / softcap) (Gemma 2, arXiv 2408.00118); 0: off */
+} weir_attend_args;
+
+/* The gate of a gated MLP. */
+typedef enum {
+  WEIR_ACT_SILU,     /* x / (1 + e^-x) */
+  WEIR_ACT_GELU_TANH /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), arXiv 1606.08415 */
+} weir_act;
+
+/* Mixture of experts: y[n, dim] = the sum, over the n_used experts e of the highest router logits (of equal
+ * ones the lower index), of p_e * down_e(act(gate) * up) with gate | up = gate_up_e(x). p is the softmax of
+ * the router's logits over all experts. */
+typedef struct weir_moe_args {
+  weir_mat x;                 /* [n, dim] */
+  weir_mat logits;            /* [n, n_experts], the router's */
+  const weir_weight *gate_up; /* [n_experts] of [2*ff, dim] */
+  const weir_weight *down;    /* [n_experts] of [dim, ff] */
+  int32_t n_experts, n_used;
+  bool renormalise; /* p_e is divided by the sum of p over the chosen */
+  weir_act act;
+} weir_moe_args;
 
 /* Bounds within which the next steps stay; the device sizes its scratch by them once. */
 typedef struct weir_dev_limits {
@@ -87,6 +113,8 @@ typedef struct weir_dev_limits {
   int32_t max_kv_len;   /* longest context */
   int32_t max_rows_out; /* rows of one sample call */
   int32_t max_vocab;
+  int32_t max_experts;   /* of a mixture; 0: none will come */
+  int32_t max_expert_ff; /* width inside an expert: input of its down */
 } weir_dev_limits;
 
 /* The table a device fills. All slots are required. Arguments have passed the checks of device.c. */
@@ -102,17 +130,20 @@ typedef struct weir_dev_ops {
   weir_status (*weight_prepare)(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                 weir_err *);
   void (*weight_release)(weir_dev *, weir_weight *);
-  weir_status (*embed)(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, weir_err *);
+  weir_status (*embed)(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
+                       weir_err *);
   weir_status (*add_rmsnorm)(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                              float eps, weir_err *);
   weir_status (*linear)(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                         weir_err *);
   weir_status (*rope_angles)(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
-                             weir_err *);
+                             float mscale, weir_err *);
   weir_status (*rope_append)(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
-  weir_status (*attend)(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer, float scale,
-                        weir_err *);
-  weir_status (*swiglu)(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
+  weir_status (*attend)(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
+                        const weir_attend_args *, weir_err *);
+  weir_status (*glu)(weir_dev *, weir_mat y, weir_mat gate_up, weir_act, weir_err *);
+  weir_status (*moe)(weir_dev *, weir_mat y, const weir_moe_args *, weir_err *);
+  weir_status (*softcap)(weir_dev *, weir_mat x, float cap, weir_err *);
   weir_status (*gather_rows)(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
   weir_status (*sample)(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
                         weir_err *);
@@ -142,8 +173,10 @@ weir_status weir_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n
 void weir_weight_release(weir_weight *); /* zeroes it; a zeroed one is fine */
 
 /* ---- operations; n = rows of the step ---- */
-/* y[n, cols] <- rows token[n] (device-resident ids, each in [0, table->rows)) of the table, as F32. */
-weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, weir_err *);
+/* y[n, cols] <- rows token[n] (device-resident ids, each in [0, table->rows)) of the table, as F32, times
+ * scale (Gemma: sqrt(dim); 1 leaves the bits alone). */
+weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
+                          weir_err *);
 /* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident.
  */
 weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -153,18 +186,24 @@ weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat
  * quantise x by blocks of 32 to 8 bits. */
 weir_status weir_op_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                            weir_err *);
-/* angles[i][j] = cos(pos_i * inv_freq[j]), angles[i][d/2 + j] = sin(...), j < d/2, d = angles.cols. */
+/* angles[i][j] = mscale * cos(pos_i * inv_freq[j]), angles[i][d/2 + j] = mscale * sin(...), j < d/2,
+ * d = angles.cols. mscale is YaRN's attention factor (arXiv 2309.00071); 1 leaves the bits alone. */
 weir_status weir_op_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
-                                weir_err *);
+                                float mscale, weir_err *);
 weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
 /* Causal attention of q[n, n_heads*head_dim] over paged KV (grouped: n_heads a multiple of n_kv_heads): row i
- * of sequence s sees positions 0 .. pos[i]. Rows of a sequence ascend in
- * position. Online softmax over fixed spans of positions in order, so the result depends on neither chunks, pages nor
- * threads. */
+ * of sequence s sees positions 0 .. pos[i], or the last `window` of them. Rows of a sequence ascend in
+ * position. Online softmax over fixed spans of positions in order, so the result depends on neither chunks,
+ * pages nor threads, and a window that reaches back to position 0 changes no bit. */
 weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
-                           float scale, weir_err *);
-/* y[n, f] = silu(gate) * up with gate_up[n, 2f] = gate | up. */
-weir_status weir_op_swiglu(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
+                           const weir_attend_args *, weir_err *);
+/* y[n, f] = act(gate) * up with gate_up[n, 2f] = gate | up. */
+weir_status weir_op_glu(weir_dev *, weir_mat y, weir_mat gate_up, weir_act, weir_err *);
+/* The experts' part of a layer; y[n, dim] shares no memory with what it reads. A row's result depends on
+ * nothing but the row, as in linear; the experts' parts are added by ascending index. */
+weir_status weir_op_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_err *);
+/* x <- cap * tanh(x / cap), cap > 0 (Gemma 2's logits). */
+weir_status weir_op_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 /* y[i] = x[row[i]], row[y.rows] device-resident. */
 weir_status weir_op_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
 /* rows[i] answers ask[i] about logits[i, 0..n_valid); rows and ask (logits.rows of each) are host arrays

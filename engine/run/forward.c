@@ -111,11 +111,12 @@ static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_m
   const int32_t n = r->n_tokens;
   weir_status st = WEIR_OK;
   const weir_mat att = rows_of(ws->att, n), delta = rows_of(ws->delta, n), norm = rows_of(ws->norm, n);
-  WEIR_TRY(weir_op_attend(m->dev, att, q, r, m->kv.layer[i], 1.0f / sqrtf((float)h->head_dim), e));
+  const weir_attend_args attend = {.scale = 1.0f / sqrtf((float)h->head_dim)};
+  WEIR_TRY(weir_op_attend(m->dev, att, q, r, m->kv.layer[i], &attend, e));
   WEIR_TRY(weir_op_linear(m->dev, delta, att, &y->attn_out, NULL, e));
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, x, delta, y->ffn_norm, h->norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, rows_of(ws->gate_up, n), norm, &y->gate_up, NULL, e));
-  WEIR_TRY(weir_op_swiglu(m->dev, rows_of(ws->ff, n), rows_of(ws->gate_up, n), e));
+  WEIR_TRY(weir_op_glu(m->dev, rows_of(ws->ff, n), rows_of(ws->gate_up, n), WEIR_ACT_SILU, e));
   WEIR_TRY(weir_op_linear(m->dev, delta, rows_of(ws->ff, n), &y->down, NULL, e));
 out:
   return st;
@@ -137,8 +138,8 @@ static weir_status body(weir_instance *m, const weir_batch *b, weir_mat *hidden,
   WEIR_TRY(upload_arrays(m, b, &a, e));
   for (int32_t i = 0; b->n_copies > 0 && i <= last; i++)
     WEIR_TRY(weir_op_kv_copy(m->dev, m->kv.layer[i], b->copy_src_dst, b->n_copies, e));
-  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, e));
-  WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(ws->angles, n), &a.all, ws->inv_freq, e));
+  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, 1.0f, e));
+  WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(ws->angles, n), &a.all, ws->inv_freq, 1.0f, e));
   for (int32_t i = 0; i < last; i++) {
     WEIR_TRY(project(m, i, &a.all, e));
     WEIR_TRY(mix(m, i, &a.all, x, q, e));

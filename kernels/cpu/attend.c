@@ -194,15 +194,17 @@ static void merge_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
 }
 
 weir_status weir_cpu_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_ragged *g, weir_kv_layer kv,
-                            float scale, weir_err *e) {
+                            const weir_attend_args *a, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
   const int32_t n_heads = q.cols / kv.head_dim;
+  if (a->window > 0 || a->softcap > 0.0f)
+    return weir_fail(e, WEIR_EUNSUP, "attend: windows and soft caps are not supported here yet");
   job j = {.simd = weir_simd_get(cpu->isa),
            .g = g,
            .out = out,
            .q = q,
            .kv = kv,
-           .scale = scale,
+           .scale = a->scale,
            .group = n_heads / kv.n_kv_heads,
            .lay = make_layout(kv.head_dim),
            .local = (float *)cpu->scratch,

@@ -88,6 +88,17 @@ static weir_status cpu_sync(weir_dev *dev, weir_err *e) {
   return WEIR_OK;
 }
 
+static weir_status grow(void **have, size_t *have_bytes, size_t bytes, weir_err *e) {
+  void *p;
+  if (bytes <= *have_bytes) return WEIR_OK;
+  const weir_status st = weir_cpu_big_alloc(bytes, &p, e);
+  if (st != WEIR_OK) return st;
+  free(*have);
+  *have = p;
+  *have_bytes = bytes;
+  return WEIR_OK;
+}
+
 static weir_status cpu_reserve(weir_dev *dev, const weir_dev_limits *lim, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
   const size_t need[] = {weir_cpu_linear_scratch(lim, cpu->n_threads),
@@ -96,14 +107,8 @@ static weir_status cpu_reserve(weir_dev *dev, const weir_dev_limits *lim, weir_e
   size_t most = 0;
   for (size_t i = 0; i < sizeof need / sizeof *need; i++)
     if (need[i] > most) most = need[i];
-  if (most <= cpu->scratch_bytes) return WEIR_OK;
-  void *p;
-  const weir_status st = weir_cpu_big_alloc(most, &p, e);
-  if (st != WEIR_OK) return st;
-  free(cpu->scratch);
-  cpu->scratch = p;
-  cpu->scratch_bytes = most;
-  return WEIR_OK;
+  const weir_status st = grow(&cpu->scratch, &cpu->scratch_bytes, most, e);
+  return st != WEIR_OK ? st : grow(&cpu->moe_scratch, &cpu->moe_bytes, weir_cpu_moe_scratch(lim), e);
 }
 
 /* ---- the team ---- */
@@ -140,6 +145,7 @@ static void cpu_destroy(weir_dev *dev) {
   if (cpu) {
     weir_pool_destroy(cpu->pool);
     free(cpu->scratch);
+    free(cpu->moe_scratch);
     free(cpu);
   }
   free(dev);
@@ -162,7 +168,9 @@ static const weir_dev_ops cpu_ops = {
     .rope_angles = weir_cpu_rope_angles,
     .rope_append = weir_cpu_rope_append,
     .attend = weir_cpu_attend,
-    .swiglu = weir_cpu_swiglu,
+    .glu = weir_cpu_glu,
+    .moe = weir_cpu_moe,
+    .softcap = weir_cpu_softcap,
     .gather_rows = weir_cpu_gather_rows,
     .sample = weir_cpu_sample,
     .kv_copy = weir_cpu_kv_copy,

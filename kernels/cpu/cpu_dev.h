@@ -16,6 +16,8 @@ typedef struct weir_cpu {
   weir_isa isa;  /* never WEIR_ISA_BEST */
   void *scratch; /* [scratch_bytes], 64-byte aligned; contents are undefined when an operation starts */
   size_t scratch_bytes;
+  void *moe_scratch; /* [moe_bytes] likewise, of moe alone: the linears it runs use `scratch` */
+  size_t moe_bytes;
 } weir_cpu;
 
 static inline weir_cpu *weir_cpu_of(const weir_dev *dev) { return (weir_cpu *)dev->impl; }
@@ -44,23 +46,26 @@ weir_status weir_cpu_big_alloc(size_t bytes, void **out, weir_err *e);
 size_t weir_cpu_linear_scratch(const weir_dev_limits *lim, int32_t n_threads);
 size_t weir_cpu_attend_scratch(const weir_dev_limits *lim, int32_t n_threads);
 size_t weir_cpu_sample_scratch(const weir_dev_limits *lim, int32_t n_threads);
+size_t weir_cpu_moe_scratch(const weir_dev_limits *lim);
 
 /* The operations; arguments have passed the checks of device.c. */
 weir_status weir_cpu_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                     weir_err *);
 void weir_cpu_weight_release(weir_dev *, weir_weight *);
 weir_status weir_cpu_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token,
-                           weir_err *);
+                           float scale, weir_err *);
 weir_status weir_cpu_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                             weir_err *);
 weir_status weir_cpu_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                                  float eps, weir_err *);
 weir_status weir_cpu_rope_angles(weir_dev *, weir_mat angles, const weir_ragged *, const float *inv_freq,
-                                 weir_err *);
+                                 float mscale, weir_err *);
 weir_status weir_cpu_rope_append(weir_dev *, const weir_rope_args *, const weir_ragged *, weir_err *);
 weir_status weir_cpu_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
-                            float scale, weir_err *);
-weir_status weir_cpu_swiglu(weir_dev *, weir_mat y, weir_mat gate_up, weir_err *);
+                            const weir_attend_args *, weir_err *);
+weir_status weir_cpu_glu(weir_dev *, weir_mat y, weir_mat gate_up, weir_act, weir_err *);
+weir_status weir_cpu_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_err *);
+weir_status weir_cpu_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 weir_status weir_cpu_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
 weir_status weir_cpu_sample(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
                             weir_err *);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Token rows of a packed table, as F32. */
+/* Token rows of a packed table, as F32, scaled. */
 #include "kernels/cpu/cpu_dev.h"
 #include "kernels/cpu/pack.h"
 
@@ -7,23 +7,28 @@ typedef struct embed_job {
   weir_mat y;
   const weir_pack *table;
   const int32_t *token;
+  float scale;
 } embed_job;
 
 static void embed_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   (void)rank;
   const embed_job *j = ctx;
-  for (int32_t i = begin; i < end; i++)
-    weir_pack_get_row(j->table, j->token[i], j->y.data + (size_t)i * (size_t)j->y.ld);
+  for (int32_t i = begin; i < end; i++) {
+    float *y = j->y.data + (size_t)i * (size_t)j->y.ld;
+    weir_pack_get_row(j->table, j->token[i], y);
+    if (j->scale != 1.0f)
+      for (int32_t c = 0; c < j->y.cols; c++) y[c] *= j->scale;
+  }
 }
 
 weir_status weir_cpu_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
-                           weir_err *e) {
+                           float scale, weir_err *e) {
   /* Here the ids are at hand, so a bad one is an error and not a wild read. */
   for (int32_t i = 0; i < y.rows; i++)
     if (token[i] < 0 || token[i] >= table->rows)
       return weir_fail(e, WEIR_EINVAL, "embed: token %d in row %d of a table of %d rows", token[i], i,
                        table->rows);
-  embed_job j = {y, weir_pack_of(table), token};
+  embed_job j = {y, weir_pack_of(table), token, scale};
   const int32_t grain =
       y.cols < 4096 ? 4096 / y.cols : 1; /* below some thousand elements a fork costs more */
   weir_cpu_for(dev, y.rows, grain, embed_rows, &j);

@@ -11,6 +11,7 @@ typedef struct job {
   const weir_ragged *ragged;
   weir_mat angles; /* of rope_angles */
   const float *inv_freq;
+  float mscale;
 } job;
 
 static void angle_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
@@ -19,15 +20,18 @@ static void angle_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   (void)rank;
   for (int32_t r = begin; r < end; r++) {
     float *cos_out = j->angles.data + (size_t)r * (size_t)j->angles.ld;
-    j->simd->rope_angles(cos_out, cos_out + half, j->ragged->pos[r], j->inv_freq, half);
+    j->simd->rope_angles(cos_out, cos_out + half, j->ragged->pos[r], j->inv_freq, j->mscale, half);
   }
 }
 
 weir_status weir_cpu_rope_angles(weir_dev *dev, weir_mat angles, const weir_ragged *ragged,
-                                 const float *inv_freq, weir_err *e) {
+                                 const float *inv_freq, float mscale, weir_err *e) {
   (void)e;
-  job j = {
-      .simd = weir_simd_get(weir_cpu_of(dev)->isa), .ragged = ragged, .angles = angles, .inv_freq = inv_freq};
+  job j = {.simd = weir_simd_get(weir_cpu_of(dev)->isa),
+           .ragged = ragged,
+           .angles = angles,
+           .inv_freq = inv_freq,
+           .mscale = mscale};
   weir_cpu_for(dev, angles.rows, weir_cpu_grain(8 * angles.cols), angle_rows, &j);
   return WEIR_OK;
 }
@@ -54,8 +58,10 @@ static void append_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   for (int32_t r = begin; r < end; r++) {
     const int32_t pos = g->pos[r], page = g->page[g->page_indptr[g->seq[r]] + pos / kv->page_size];
     row.qkv = a->qkv.data + (size_t)r * (size_t)a->qkv.ld;
-    row.cos = a->angles.data + (size_t)r * (size_t)a->angles.ld;
-    row.sin = row.cos + a->rope_dims / 2;
+    if (a->rope_dims > 0) {
+      row.cos = a->angles.data + (size_t)r * (size_t)a->angles.ld;
+      row.sin = row.cos + a->rope_dims / 2;
+    }
     row.k = (char *)kv->base + (size_t)page * 2 * half_bytes + (size_t)(pos % kv->page_size) * row_bytes;
     row.v = row.k + half_bytes;
     j->simd->rope_row(&row);

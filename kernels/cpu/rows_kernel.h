@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels that work on one row at a time, over the vector vocabulary: RMSNorm, SwiGLU, rotation. Included by
- * simd_*.c after a vec_*.h. Every result is a function of the row alone. */
+/* Kernels that work on one row at a time, over the vector vocabulary: RMSNorm, activations, rotation.
+ * Included by simd_*.c after a vec_*.h. Every result is a function of the row alone. */
 #ifndef WEIR_KERNELS_CPU_ROWS_KERNEL_H
 #define WEIR_KERNELS_CPU_ROWS_KERNEL_H
 #include <math.h>
@@ -59,20 +59,62 @@ static inline vf silu_mul(vf g, vf u) {
   const vf one = vf_set1(1.0f);
   return vf_mul(vf_div(g, vf_add(one, vf_exp(vf_sub(vf_zero(), g)))), u);
 }
-static void swiglu(float *y, const float *gate, const float *up, int32_t n) {
+/* 0.5 g (1 + tanh t) is g / (1 + e^-2t). */
+static inline vf gelu_mul(vf g, vf u) {
+  const vf one = vf_set1(1.0f), cube = vf_mul(vf_mul(vf_mul(g, g), vf_set1(0.044715f)), g);
+  const vf t = vf_mul(vf_add(g, cube), vf_set1(-2 * 0.7978845608028654f)); /* -2 sqrt(2/pi) */
+  return vf_mul(vf_div(g, vf_add(one, vf_exp(t))), u);
+}
+static inline vf act_mul(vf g, vf u, bool gelu) { return gelu ? gelu_mul(g, u) : silu_mul(g, u); }
+static inline __attribute__((always_inline)) void glu_row(float *y, const float *gate, const float *up,
+                                                          int32_t n, const bool gelu) {
   int32_t i = 0;
-  for (; i + VF_LANES <= n; i += VF_LANES) vf_store(y + i, silu_mul(vf_load(gate + i), vf_load(up + i)));
+  for (; i + VF_LANES <= n; i += VF_LANES) vf_store(y + i, act_mul(vf_load(gate + i), vf_load(up + i), gelu));
   if (i < n) {
     const int m = (int)(n - i);
-    vf_store_n(y + i, silu_mul(vf_load_n(gate + i, m), vf_load_n(up + i, m)), m);
+    vf_store_n(y + i, act_mul(vf_load_n(gate + i, m), vf_load_n(up + i, m), gelu), m);
+  }
+}
+static void glu(float *y, const float *gate, const float *up, weir_act act, int32_t n) {
+  if (act == WEIR_ACT_GELU_TANH)
+    glu_row(y, gate, up, n, true);
+  else
+    glu_row(y, gate, up, n, false);
+}
+
+static void softcap(float *x, float cap, int32_t n) {
+  const vf c = vf_set1(cap);
+  int32_t i = 0;
+  for (; i + VF_LANES <= n; i += VF_LANES) vf_store(x + i, vf_mul(c, vf_tanh(vf_div(vf_load(x + i), c))));
+  if (i < n) {
+    const int m = (int)(n - i);
+    vf_store_n(x + i, vf_mul(c, vf_tanh(vf_div(vf_load_n(x + i, m), c))), m);
+  }
+}
+
+static void exp_minus(float *y, const float *x, float top, int32_t n) {
+  const vf t = vf_set1(top);
+  int32_t i = 0;
+  for (; i + VF_LANES <= n; i += VF_LANES) vf_store(y + i, vf_exp(vf_sub(vf_load(x + i), t)));
+  if (i < n) vf_store_n(y + i, vf_exp(vf_sub(vf_load_n(x + i, (int)(n - i)), t)), (int)(n - i));
+}
+
+static void add_scaled(float *y, const float *x, float w, int32_t n) {
+  const vf s = vf_set1(w);
+  int32_t i = 0;
+  for (; i + VF_LANES <= n; i += VF_LANES) vf_store(y + i, vf_add(vf_load(y + i), vf_mul(vf_load(x + i), s)));
+  if (i < n) {
+    const int m = (int)(n - i);
+    vf_store_n(y + i, vf_add(vf_load_n(y + i, m), vf_mul(vf_load_n(x + i, m), s)), m);
   }
 }
 
 /* Sine and cosine of pos*f in double: a float product is off by whole hundredths of a radian at long
  * contexts. x = q*pi/2 + r, |r| <= pi/4, with pi/2 in two parts of which the first has 33 bits; then Taylor
  * up to r^13 and r^12 (below 1e-11). Plain loops without branches, which the compiler turns into vectors. */
-static void rope_angles(float *cos_out, float *sin_out, int32_t pos, const float *inv_freq, int32_t n) {
-  const double p = pos;
+static void rope_angles(float *cos_out, float *sin_out, int32_t pos, const float *inv_freq, float mscale,
+                        int32_t n) {
+  const double p = pos, size = (double)mscale;
   for (int32_t i = 0; i < n; i++) {
     const double x = p * (double)inv_freq[i];
     const double magic = x * 0x1.45f306dc9c883p-1 + 0x1.8p52; /* 2/pi; nearest integer in the low bits */
@@ -96,8 +138,8 @@ static void rope_angles(float *cos_out, float *sin_out, int32_t pos, const float
     c = c * z - 0.5;
     c = c * z + 1;
     const double sw = bits & 1 ? c : s, cw = bits & 1 ? s : c;
-    sin_out[i] = (float)(bits & 2 ? -sw : sw);
-    cos_out[i] = (float)((bits + 1) & 2 ? -cw : cw);
+    sin_out[i] = (float)(size * (bits & 2 ? -sw : sw));
+    cos_out[i] = (float)(size * ((bits + 1) & 2 ? -cw : cw));
   }
 }
 
@@ -144,7 +186,7 @@ static void rope_row(const weir_rope_row *a) {
     float *x = a->qkv + h * (size_t)d;
     const float *norm = h < (size_t)a->n_heads ? a->q_norm : a->k_norm;
     if (norm != NULL) scale_row(x, x, norm, inverse_rms(add_square(x, NULL, d), a->norm_eps, d), d);
-    turn_head(x, a->cos, a->sin, a->rope_dims, a->interleaved);
+    if (a->rope_dims > 0) turn_head(x, a->cos, a->sin, a->rope_dims, a->interleaved);
   }
   const float *k = a->qkv + (size_t)a->n_heads * (size_t)d, *v = k + (size_t)a->n_kv_heads * (size_t)d;
   for (size_t h = 0; h < (size_t)a->n_kv_heads; h++) {

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/device.h"
 #include "kernels/sample_core.h"
 
 /* One row of q|k|v, rotated; k and v stored. */
@@ -41,8 +42,13 @@ typedef struct weir_attend_tile {
 
 typedef struct weir_simd {
   void (*add_rmsnorm)(float *y, float *resid, const float *delta, const float *w, float eps, int32_t n);
-  void (*swiglu)(float *y, const float *gate, const float *up, int32_t n);
-  void (*rope_angles)(float *cos_out, float *sin_out, int32_t pos, const float *inv_freq, int32_t n);
+  /* y may be gate. */
+  void (*glu)(float *y, const float *gate, const float *up, weir_act act, int32_t n);
+  void (*softcap)(float *x, float cap, int32_t n);
+  void (*exp_minus)(float *y, const float *x, float top, int32_t n); /* y = e^(x - top), all ISAs alike */
+  void (*add_scaled)(float *y, const float *x, float w, int32_t n);  /* y += w x, all ISAs alike */
+  void (*rope_angles)(float *cos_out, float *sin_out, int32_t pos, const float *inv_freq, float mscale,
+                      int32_t n);
   void (*rope_row)(const weir_rope_row *);
   void (*attend_load_q)(weir_attend_tile *);
   /* acc, m, l <- positions [begin, end); begin is a multiple of the page size and of the span. */

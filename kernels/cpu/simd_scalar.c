@@ -9,7 +9,10 @@
 
 const weir_simd weir_simd_scalar = {
     .add_rmsnorm = add_rmsnorm,
-    .swiglu = swiglu,
+    .glu = glu,
+    .softcap = softcap,
+    .exp_minus = exp_minus,
+    .add_scaled = add_scaled,
     .rope_angles = rope_angles,
     .rope_row = rope_row,
     .attend_load_q = attend_load_q,

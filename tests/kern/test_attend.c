@@ -15,7 +15,13 @@
 #include "kernels/quant.h"
 
 enum { MAX_PIECES = 32, MAX_LEN = 1100 };
-static const weir_dev_limits LIMITS = {1200, 4096, 16, 128, MAX_LEN, 16, 1024};
+static const weir_dev_limits LIMITS = {.max_tokens = 1200,
+                                       .max_cols = 4096,
+                                       .max_heads = 16,
+                                       .max_head_dim = 128,
+                                       .max_kv_len = MAX_LEN,
+                                       .max_rows_out = 16,
+                                       .max_vocab = 1024};
 
 typedef struct shape {
   int32_t head_dim, n_kv, group, page_size;
@@ -119,7 +125,8 @@ static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t
   weir_mat dq = kern_mat(dev, rows, n_heads * d, 6), out = kern_mat(dev, rows, n_heads * d, 10);
   kern_put(dev, dq, q);
   const weir_kv_layer layer = {dkv, s->dtype, n_pages, s->n_kv, s->page_size, d};
-  kern_ok(weir_op_attend(dev, out, dq, &g, layer, (float)(1 / sqrt((double)d)), &e), &e, "attend");
+  const weir_attend_args args = {.scale = (float)(1 / sqrt((double)d))};
+  kern_ok(weir_op_attend(dev, out, dq, &g, layer, &args, &e), &e, "attend");
   float *got = kern_get(dev, out);
   kern_mat_free(dev, dq);
   kern_mat_free(dev, out);

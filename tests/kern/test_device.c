@@ -31,8 +31,9 @@ static weir_status f_prepare(weir_dev *d, const weir_host_mat *p, int32_t n, wei
   (void)d, (void)p, (void)n, (void)w, (void)e;
   return reached++, WEIR_OK;
 }
-static weir_status f_embed(weir_dev *d, weir_mat y, const weir_weight *t, const int32_t *k, weir_err *e) {
-  (void)d, (void)y, (void)t, (void)k, (void)e;
+static weir_status f_embed(weir_dev *d, weir_mat y, const weir_weight *t, const int32_t *k, float s,
+                           weir_err *e) {
+  (void)d, (void)y, (void)t, (void)k, (void)s, (void)e;
   return reached++, WEIR_OK;
 }
 static weir_status f_norm(weir_dev *d, weir_mat y, weir_mat r, weir_mat x, const float *w, float p,
@@ -45,8 +46,9 @@ static weir_status f_linear(weir_dev *d, weir_mat y, weir_mat x, const weir_weig
   (void)d, (void)y, (void)x, (void)w, (void)b, (void)e;
   return reached++, WEIR_OK;
 }
-static weir_status f_angles(weir_dev *d, weir_mat a, const weir_ragged *r, const float *f, weir_err *e) {
-  (void)d, (void)a, (void)r, (void)f, (void)e;
+static weir_status f_angles(weir_dev *d, weir_mat a, const weir_ragged *r, const float *f, float m,
+                            weir_err *e) {
+  (void)d, (void)a, (void)r, (void)f, (void)m, (void)e;
   return reached++, WEIR_OK;
 }
 static weir_status f_rope(weir_dev *d, const weir_rope_args *a, const weir_ragged *r, weir_err *e) {
@@ -54,12 +56,20 @@ static weir_status f_rope(weir_dev *d, const weir_rope_args *a, const weir_ragge
   return reached++, WEIR_OK;
 }
 static weir_status f_attend(weir_dev *d, weir_mat o, weir_mat q, const weir_ragged *r, weir_kv_layer kv,
-                            float s, weir_err *e) {
-  (void)d, (void)o, (void)q, (void)r, (void)kv, (void)s, (void)e;
+                            const weir_attend_args *a, weir_err *e) {
+  (void)d, (void)o, (void)q, (void)r, (void)kv, (void)a, (void)e;
   return reached++, WEIR_OK;
 }
-static weir_status f_swiglu(weir_dev *d, weir_mat y, weir_mat g, weir_err *e) {
-  (void)d, (void)y, (void)g, (void)e;
+static weir_status f_glu(weir_dev *d, weir_mat y, weir_mat g, weir_act a, weir_err *e) {
+  (void)d, (void)y, (void)g, (void)a, (void)e;
+  return reached++, WEIR_OK;
+}
+static weir_status f_moe(weir_dev *d, weir_mat y, const weir_moe_args *a, weir_err *e) {
+  (void)d, (void)y, (void)a, (void)e;
+  return reached++, WEIR_OK;
+}
+static weir_status f_softcap(weir_dev *d, weir_mat x, float c, weir_err *e) {
+  (void)d, (void)x, (void)c, (void)e;
   return reached++, WEIR_OK;
 }
 static weir_status f_gather(weir_dev *d, weir_mat y, weir_mat x, const int32_t *r, weir_err *e) {
@@ -86,7 +96,9 @@ static const weir_dev_ops fake_ops = {.name = "fake",
                                       .rope_angles = f_angles,
                                       .rope_append = f_rope,
                                       .attend = f_attend,
-                                      .swiglu = f_swiglu,
+                                      .glu = f_glu,
+                                      .moe = f_moe,
+                                      .softcap = f_softcap,
                                       .gather_rows = f_gather,
                                       .sample = f_sample,
                                       .kv_copy = f_copy};
@@ -108,6 +120,9 @@ typedef struct call {
   weir_ragged batch;
   const weir_ragged *batch_p;
   weir_rope_args rope;
+  weir_attend_args attend;
+  weir_moe_args moe;
+  weir_act act;
   weir_kv_layer kv;
   weir_ask ask[N];
   weir_row row[N];
@@ -130,7 +145,7 @@ static void right(call *c) {
 typedef weir_status (*op_fn)(call *, weir_err *);
 
 static weir_status op_embed(call *c, weir_err *e) {
-  return weir_op_embed(&dev, c->y, &c->weight, c->index, e);
+  return weir_op_embed(&dev, c->y, &c->weight, c->index, c->number, e);
 }
 static weir_status op_norm(call *c, weir_err *e) {
   return weir_op_add_rmsnorm(&dev, c->y, c->x, c->delta, c->vec, c->number, e);
@@ -139,15 +154,16 @@ static weir_status op_linear(call *c, weir_err *e) {
   return weir_op_linear(&dev, c->y, c->x, &c->weight, NULL, e);
 }
 static weir_status op_angles(call *c, weir_err *e) {
-  return weir_op_rope_angles(&dev, c->y, c->batch_p, c->vec, e);
+  return weir_op_rope_angles(&dev, c->y, c->batch_p, c->vec, c->number, e);
 }
 static weir_status op_rope(call *c, weir_err *e) {
   return weir_op_rope_append(&dev, &c->rope, c->batch_p, e);
 }
 static weir_status op_attend(call *c, weir_err *e) {
-  return weir_op_attend(&dev, c->y, c->x, c->batch_p, c->kv, c->number, e);
+  c->attend.scale = c->number;
+  return weir_op_attend(&dev, c->y, c->x, c->batch_p, c->kv, &c->attend, e);
 }
-static weir_status op_swiglu(call *c, weir_err *e) { return weir_op_swiglu(&dev, c->y, c->x, e); }
+static weir_status op_glu(call *c, weir_err *e) { return weir_op_glu(&dev, c->y, c->x, c->act, e); }
 static weir_status op_gather(call *c, weir_err *e) {
   return weir_op_gather_rows(&dev, c->y, c->x, c->index, e);
 }
@@ -171,7 +187,7 @@ static void right_rope(call *c) {
                              .kv = c->kv};
 }
 static void right_attend(call *c) { right(c), c->x = c->y = mat(N, HEADS * HEAD), c->number = 0.3f; }
-static void right_swiglu(call *c) { right(c), c->y = mat(N, COLS), c->x = mat(N, 2 * COLS); }
+static void right_glu(call *c) { right(c), c->y = mat(N, COLS), c->x = mat(N, 2 * COLS); }
 static void right_gather(call *c) { right(c), c->x = mat(7, COLS), c->y = mat(N, COLS); }
 static void right_sample(call *c) { right(c), c->x = mat(N, VOCAB), c->n = VOCAB - 1; }
 static void right_copy(call *c) { right(c), c->n = 2; }
@@ -341,9 +357,9 @@ static const struct op_case {
       {kv_head, "not whole groups of 2 KV heads of 5"},
       {many_heads, "number of heads is 10"},
       {not_a_number, "scale"}}},
-    {"swiglu",
-     op_swiglu,
-     right_swiglu,
+    {"glu",
+     op_glu,
+     right_glu,
      {{x_cols, "gate_up is [3, 31], want [3, 32]"},
       {x_rows, "gate_up is [2, 32], want [3, 32]"},
       {y_null, "y is NULL"},
@@ -433,9 +449,9 @@ static void wrong_calls_are_named_and_stopped(void **state) {
 static void no_rows_is_nothing_to_do(void **state) {
   (void)state;
   setup_dev();
-  static const op_fn ops[] = {op_embed, op_norm, op_linear, op_swiglu, op_gather, op_sample};
-  static void (*const rights[])(call *) = {right_embed,  right_norm,   right_linear,
-                                           right_swiglu, right_gather, right_sample};
+  static const op_fn ops[] = {op_embed, op_norm, op_linear, op_glu, op_gather, op_sample};
+  static void (*const rights[])(call *) = {right_embed, right_norm,   right_linear,
+                                           right_glu,   right_gather, right_sample};
   for (size_t i = 0; i < COUNT(ops); i++) {
     call c;
     weir_err e = {0};

@@ -12,7 +12,13 @@
 
 #include "kern_util.h"
 
-static const weir_dev_limits LIMITS = {256, 8192, 32, 128, 2048, 16, 1024};
+static const weir_dev_limits LIMITS = {.max_tokens = 256,
+                                       .max_cols = 8192,
+                                       .max_heads = 32,
+                                       .max_head_dim = 128,
+                                       .max_kv_len = 2048,
+                                       .max_rows_out = 16,
+                                       .max_vocab = 1024};
 static const float EPS = 1e-5f;
 
 static void run(weir_dev *dev, int32_t rows, int32_t cols, const float *resid, const float *delta,

@@ -13,13 +13,25 @@
 #include "kern_util.h"
 #include "kernels/quant.h"
 
-static const weir_dev_limits LIMITS = {256, 8192, 32, 128, 2048, 16, 1024};
+static const weir_dev_limits LIMITS = {.max_tokens = 256,
+                                       .max_cols = 8192,
+                                       .max_heads = 32,
+                                       .max_head_dim = 128,
+                                       .max_kv_len = 2048,
+                                       .max_rows_out = 16,
+                                       .max_vocab = 1024};
 
 static void test_angles(void **state) {
   static const int32_t pos[] = {0, 1, 2, 3, 17, 511, 4095, 8191, 131071, 1048575};
   static const int32_t dims_of[] = {2, 6, 32, 64, 128};
   enum { ROWS = sizeof pos / sizeof *pos };
-  static const weir_dev_limits far_limits = {16, 128, 1, 128, 1048576, 1, 16};
+  static const weir_dev_limits far_limits = {.max_tokens = 16,
+                                             .max_cols = 128,
+                                             .max_heads = 1,
+                                             .max_head_dim = 128,
+                                             .max_kv_len = 1048576,
+                                             .max_rows_out = 1,
+                                             .max_vocab = 16};
   kern_devs devs;
   double worst = 0;
   (void)state;
@@ -45,7 +57,7 @@ static void test_angles(void **state) {
                              .page = zero,
                              .max_q_len = ROWS,
                              .max_kv_len = 1048576};
-      kern_ok(weir_op_rope_angles(dev, a, &g, dfreq, &e), &e, "rope_angles");
+      kern_ok(weir_op_rope_angles(dev, a, &g, dfreq, 1.0f, &e), &e, "rope_angles");
       float *got = kern_get(dev, a);
       for (int32_t r = 0; r < ROWS; r++)
         for (int32_t j = 0; j < half; j++) {

@@ -17,7 +17,13 @@
 #include "sample_ref.h"
 
 enum { MAX_VOCAB = 152064, MAX_ROWS = 64 };
-static const weir_dev_limits LIMITS = {64, 64, 1, 64, 64, MAX_ROWS, MAX_VOCAB};
+static const weir_dev_limits LIMITS = {.max_tokens = 64,
+                                       .max_cols = 64,
+                                       .max_heads = 1,
+                                       .max_head_dim = 64,
+                                       .max_kv_len = 64,
+                                       .max_rows_out = MAX_ROWS,
+                                       .max_vocab = MAX_VOCAB};
 
 static weir_ask plain(float temperature, uint64_t seed, int32_t pos) {
   return (weir_ask){.temperature = temperature, .top_p = 1, .seed = seed, .pos = pos, .probe = -1};

@@ -13,7 +13,13 @@
 #include "kern_util.h"
 #include "kernels/cpu/simd.h"
 
-static const weir_dev_limits LIMITS = {256, 16384, 32, 128, 2048, 16, 1024};
+static const weir_dev_limits LIMITS = {.max_tokens = 256,
+                                       .max_cols = 16384,
+                                       .max_heads = 32,
+                                       .max_head_dim = 128,
+                                       .max_kv_len = 2048,
+                                       .max_rows_out = 16,
+                                       .max_vocab = 1024};
 
 /* e^x for x <= 0 as the kernels compute it: the factor a merge puts on a row of ones. */
 static float kernel_exp(const weir_simd *simd, float x) {
@@ -55,7 +61,7 @@ static float *run_swiglu(weir_dev *dev, int32_t rows, int32_t cols, const float 
   weir_err e = {0};
   weir_mat y = kern_mat(dev, rows, cols, 3), x = kern_mat(dev, rows, 2 * cols, 5);
   kern_put(dev, x, in);
-  kern_ok(weir_op_swiglu(dev, y, x, &e), &e, "swiglu");
+  kern_ok(weir_op_glu(dev, y, x, WEIR_ACT_SILU, &e), &e, "swiglu");
   float *got = kern_get(dev, y);
   kern_mat_free(dev, y);
   kern_mat_free(dev, x);
