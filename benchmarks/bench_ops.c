@@ -321,7 +321,7 @@ int main(int argc, char **argv) {
   printf("%s, %d threads: reads %.1f GB/s, 8-bit dot products %.0f GOP/s, fork and join %.2f us\n",
          weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev), lim.read / 1e9, lim.dot / 1e9,
          fork_cost(pool) / 1e3);
-  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+  for (int t = 0; t <= WEIR_Q4_0; t++) {
     if (o.type && strcmp(o.type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
     for (size_t s = 0; s < COUNT(shapes); s++, shown++)
       WEIR_TRY(bench_shape(dev, &o, &lim, (weir_dtype)t, &shapes[s], e));

@@ -5,7 +5,12 @@
 #define WEIR_KERNELS_BLOCKS_H
 #include <stdint.h>
 
-enum { WEIR_QK = 32 }; /* elements of a Q8_0 or Q4_0 block */
+enum {
+  WEIR_QK =
+      32, /* elements of a Q8_0, Q4_0 or Q5_0 block, and of a part of a super-block with its own scale */
+  WEIR_QK_K = 256, /* elements of a super-block */
+  WEIR_K_PARTS = WEIR_QK_K / WEIR_QK
+};
 
 typedef struct weir_block_q8_0 {
   uint16_t d;        /* scale, IEEE half */
@@ -17,7 +22,62 @@ typedef struct weir_block_q4_0 {
   uint8_t q[WEIR_QK / 2]; /* low nibble of q[i]: element i; high: element i+16; value = d * (nibble - 8) */
 } weir_block_q4_0;
 
-_Static_assert(sizeof(weir_block_q8_0) == 34, "Q8_0 block is 34 bytes in a file");
-_Static_assert(sizeof(weir_block_q4_0) == 18, "Q4_0 block is 18 bytes in a file");
+typedef struct weir_block_q5_0 {
+  uint16_t d;             /* scale, IEEE half */
+  uint8_t high[4];        /* a little-endian word: bit i is bit 4 of element i */
+  uint8_t q[WEIR_QK / 2]; /* bits 0..3, nibbles as in Q4_0; value = d * (bits - 16) */
+} weir_block_q5_0;
+
+/* Eight parts of 32: value = (d * scale) * bits - (dmin * min), scale and min six bits each. */
+typedef struct weir_block_q4_k {
+  uint16_t d, dmin;  /* IEEE halves */
+  uint8_t scale[12]; /* scales and mins: weir_k_scale */
+  uint8_t q[128];    /* q[32p + i]: low nibble element i of part 2p, high nibble of part 2p+1 */
+} weir_block_q4_k;
+
+typedef struct weir_block_q5_k {
+  uint16_t d, dmin;
+  uint8_t scale[12];
+  uint8_t high[32]; /* bit b of high[i] is bit 4 of element i of part b */
+  uint8_t q[128];   /* bits 0..3 as in Q4_K */
+} weir_block_q5_k;
+
+/* Sixteen parts of 16: value = (d * scale) * (bits - 32). Halves h of 128 elements, in them quarters c of 32:
+ * element i of quarter c of half h has its low nibble in q[64h + 32(c%2) + i], the low one for c < 2, and its
+ * bits 4 and 5 in high[32h + i] from bit 2c. */
+typedef struct weir_block_q6_k {
+  uint8_t q[128];
+  uint8_t high[64];
+  int8_t scale[16];
+  uint16_t d; /* IEEE half */
+} weir_block_q6_k;
+
+enum {
+  WEIR_Q8_0_BYTES = sizeof(weir_block_q8_0),
+  WEIR_Q4_0_BYTES = sizeof(weir_block_q4_0),
+  WEIR_Q5_0_BYTES = sizeof(weir_block_q5_0),
+  WEIR_Q4_K_BYTES = sizeof(weir_block_q4_k),
+  WEIR_Q5_K_BYTES = sizeof(weir_block_q5_k),
+  WEIR_Q6_K_BYTES = sizeof(weir_block_q6_k)
+};
+
+_Static_assert(WEIR_Q8_0_BYTES == 34, "Q8_0 block is 34 bytes in a file");
+_Static_assert(WEIR_Q4_0_BYTES == 18, "Q4_0 block is 18 bytes in a file");
+_Static_assert(WEIR_Q5_0_BYTES == 22, "Q5_0 block is 22 bytes in a file");
+_Static_assert(WEIR_Q4_K_BYTES == 144, "Q4_K block is 144 bytes in a file");
+_Static_assert(WEIR_Q5_K_BYTES == 176, "Q5_K block is 176 bytes in a file");
+_Static_assert(WEIR_Q6_K_BYTES == 210, "Q6_K block is 210 bytes in a file");
+
+/* Scale and min of part p of a Q4_K or Q5_K block. Parts 0..3: the low six bits of s[p] and s[p+4]; parts
+ * 4..7: low nibble and high nibble of s[p+4], their upper two bits from the top of s[p-4] and s[p]. */
+static inline void weir_k_scale(const uint8_t s[12], int32_t p, uint8_t *scale, uint8_t *min) {
+  if (p < 4) {
+    *scale = s[p] & 63;
+    *min = s[p + 4] & 63;
+  } else {
+    *scale = (uint8_t)((s[p + 4] & 15) | (s[p - 4] >> 6 << 4));
+    *min = (uint8_t)((s[p + 4] >> 4) | (s[p] >> 6 << 4));
+  }
+}
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scalar conversion of stored rows, block by block. Pure functions; any thread. */
+/* Scalar conversion of stored rows, block by block: halves, the types with blocks of 32, and the walk over a
+ * row. Super-blocks lie in quant_k.c. Pure functions; any thread. */
 #include "kernels/quant.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "kernels/blocks.h"
+#include "kernels/quant_block.h"
 
 static uint32_t bits_of(float f) {
   uint32_t u;
@@ -47,52 +49,50 @@ uint16_t weir_f32_to_bf16(float f) {
   return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
-static void dequantize_q8_0(const weir_block_q8_0 *b, float *dst) {
-  const float d = weir_f16_to_f32(b->d);
-  for (int32_t i = 0; i < WEIR_QK; i++) dst[i] = d * (float)b->q[i];
+/* ---- one block to floats ---- */
+
+static void dequantize_f32(const uint8_t *block, float *dst) { memcpy(dst, block, sizeof *dst); }
+
+static void dequantize_f16(const uint8_t *block, float *dst) {
+  uint16_t h;
+  memcpy(&h, block, sizeof h);
+  *dst = weir_f16_to_f32(h);
 }
 
-static void dequantize_q4_0(const weir_block_q4_0 *b, float *dst) {
-  const float d = weir_f16_to_f32(b->d);
+static void dequantize_bf16(const uint8_t *block, float *dst) {
+  uint16_t h;
+  memcpy(&h, block, sizeof h);
+  *dst = weir_bf16_to_f32(h);
+}
+
+static void dequantize_q8_0(const uint8_t *block, float *dst) {
+  weir_block_q8_0 b;
+  memcpy(&b, block, sizeof b);
+  const float d = weir_f16_to_f32(b.d);
+  for (int32_t i = 0; i < WEIR_QK; i++) dst[i] = d * (float)b.q[i];
+}
+
+static void dequantize_q4_0(const uint8_t *block, float *dst) {
+  weir_block_q4_0 b;
+  memcpy(&b, block, sizeof b);
+  const float d = weir_f16_to_f32(b.d);
   for (int32_t i = 0; i < WEIR_QK / 2; i++) {
-    dst[i] = d * (float)((b->q[i] & 15) - 8);
-    dst[i + WEIR_QK / 2] = d * (float)((b->q[i] >> 4) - 8);
+    dst[i] = d * (float)((b.q[i] & 15) - 8);
+    dst[i + WEIR_QK / 2] = d * (float)((b.q[i] >> 4) - 8);
   }
 }
 
-weir_status weir_dequantize_row(weir_dtype t, const void *src, float *dst, int64_t n, weir_err *e) {
-  size_t bytes;
-  const weir_status st = weir_dtype_row_bytes(t, n, &bytes, e);
-  if (st != WEIR_OK) return st;
-  const uint8_t *p = src; /* file rows have no alignment */
-  switch (t) {
-    case WEIR_F32: memcpy(dst, src, bytes); break;
-    case WEIR_F16:
-    case WEIR_BF16:
-      for (int64_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, p + 2 * i, sizeof h);
-        dst[i] = t == WEIR_F16 ? weir_f16_to_f32(h) : weir_bf16_to_f32(h);
-      }
-      break;
-    case WEIR_Q8_0:
-      for (int64_t i = 0; i < n / WEIR_QK; i++) {
-        weir_block_q8_0 b;
-        memcpy(&b, p + (size_t)i * sizeof b, sizeof b);
-        dequantize_q8_0(&b, dst + i * WEIR_QK);
-      }
-      break;
-    case WEIR_Q4_0:
-      for (int64_t i = 0; i < n / WEIR_QK; i++) {
-        weir_block_q4_0 b;
-        memcpy(&b, p + (size_t)i * sizeof b, sizeof b);
-        dequantize_q4_0(&b, dst + i * WEIR_QK);
-      }
-      break;
-    case WEIR_DTYPE_COUNT: break; /* refused above */
+static void dequantize_q5_0(const uint8_t *block, float *dst) {
+  weir_block_q5_0 b;
+  memcpy(&b, block, sizeof b);
+  const float d = weir_f16_to_f32(b.d);
+  for (int32_t i = 0; i < WEIR_QK; i++) {
+    const int32_t low = i < WEIR_QK / 2 ? b.q[i] & 15 : b.q[i - WEIR_QK / 2] >> 4;
+    dst[i] = d * (float)((low | (b.high[i / 8] >> i % 8 & 1) << 4) - 16);
   }
-  return WEIR_OK;
 }
+
+/* ---- one block from floats ---- */
 
 /* 1/d, and 0 where that overflows: such a d is zero as a half, so the quants do not matter. */
 static float inverse(float d) {
@@ -100,12 +100,7 @@ static float inverse(float d) {
   return isfinite(id) ? id : 0.0f;
 }
 
-static weir_status check_scale(weir_dtype t, float d, int64_t block, weir_err *e) {
-  if (isfinite(d) && fabsf(d) < 65520.0f) return WEIR_OK;
-  return weir_fail(e, WEIR_EINVAL, "quantize to %s: elements %lld to %lld do not fit (scale %g)",
-                   weir_dtype_get(t)->name, (long long)block * WEIR_QK, (long long)(block + 1) * WEIR_QK - 1,
-                   d);
-}
+bool weir_scale_fits(float d) { return isfinite(d) && fabsf(d) < 65520.0f; }
 
 /* The element of the largest magnitude, the first of equals; NaN when there is one. */
 static float extreme(const float *x) {
@@ -118,61 +113,101 @@ static float extreme(const float *x) {
   return m;
 }
 
-static weir_status quantize_q8_0(const float *x, weir_block_q8_0 *b, int64_t block, weir_err *e) {
-  const float d = fabsf(extreme(x)) / 127.0f;
-  const weir_status st = check_scale(WEIR_Q8_0, d, block, e);
-  if (st != WEIR_OK) return st;
-  const float id = inverse(d);
-  b->d = weir_f32_to_f16(d);
-  for (int32_t i = 0; i < WEIR_QK; i++) b->q[i] = (int8_t)roundf(x[i] * id);
-  return WEIR_OK;
+static bool quantize_f32(const float *x, uint8_t *block, float *scale) {
+  (void)scale;
+  memcpy(block, x, sizeof *x);
+  return true;
 }
 
-static uint8_t nibble(float scaled) {
-  const int8_t q = (int8_t)(scaled + 8.5f);
-  return (uint8_t)(q > 15 ? 15 : q);
+static bool quantize_f16(const float *x, uint8_t *block, float *scale) {
+  (void)scale;
+  const uint16_t h = weir_f32_to_f16(*x);
+  memcpy(block, &h, sizeof h);
+  return true;
 }
 
-static weir_status quantize_q4_0(const float *x, weir_block_q4_0 *b, int64_t block, weir_err *e) {
-  const float d = extreme(x) / -8.0f;
-  const weir_status st = check_scale(WEIR_Q4_0, d, block, e);
-  if (st != WEIR_OK) return st;
+static bool quantize_bf16(const float *x, uint8_t *block, float *scale) {
+  (void)scale;
+  const uint16_t h = weir_f32_to_bf16(*x);
+  memcpy(block, &h, sizeof h);
+  return true;
+}
+
+static bool quantize_q8_0(const float *x, uint8_t *block, float *scale) {
+  const float d = *scale = fabsf(extreme(x)) / 127.0f;
+  if (!weir_scale_fits(d)) return false;
   const float id = inverse(d);
-  b->d = weir_f32_to_f16(d);
+  weir_block_q8_0 b = {.d = weir_f32_to_f16(d)};
+  for (int32_t i = 0; i < WEIR_QK; i++) b.q[i] = (int8_t)roundf(x[i] * id);
+  memcpy(block, &b, sizeof b);
+  return true;
+}
+
+static uint8_t code(float scaled, int32_t zero) {
+  const int8_t q = (int8_t)(scaled + ((float)zero + 0.5f));
+  return (uint8_t)(q > 2 * zero - 1 ? 2 * zero - 1 : q);
+}
+
+static bool quantize_q4_0(const float *x, uint8_t *block, float *scale) {
+  const float d = *scale = extreme(x) / -8.0f;
+  if (!weir_scale_fits(d)) return false;
+  const float id = inverse(d);
+  weir_block_q4_0 b = {.d = weir_f32_to_f16(d)};
   for (int32_t i = 0; i < WEIR_QK / 2; i++)
-    b->q[i] = (uint8_t)(nibble(x[i] * id) | nibble(x[i + WEIR_QK / 2] * id) << 4);
+    b.q[i] = (uint8_t)(code(x[i] * id, 8) | code(x[i + WEIR_QK / 2] * id, 8) << 4);
+  memcpy(block, &b, sizeof b);
+  return true;
+}
+
+static bool quantize_q5_0(const float *x, uint8_t *block, float *scale) {
+  const float d = *scale = extreme(x) / -16.0f;
+  if (!weir_scale_fits(d)) return false;
+  const float id = inverse(d);
+  weir_block_q5_0 b = {.d = weir_f32_to_f16(d)};
+  for (int32_t i = 0; i < WEIR_QK; i++) {
+    const uint8_t q = code(x[i] * id, 16);
+    b.q[i % (WEIR_QK / 2)] |= (uint8_t)((q & 15) << (i < WEIR_QK / 2 ? 0 : 4));
+    b.high[i / 8] |= (uint8_t)(q >> 4 << i % 8);
+  }
+  memcpy(block, &b, sizeof b);
+  return true;
+}
+
+/* ---- rows ---- */
+
+static const struct {
+  void (*dequantize)(const uint8_t *block, float *dst);
+  bool (*quantize)(const float *x, uint8_t *block, float *scale);
+} codec[WEIR_DTYPE_COUNT] = {
+    [WEIR_F32] = {dequantize_f32, quantize_f32},    [WEIR_F16] = {dequantize_f16, quantize_f16},
+    [WEIR_BF16] = {dequantize_bf16, quantize_bf16}, [WEIR_Q8_0] = {dequantize_q8_0, quantize_q8_0},
+    [WEIR_Q4_0] = {dequantize_q4_0, quantize_q4_0}, [WEIR_Q5_0] = {dequantize_q5_0, quantize_q5_0},
+    [WEIR_Q4_K] = {weir_dequantize_q4_k, NULL},     [WEIR_Q5_K] = {weir_dequantize_q5_k, NULL},
+    [WEIR_Q6_K] = {weir_dequantize_q6_k, NULL},
+};
+
+weir_status weir_dequantize_row(weir_dtype t, const void *src, float *dst, int64_t n, weir_err *e) {
+  size_t bytes;
+  const weir_status st = weir_dtype_row_bytes(t, n, &bytes, e);
+  if (st != WEIR_OK) return st;
+  const weir_dtype_info *info = weir_dtype_get(t);
+  const uint8_t *p = src; /* file rows have no alignment */
+  for (int64_t i = 0; i < n; i += info->block_elems, p += info->block_bytes) codec[t].dequantize(p, dst + i);
   return WEIR_OK;
 }
 
 weir_status weir_quantize_row(weir_dtype t, const float *src, void *dst, int64_t n, weir_err *e) {
   size_t bytes;
-  weir_status st = weir_dtype_row_bytes(t, n, &bytes, e);
+  const weir_status st = weir_dtype_row_bytes(t, n, &bytes, e);
   if (st != WEIR_OK) return st;
+  const weir_dtype_info *info = weir_dtype_get(t);
+  if (!codec[t].quantize) return weir_fail(e, WEIR_EUNSUP, "quantize to %s: not supported", info->name);
   uint8_t *p = dst;
-  switch (t) {
-    case WEIR_F32: memcpy(dst, src, bytes); break;
-    case WEIR_F16:
-    case WEIR_BF16:
-      for (int64_t i = 0; i < n; i++) {
-        const uint16_t h = t == WEIR_F16 ? weir_f32_to_f16(src[i]) : weir_f32_to_bf16(src[i]);
-        memcpy(p + 2 * i, &h, sizeof h);
-      }
-      break;
-    case WEIR_Q8_0:
-      for (int64_t i = 0; i < n / WEIR_QK && st == WEIR_OK; i++) {
-        weir_block_q8_0 b;
-        st = quantize_q8_0(src + i * WEIR_QK, &b, i, e);
-        if (st == WEIR_OK) memcpy(p + (size_t)i * sizeof b, &b, sizeof b);
-      }
-      break;
-    case WEIR_Q4_0:
-      for (int64_t i = 0; i < n / WEIR_QK && st == WEIR_OK; i++) {
-        weir_block_q4_0 b;
-        st = quantize_q4_0(src + i * WEIR_QK, &b, i, e);
-        if (st == WEIR_OK) memcpy(p + (size_t)i * sizeof b, &b, sizeof b);
-      }
-      break;
-    case WEIR_DTYPE_COUNT: break; /* refused above */
+  for (int64_t i = 0; i < n; i += info->block_elems, p += info->block_bytes) {
+    float scale;
+    if (!codec[t].quantize(src + i, p, &scale))
+      return weir_fail(e, WEIR_EINVAL, "quantize to %s: elements %lld to %lld do not fit (scale %g)",
+                       info->name, (long long)i, (long long)(i + info->block_elems - 1), (double)scale);
   }
-  return st;
+  return WEIR_OK;
 }

@@ -13,8 +13,6 @@
 
 enum { ROWS = WEIR_PACK_ROWS };
 
-static bool is_quant(weir_dtype t) { return t == WEIR_Q8_0 || t == WEIR_Q4_0; }
-
 /* Bytes of a group of 16 rows; cols is positive and fits, so only the product can be large. */
 static size_t group_bytes(weir_dtype t, int32_t cols) {
   switch (t) {
@@ -23,7 +21,7 @@ static size_t group_bytes(weir_dtype t, int32_t cols) {
     case WEIR_BF16: return ((size_t)cols * ROWS * 2 + 63) / 64 * 64;
     case WEIR_Q8_0: return (size_t)weir_pack_pairs(cols) * WEIR_PACK_Q8_PAIR;
     case WEIR_Q4_0: return (size_t)weir_pack_pairs(cols) * WEIR_PACK_Q4_PAIR;
-    case WEIR_DTYPE_COUNT: break;
+    default: break;
   }
   return 0;
 }
@@ -67,7 +65,7 @@ static void pack_row(weir_dtype t, const uint8_t *row, int32_t cols, int32_t lan
     case WEIR_BF16: pack_16(row, cols, lane, group); break;
     case WEIR_Q8_0: pack_q8_0(row, cols, lane, group); break;
     case WEIR_Q4_0: pack_q4_0(row, cols, lane, group); break;
-    case WEIR_DTYPE_COUNT: break;
+    default: break;
   }
 }
 
@@ -97,6 +95,9 @@ static void pack_groups(void *ctx, int32_t begin, int32_t end, int32_t rank) {
 static weir_status plan(weir_pack *p, const weir_host_mat *part, int32_t n_parts, weir_err *e) {
   int32_t row = 0;
   for (int32_t i = 0; i < n_parts; i++) {
+    if (group_bytes(part[i].dtype, p->cols) == 0)
+      return weir_fail(e, WEIR_EUNSUP, "the CPU does not compute with %s weights",
+                       weir_dtype_get(part[i].dtype)->name);
     weir_pack_seg *last = p->n_segs ? &p->seg[p->n_segs - 1] : NULL;
     if (last && last->dtype == part[i].dtype && last->rows % ROWS == 0) {
       last->rows += part[i].rows;
@@ -104,7 +105,7 @@ static weir_status plan(weir_pack *p, const weir_host_mat *part, int32_t n_parts
       p->seg[p->n_segs++] = (weir_pack_seg){.dtype = part[i].dtype, .row = row, .rows = part[i].rows};
     }
     row += part[i].rows;
-    if (is_quant(part[i].dtype))
+    if (weir_dtype_is_quant(part[i].dtype))
       p->has_quant = true;
     else
       p->has_float = true;
@@ -211,6 +212,6 @@ void weir_pack_get_row(const weir_pack *p, int32_t row, float *dst) {
     case WEIR_BF16: get_16(seg->dtype, group, lane, p->cols, dst); break;
     case WEIR_Q8_0: get_q8_0(group, lane, p->cols, dst); break;
     case WEIR_Q4_0: get_q4_0(group, lane, p->cols, dst); break;
-    case WEIR_DTYPE_COUNT: break;
+    default: break;
   }
 }
