@@ -194,7 +194,8 @@ weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_r
 /* Causal attention of q[n, n_heads*head_dim] over paged KV (grouped: n_heads a multiple of n_kv_heads): row i
  * of sequence s sees positions 0 .. pos[i], or the last `window` of them. Rows of a sequence ascend in
  * position. Online softmax over fixed spans of positions in order, so the result depends on neither chunks,
- * pages nor threads, and a window that reaches back to position 0 changes no bit. */
+ * pages nor threads, and a window that reaches back to position 0 changes no bit. Pages that lie wholly
+ * before the windows of all rows of their sequence are not looked at, nor their numbers. */
 weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
                            const weir_attend_args *, weir_err *);
 /* y[n, f] = act(gate) * up with gate_up[n, 2f] = gate | up. */

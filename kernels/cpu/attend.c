@@ -6,7 +6,8 @@
  * The rows of one sequence under one KV head (tokens times query heads of the group) are taken in tiles of up
  * to WEIR_ATTEND_ROWS, which share the conversion of K and V. A row's positions are cut into spans of SPAN:
  * each span starts anew and spans are merged in order, always, so that a long context can be shared out over
- * the team span by span (`apart`) when there are too few tiles to keep it busy. */
+ * the team span by span (`apart`) when there are too few tiles to keep it busy. With a window, work begins at
+ * the span and block of the first position that any row of the tile sees. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -31,13 +32,13 @@ typedef struct job {
   const weir_ragged *g;
   weir_mat out, q;
   weir_kv_layer kv;
-  float scale;
+  weir_attend_args args;
   int32_t group; /* query heads a KV head */
   layout lay;
   float *local; /* [n_threads][lay.total] */
   bool apart;
-  int32_t n_spans;
-  float *part; /* apart: [n_tokens*n_heads][n_spans][dp + 16]: acc, m, l */
+  int32_t n_spans; /* of a sequence, at most */
+  float *part;     /* apart: [n_tokens*n_heads][n_spans, from the sequence's first][dp + 16]: acc, m, l */
   int32_t n_items;
   atomic_int next;
 } job;
@@ -82,11 +83,25 @@ static int32_t tiles_of(const job *j, int32_t s) { /* of one KV head */
   const int32_t rows = (j->g->q_indptr[s + 1] - j->g->q_indptr[s]) * j->group;
   return (rows + WEIR_ATTEND_ROWS - 1) / WEIR_ATTEND_ROWS;
 }
+
+/* The first position that a row at pos sees. */
+static int32_t seen_from(const job *j, int32_t pos) {
+  return j->args.window > 0 && pos >= j->args.window ? pos - j->args.window + 1 : 0;
+}
+/* The span of the first position that any row of sequence s sees, and the number of spans from there on. */
+static int32_t first_span_of(const job *j, int32_t s) {
+  return seen_from(j, j->g->pos[j->g->q_indptr[s]]) / SPAN;
+}
+static int32_t spans_of(const job *j, int32_t s) {
+  const int32_t begin = j->g->q_indptr[s], end = j->g->q_indptr[s + 1];
+  return begin == end ? 0 : j->g->pos[end - 1] / SPAN - first_span_of(j, s) + 1;
+}
 static int32_t items_of(const job *j, int32_t s) {
-  return tiles_of(j, s) * j->kv.n_kv_heads * (j->apart ? n_spans_of(j->g->kv_len[s]) : 1);
+  return tiles_of(j, s) * j->kv.n_kv_heads * (j->apart ? spans_of(j, s) : 1);
 }
 
-/* One tile; `span` -1: all of its spans, and the result; else that span's part. */
+/* One tile; `span` -1: all of its spans, and the result; else the part of that span, counted from the
+ * sequence's first. */
 static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32_t tile, int32_t span) {
   const weir_ragged *g = j->g;
   const layout *y = &j->lay;
@@ -111,20 +126,24 @@ static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32
                         .page = g->page + g->page_indptr[s],
                         .page_size = j->kv.page_size,
                         .f16 = j->kv.dtype == WEIR_F16,
-                        .scale = j->scale};
+                        .scale = j->args.scale,
+                        .softcap = j->args.softcap};
+  if (t.softcap > 0.0f) t.scale /= t.softcap;
   size_t row[WEIR_ATTEND_ROWS], head[WEIR_ATTEND_ROWS];
   int32_t end = 0;
   for (int32_t r = 0; r < t.n_rows; r++) {
     row[r] = (size_t)(g->q_indptr[s] + (flat + r) / j->group);
     head[r] = (size_t)kv_head * (size_t)j->group + (size_t)((flat + r) % j->group);
     t.pos[r] = g->pos[row[r]];
+    t.from[r] = seen_from(j, t.pos[r]);
     t.q_in[r] = j->q.data + row[r] * (size_t)j->q.ld + head[r] * (size_t)d;
     if (t.pos[r] + 1 > end) end = t.pos[r] + 1;
   }
-  if (span >= 0 && span >= n_spans_of(end)) return;
-  j->simd->attend_load_q(&t);
+  const int32_t first = t.from[0] / SPAN * SPAN;
   if (span >= 0) {
-    const int32_t begin = span * SPAN;
+    const int32_t begin = (first_span_of(j, s) + span) * SPAN;
+    if (begin < first || begin >= end) return;
+    j->simd->attend_load_q(&t);
     j->simd->attend_span(&t, begin, end < begin + SPAN ? end : begin + SPAN);
     const size_t stride = (size_t)y->dp + 16;
     for (int32_t r = 0; r < t.n_rows; r++) {
@@ -137,20 +156,24 @@ static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32
     return;
   }
   float *merged = mem + y->merged, *m = mem + y->m2, *l = mem + y->l2;
-  for (int32_t begin = 0; begin < end; begin += SPAN) {
+  j->simd->attend_load_q(&t);
+  for (int32_t begin = first;; begin += SPAN) {
     const bool last = end - begin <= SPAN;
     j->simd->attend_span(&t, begin, last ? end : begin + SPAN);
-    if (begin == 0 && last) {
+    if (begin == first && last) {
       merged = t.acc, l = t.l;
-    } else if (begin == 0) {
-      memcpy(merged, t.acc, sizeof(float) * (size_t)t.n_rows * (size_t)y->dp);
-      memcpy(m, t.m, sizeof(float) * (size_t)t.n_rows);
-      memcpy(l, t.l, sizeof(float) * (size_t)t.n_rows);
-    } else {
-      for (int32_t r = 0; r < t.n_rows; r++)
-        if (t.pos[r] >= begin)
-          j->simd->attend_merge(merged + (size_t)r * (size_t)y->dp, m + r, l + r,
-                                t.acc + (size_t)r * (size_t)y->dp, t.m[r], t.l[r], y->dp);
+      break;
+    }
+    for (int32_t r = 0; r < t.n_rows; r++) {
+      float *to = merged + (size_t)r * (size_t)y->dp, *acc = t.acc + (size_t)r * (size_t)y->dp;
+      const int32_t own = t.from[r] / SPAN * SPAN; /* the row's first span; it may see none of this one */
+      if (begin == own) {
+        memcpy(to, acc, sizeof(float) * (size_t)y->dp);
+        m[r] = t.m[r];
+        l[r] = t.l[r];
+      } else if (begin > own && t.pos[r] >= begin) {
+        j->simd->attend_merge(to, m + r, l + r, acc, t.m[r], t.l[r], y->dp);
+      }
     }
     if (last) break;
   }
@@ -183,8 +206,10 @@ static void merge_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   (void)rank;
   for (int32_t i = begin; i < end; i++) {
     const int32_t row = i / n_heads, head = i % n_heads;
-    float *first = j->part + (size_t)i * (size_t)j->n_spans * stride;
-    for (int32_t s = 1; s < n_spans_of(j->g->pos[row] + 1); s++) {
+    const int32_t pos = j->g->pos[row], own = seen_from(j, pos) / SPAN, n = pos / SPAN - own + 1;
+    const size_t at = (size_t)i * (size_t)j->n_spans + (size_t)(own - first_span_of(j, j->g->seq[row]));
+    float *first = j->part + at * stride;
+    for (int32_t s = 1; s < n; s++) {
       const float *next = first + (size_t)s * stride;
       j->simd->attend_merge(first, first + dp, first + dp + 1, next, next[dp], next[dp + 1], dp);
     }
@@ -197,23 +222,23 @@ weir_status weir_cpu_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_
                             const weir_attend_args *a, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
   const int32_t n_heads = q.cols / kv.head_dim;
-  if (a->window > 0 || a->softcap > 0.0f)
-    return weir_fail(e, WEIR_EUNSUP, "attend: windows and soft caps are not supported here yet");
   job j = {.simd = weir_simd_get(cpu->isa),
            .g = g,
            .out = out,
            .q = q,
            .kv = kv,
-           .scale = a->scale,
+           .args = *a,
            .group = n_heads / kv.n_kv_heads,
            .lay = make_layout(kv.head_dim),
-           .local = (float *)cpu->scratch,
-           .n_spans = n_spans_of(g->max_kv_len)};
+           .local = (float *)cpu->scratch};
   size_t work = 0;
   int32_t tiles = 0;
   for (int32_t s = 0; s < g->n_seqs; s++) {
-    work += (size_t)(g->q_indptr[s + 1] - g->q_indptr[s]) * (size_t)g->kv_len[s];
+    const int32_t begin = g->q_indptr[s], end = g->q_indptr[s + 1], spans = spans_of(&j, s);
+    if (begin == end) continue;
+    work += (size_t)(end - begin) * (size_t)(g->pos[end - 1] + 1 - seen_from(&j, g->pos[end - 1]));
     tiles += tiles_of(&j, s) * kv.n_kv_heads;
+    if (spans > j.n_spans) j.n_spans = spans;
   }
   work *= (size_t)q.cols;
   const int32_t n_threads = work < TEAM_WORK ? 1 : cpu->n_threads;

@@ -6,8 +6,9 @@
  * and Gimelshein, arXiv 1805.02867). A score is summed over dimensions lane by lane, then by a fixed tree;
  * values are added in order of position. Rows of a tile are worked on one, two or four at a time to share
  * loads of K and V, which are used as they lie in the pages when few rows want them and converted to F32 once
- * when many do: none of that changes what happens to a row. A row reads no position behind its own, whatever
- * stands there. */
+ * when many do: none of that changes what happens to a row. A row reads no position behind its own and none
+ * before its window, whatever stands there; a window that begins inside a block masks its other positions and
+ * one that begins behind it leaves it out, so a window that covers everything changes nothing. */
 #ifndef WEIR_KERNELS_CPU_ATTEND_KERNEL_H
 #define WEIR_KERNELS_CPU_ATTEND_KERNEL_H
 #include <math.h>
@@ -128,13 +129,15 @@ ATTEND_INLINE void add_values(float *acc, const attend_rows *kv, float s[][WEIR_
   for (; i < dp; i += VF_LANES) add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 1, f16);
 }
 
-/* Scores of the row -> their weights, where it sees n of them; m and l follow. Returns what fades the row's
- * past. */
-ATTEND_INLINE float soften(float *score, int n, float *row_m, float *row_l) {
+/* Scores of the row -> their weights, where it sees those of from <= j < n; m and l follow. Returns what
+ * fades the row's past. */
+ATTEND_INLINE float soften(float *score, int from, int n, float cap, float *row_m, float *row_l) {
   vf s[VF_PER_BLOCK], top = vf_set1(-INFINITY), sum = vf_zero();
   for (int g = 0; g < VF_PER_BLOCK; g++) {
-    const int left = n - g * VF_LANES;
+    const int left = n - g * VF_LANES, hidden = from - g * VF_LANES;
     s[g] = vf_load(score + g * VF_LANES);
+    if (cap > 0.0f) s[g] = vf_mul(vf_set1(cap), vf_tanh(s[g]));
+    if (hidden > 0) s[g] = vf_fill_below(s[g], hidden < VF_LANES ? hidden : VF_LANES, -INFINITY);
     if (left < VF_LANES) s[g] = vf_fill_from(s[g], left > 0 ? left : 0, -INFINITY);
     top = vf_max(top, s[g]);
   }
@@ -155,15 +158,29 @@ ATTEND_INLINE void attend_block(weir_attend_tile *t, const attend_rows *kv, int3
                                 const int R, const bool f16) {
   float s[4][WEIR_ATTEND_BLOCK], fade[4];
   float *acc = t->acc + (size_t)r * (size_t)t->dp;
-  int sees[4], all = n;
+  int from[4], sees[4], all_from = 0, all = n; /* each row's, and what all of them see */
   for (int i = 0; i < R; i++) {
-    const int32_t left = t->pos[r + i] - at + 1;
+    const int32_t left = t->pos[r + i] - at + 1, hidden = t->from[r + i] - at;
     sees[i] = left < n ? (int)left : n;
+    from[i] = hidden > 0 ? (int)hidden : 0;
     if (sees[i] < all) all = sees[i];
+    if (from[i] > all_from) all_from = from[i];
   }
   score_block(s, t->q + (size_t)r * (size_t)t->dp, kv, t->dp, R, f16);
-  for (int i = 0; i < R; i++) fade[i] = soften(s[i], sees[i], &t->m[r + i], &t->l[r + i]);
-  add_values(acc, kv, s, fade, 0, all, t->dp, R, f16);
+  for (int i = 0; i < R; i++)
+    fade[i] = soften(s[i], from[i], sees[i], t->softcap, &t->m[r + i], &t->l[r + i]);
+  if (R > 1) { /* what one row sees before all do; everything, where all never do */
+    const bool meet = all_from < all;
+    if (!meet) all_from = WEIR_ATTEND_BLOCK;
+    for (int i = 0; i < R; i++)
+      if (from[i] < all_from) {
+        const int to = sees[i] < all_from ? sees[i] : all_from;
+        add_values(acc + (size_t)i * (size_t)t->dp, kv, s + i, &fade[i], from[i], to, t->dp, 1, f16);
+        fade[i] = 1.0f;
+      }
+    if (!meet) return;
+  }
+  add_values(acc, kv, s, fade, all_from, all, t->dp, R, f16);
   if (R > 1) {
     static const float keep[1] = {1.0f};
     for (int i = 0; i < R; i++)
@@ -176,28 +193,31 @@ ATTEND_INLINE void attend_rows_of_block(weir_attend_tile *t, attend_rows *kv, in
                                         const bool f16) {
   int32_t r = 0;
   while (r < t->n_rows && t->pos[r] < at)
-    r++; /* rows come in order of position: the first may not be here yet */
+    r++; /* rows come in order of position: the first may not be here yet, the last may see none of it */
+  int32_t end = t->n_rows;
+  while (end > r && t->from[end - 1] >= at + n) end--;
   if (VF_ROWS == 4)
-    for (; r + 4 <= t->n_rows; r += 4) attend_block(t, kv, r, at, n, 4, f16), kv->next = NULL;
+    for (; r + 4 <= end; r += 4) attend_block(t, kv, r, at, n, 4, f16), kv->next = NULL;
   if (VF_ROWS >= 2)
-    for (; r + 2 <= t->n_rows; r += 2) attend_block(t, kv, r, at, n, 2, f16), kv->next = NULL;
-  for (; r < t->n_rows; r++) attend_block(t, kv, r, at, n, 1, f16), kv->next = NULL;
+    for (; r + 2 <= end; r += 2) attend_block(t, kv, r, at, n, 2, f16), kv->next = NULL;
+  for (; r < end; r++) attend_block(t, kv, r, at, n, 1, f16), kv->next = NULL;
 }
 
-/* Where the n positions from `at` on are stored. */
-static void find_rows(attend_rows *kv, const weir_attend_tile *t, int32_t at, int n) {
+/* Where the positions at + from .. at + n - 1 are stored. */
+static void find_rows(attend_rows *kv, const weir_attend_tile *t, int32_t at, int from, int n) {
   const char *k = NULL;
-  for (int j = 0; j < n; j++, k += t->row_bytes) {
+  for (int j = from; j < n; j++, k += t->row_bytes) {
     const int32_t slot = (at + j) % t->page_size;
-    if (j == 0 || slot == 0)
+    if (j == from || slot == 0)
       k = t->kv + (size_t)t->page[(at + j) / t->page_size] * t->page_bytes + (size_t)slot * t->row_bytes;
     kv->k[j] = k;
     kv->v[j] = k + t->v_bytes;
   }
-  for (int j = n; j < WEIR_ATTEND_BLOCK; j++) { /* scored, then thrown away */
-    kv->k[j] = kv->k[0];
-    kv->v[j] = kv->v[0];
-  }
+  for (int j = 0; j < WEIR_ATTEND_BLOCK; j++)
+    if (j < from || j >= n) { /* scored, then thrown away */
+      kv->k[j] = kv->k[from];
+      kv->v[j] = kv->v[from];
+    }
   kv->row_bytes = t->row_bytes;
 }
 
@@ -213,14 +233,17 @@ static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
     t->l[r] = 0;
     memset(t->acc + (size_t)r * (size_t)t->dp, 0, sizeof(float) * (size_t)t->dp);
   }
-  find_rows(&rows[0], t, begin, block_len(begin, end));
+  const int32_t seen = t->from[0]; /* by any row */
+  if (seen >= end) return;
+  if (seen > begin) begin += (seen - begin) / WEIR_ATTEND_BLOCK * WEIR_ATTEND_BLOCK;
+  find_rows(&rows[0], t, begin, seen > begin ? (int)(seen - begin) : 0, block_len(begin, end));
   int turn = 0;
   for (int32_t at = begin; at < end; at += WEIR_ATTEND_BLOCK, turn ^= 1) {
-    const int n = block_len(at, end);
+    const int n = block_len(at, end), from = seen > at ? (int)(seen - at) : 0;
     attend_rows *kv = &rows[turn], *next = NULL;
     if (at + WEIR_ATTEND_BLOCK < end) {
       next = &rows[turn ^ 1];
-      find_rows(next, t, at + WEIR_ATTEND_BLOCK, block_len(at + WEIR_ATTEND_BLOCK, end));
+      find_rows(next, t, at + WEIR_ATTEND_BLOCK, 0, block_len(at + WEIR_ATTEND_BLOCK, end));
     }
     kv->next = direct ? next : NULL;
     if (!direct)
@@ -230,11 +253,11 @@ static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
           fetch_row(next->k[j], t->row_bytes);
           fetch_row(next->v[j], t->row_bytes);
         }
-        if (j < n) {
+        if (j >= from && j < n) {
           convert_row(k, kv->k[j], t);
           convert_row(v, kv->v[j], t);
         }
-        kv->k[j] = j < n ? k : t->k;
+        kv->k[j] = j >= from && j < n ? k : t->k + (size_t)from * (size_t)t->dp;
         kv->v[j] = v;
       }
     if (direct && t->f16)

@@ -26,8 +26,9 @@ typedef struct weir_rope_row {
  * one token. */
 enum { WEIR_ATTEND_ROWS = 32, WEIR_ATTEND_BLOCK = 32 };
 typedef struct weir_attend_tile {
-  int32_t n_rows, head_dim, dp;        /* dp: head_dim rounded up to a multiple of 16 */
-  int32_t pos[WEIR_ATTEND_ROWS];       /* each row sees positions 0 .. pos */
+  int32_t n_rows, head_dim, dp; /* dp: head_dim rounded up to a multiple of 16 */
+  int32_t from[WEIR_ATTEND_ROWS],
+      pos[WEIR_ATTEND_ROWS];           /* each row sees positions from .. pos; both ascend */
   const float *q_in[WEIR_ATTEND_ROWS]; /* [head_dim] */
   float *q;                            /* [n_rows][dp] scaled, zero padded; set by load_q */
   float *acc, *m, *l; /* [n_rows][dp], [n_rows], [n_rows]: sum of e v, maximum, sum of e, in one span */
@@ -37,7 +38,7 @@ typedef struct weir_attend_tile {
   const int32_t *page;                   /* of the sequence, in order of position */
   int32_t page_size;
   bool f16;
-  float scale;
+  float scale, softcap; /* with a soft cap, scale is already divided by it */
 } weir_attend_tile;
 
 typedef struct weir_simd {
@@ -51,7 +52,8 @@ typedef struct weir_simd {
                       int32_t n);
   void (*rope_row)(const weir_rope_row *);
   void (*attend_load_q)(weir_attend_tile *);
-  /* acc, m, l <- positions [begin, end); begin is a multiple of the page size and of the span. */
+  /* acc, m, l <- positions [begin, end); begin is a multiple of the span. Blocks that no row sees are left
+   * out, and a row that sees nothing here gets m = -infinity and zeros. */
   void (*attend_span)(weir_attend_tile *, int32_t begin, int32_t end);
   /* (acc, m, l) of one row <- the row's with a later span's put behind. */
   void (*attend_merge)(float *acc, float *m, float *l, const float *acc2, float m2, float l2, int32_t dp);

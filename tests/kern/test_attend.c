@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention against double precision, and its promise: a row's result depends on its position and on KV up to
- * there, to the bit, whatever the chunking, the paging, the company or the team. */
+/* Attention against double precision, and its promise: a row's result depends on its position, its window and
+ * on KV from there to there, to the bit, whatever the chunking, the paging, the company or the team. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,11 +14,11 @@
 #include "kern_util.h"
 #include "kernels/quant.h"
 
-enum { MAX_PIECES = 32, MAX_LEN = 1100 };
+enum { MAX_PIECES = 32, MAX_LEN = 1100, NAN_TEXT = 8 /* text 9 with one query that is not a number */ };
 static const weir_dev_limits LIMITS = {.max_tokens = 1200,
                                        .max_cols = 4096,
                                        .max_heads = 16,
-                                       .max_head_dim = 128,
+                                       .max_head_dim = 256,
                                        .max_kv_len = MAX_LEN,
                                        .max_rows_out = 16,
                                        .max_vocab = 1024};
@@ -27,6 +27,14 @@ typedef struct shape {
   int32_t head_dim, n_kv, group, page_size;
   weir_dtype dtype;
 } shape;
+
+/* How rows look at KV. */
+typedef struct look {
+  int32_t window;
+  float softcap;
+  bool stale; /* what stands before every window of a piece is NaN, and its pages have no number */
+} look;
+static const look plain = {0};
 
 /* Rows [begin, begin + n) of the text `content`, with all before them in KV. */
 typedef struct piece {
@@ -43,18 +51,25 @@ static float content_at(uint64_t content, int32_t pos, int32_t what, int32_t dim
 }
 static float q_at(const shape *s, const piece *p, int32_t pos, int32_t head, int32_t dim) {
   (void)s;
-  return 6 * content_at(p->content, pos, 1000 + head, dim);
+  if (p->content == NAN_TEXT && pos == 33 && head == 1 && dim == 5) return NAN;
+  return 6 * content_at(p->content == NAN_TEXT ? 9 : p->content, pos, 1000 + head, dim);
 }
 /* Position 99 of text 7 is infinite: nobody before it may notice. */
 static float kv_at(const shape *s, uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t dim) {
   if (content == 7 && pos == 99) return is_v ? INFINITY : 1e30f;
-  const float x = content_at(content, pos, 2 * head + is_v, dim);
+  const float x = content_at(content == NAN_TEXT ? 9 : content, pos, 2 * head + is_v, dim);
   return s->dtype == WEIR_F16 ? weir_f16_to_f32(weir_f32_to_f16(x)) : x;
+}
+
+/* The first position that a row at pos sees. */
+static int32_t seen_from(look w, int32_t pos) {
+  return w.window > 0 && pos >= w.window ? pos - w.window + 1 : 0;
 }
 
 /* One call of the op; dense [rows][n_heads*head_dim], free(). Slots of KV that no piece has written are NaN.
  */
-static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t n_pieces, uint64_t seed) {
+static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of, int32_t n_pieces,
+                   uint64_t seed) {
   kern_rng rng = {seed};
   weir_err e = {0};
   const int32_t d = s->head_dim, n_heads = s->n_kv * s->group;
@@ -89,7 +104,7 @@ static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t
         for (int32_t c = 0; c < d; c++)
           q[((size_t)row * (size_t)n_heads + (size_t)h) * (size_t)d + (size_t)c] = q_at(s, p, pos[row], h, c);
     }
-    for (int32_t t = 0; t < kv_len[i]; t++)
+    for (int32_t t = w.stale ? seen_from(w, p->begin) : 0; t < kv_len[i]; t++)
       for (int32_t is_v = 0; is_v < 2; is_v++)
         for (int32_t h = 0; h < s->n_kv; h++)
           for (int32_t c = 0; c < d; c++) {
@@ -105,6 +120,9 @@ static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t
               memcpy(kv + 4 * at, &x, 4);
           }
   }
+  for (int32_t i = 0; w.stale && i < n_pieces; i++)
+    for (int32_t k = 0; k < seen_from(w, piece_of[i].begin) / s->page_size; k++)
+      page[page_indptr[i] + k] = k % 2 ? INT32_MAX : -1;
   void *dkv = kern_copy(dev, kv, kv_bytes);
   int32_t *ints[] = {(int32_t *)kern_copy(dev, pos, sizeof *pos * (size_t)rows),
                      (int32_t *)kern_copy(dev, seq, sizeof *seq * (size_t)rows),
@@ -125,7 +143,7 @@ static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t
   weir_mat dq = kern_mat(dev, rows, n_heads * d, 6), out = kern_mat(dev, rows, n_heads * d, 10);
   kern_put(dev, dq, q);
   const weir_kv_layer layer = {dkv, s->dtype, n_pages, s->n_kv, s->page_size, d};
-  const weir_attend_args args = {.scale = (float)(1 / sqrt((double)d))};
+  const weir_attend_args args = {(float)(1 / sqrt((double)d)), w.window, w.softcap};
   kern_ok(weir_op_attend(dev, out, dq, &g, layer, &args, &e), &e, "attend");
   float *got = kern_get(dev, out);
   kern_mat_free(dev, dq);
@@ -141,7 +159,7 @@ static float *step(weir_dev *dev, const shape *s, const piece *piece_of, int32_t
 }
 
 /* Double precision, one head after another; k and v of the head are made once. */
-static double *reference(const shape *s, const piece *p) {
+static double *reference(const shape *s, look view, const piece *p) {
   const int32_t d = s->head_dim, n_heads = s->n_kv * s->group, len = p->begin + p->n;
   double *out = (double *)calloc((size_t)p->n * (size_t)n_heads * (size_t)d, sizeof *out);
   double *k = (double *)malloc(sizeof *k * (size_t)len * (size_t)d),
@@ -156,18 +174,19 @@ static double *reference(const shape *s, const piece *p) {
       }
     for (int32_t r = 0; r < p->n; r++)
       for (int32_t h = kh * s->group; h < (kh + 1) * s->group; h++) {
-        const int32_t last = p->begin + r;
+        const int32_t last = p->begin + r, first = seen_from(view, last);
         double *o = out + ((size_t)r * (size_t)n_heads + (size_t)h) * (size_t)d, top = -INFINITY, sum = 0,
-               q[128];
+               q[256];
         for (int32_t c = 0; c < d; c++) q[c] = (double)q_at(s, p, last, h, c);
-        for (int32_t t = 0; t <= last; t++) {
+        for (int32_t t = first; t <= last; t++) {
           w[t] = 0;
           for (int32_t c = 0; c < d; c++) w[t] += q[c] * k[t * d + c];
           w[t] *= scale;
+          if (view.softcap > 0) w[t] = (double)view.softcap * tanh(w[t] / (double)view.softcap);
           if (w[t] > top) top = w[t];
         }
-        for (int32_t t = 0; t <= last; t++) sum += w[t] = exp(w[t] - top);
-        for (int32_t t = 0; t <= last; t++)
+        for (int32_t t = first; t <= last; t++) sum += w[t] = exp(w[t] - top);
+        for (int32_t t = first; t <= last; t++)
           for (int32_t c = 0; c < d; c++) o[c] += w[t] / sum * v[t * d + c];
       }
   }
@@ -189,17 +208,22 @@ static int32_t mixed_batch(piece *p) {
   return n;
 }
 
-static void check_shape(const kern_devs *devs, const shape *s, double *worst) {
-  piece p[MAX_PIECES];
-  const int32_t n_pieces = mixed_batch(p), d = s->head_dim, n_heads = s->n_kv * s->group;
+/* Each instruction set with one thread, and a team of 2, 3 or 4, by turns. */
+static bool one_team(const kern_devs *devs, int i, int32_t turn) {
+  return devs->threads[i] == 1 || devs->threads[i] == 2 + turn % 3;
+}
+
+static void check_shape(const kern_devs *devs, const shape *s, look w, const piece *p, int32_t n_pieces,
+                        double *worst) {
+  const int32_t d = s->head_dim, n_heads = s->n_kv * s->group;
   double *want[MAX_PIECES];
   float *first = NULL;
   weir_isa first_isa = WEIR_ISA_BEST;
   int32_t rows = 0;
-  for (int32_t i = 0; i < n_pieces; i++) want[i] = reference(s, &p[i]), rows += p[i].n;
+  for (int32_t i = 0; i < n_pieces; i++) want[i] = reference(s, w, &p[i]), rows += p[i].n;
   for (int i = 0; i < devs->n; i++) {
-    if (devs->threads[i] > 1 && devs->threads[i] != 2 + s->head_dim / 8 % 3) continue; /* a team a shape */
-    float *got = step(devs->dev[i], s, p, n_pieces, (uint64_t)i + 5);
+    if (!one_team(devs, i, s->head_dim / 8)) continue;
+    float *got = step(devs->dev[i], s, w, p, n_pieces, (uint64_t)i + 5);
     if (devs->isa[i] == first_isa)
       kern_same(got, first, sizeof *got * (size_t)rows * (size_t)n_heads * (size_t)d,
                 "another team, other pages");
@@ -212,9 +236,11 @@ static void check_shape(const kern_devs *devs, const shape *s, double *worst) {
                                want[k] + ((size_t)r * (size_t)n_heads + (size_t)h) * (size_t)d, d);
             if (err > *worst) *worst = err;
             if (err > 1e-5)
-              fail_msg("%s, head_dim %d, group %d, page %d, piece %d (%d+%d), row %d, head %d: error %g",
-                       weir_isa_name(devs->isa[i]), d, s->group, s->page_size, k, p[k].begin, p[k].n, r, h,
-                       err);
+              fail_msg(
+                  "%s, head_dim %d, group %d, page %d, window %d, cap %g, piece %d (%d+%d), row %d, head %d: "
+                  "%g",
+                  weir_isa_name(devs->isa[i]), d, s->group, s->page_size, w.window, (double)w.softcap, k,
+                  p[k].begin, p[k].n, r, h, err);
           }
     free(first);
     first = got;
@@ -231,17 +257,104 @@ static void test_against_reference(void **state) {
                                {8, 2, 2, 16, WEIR_F32},  {80, 1, 7, 16, WEIR_F32}};
   kern_devs devs;
   double worst[2] = {0};
+  piece p[MAX_PIECES];
+  const int32_t n = mixed_batch(p);
   (void)state;
   kern_devs_open(&devs, &LIMITS);
   for (size_t i = 0; i < 5; i++)
     for (size_t k = 0; k < 5; k++) {
       const shape s = {dims[i], groups[k] > 2 ? 1 : 2, groups[k], 16, WEIR_F16};
-      check_shape(&devs, &s, &worst[0]);
+      check_shape(&devs, &s, plain, p, n, &worst[0]);
     }
   for (size_t i = 0; i < sizeof more / sizeof *more; i++)
-    check_shape(&devs, &more[i], &worst[more[i].dtype == WEIR_F32]);
+    check_shape(&devs, &more[i], plain, p, n, &worst[more[i].dtype == WEIR_F32]);
   kern_devs_close(&devs);
   print_message("worst row error %.2g with F16, %.2g with F32 KV (bound 1e-5)\n", worst[0], worst[1]);
+}
+
+/* Windows that begin at, before and behind the seams of pages, blocks and spans, and soft caps. */
+static void test_windows_and_caps(void **state) {
+  static const struct {
+    shape s;
+    look w;
+  } cases[] = {{{64, 1, 2, 16, WEIR_F16}, {1, 0, false}},     {{64, 1, 4, 16, WEIR_F32}, {2, 0, true}},
+               {{32, 2, 1, 16, WEIR_F32}, {15, 0, false}},    {{80, 1, 7, 16, WEIR_F16}, {16, 0, true}},
+               {{64, 1, 1, 16, WEIR_F16}, {17, 0, false}},    {{64, 1, 3, 16, WEIR_F16}, {31, 3, true}},
+               {{128, 1, 2, 16, WEIR_F16}, {32, 0, false}},   {{64, 1, 8, 32, WEIR_F32}, {33, 0, true}},
+               {{256, 1, 2, 16, WEIR_F16}, {100, 50, false}}, {{64, 1, 2, 16, WEIR_F16}, {511, 0, false}},
+               {{10, 1, 3, 24, WEIR_F16}, {512, 0, true}},    {{32, 1, 2, 16, WEIR_F32}, {513, 30, true}},
+               {{256, 1, 1, 16, WEIR_F32}, {0, 50, false}},   {{96, 1, 4, 16, WEIR_F16}, {0, 0.5f, false}},
+               {{64, 1, 2, 16, WEIR_F16}, {2000, 0, true}}};
+  static const piece p[] = {{200, 1029, 1}, {201, 0, 1},    {202, 600, 130}, {203, 0, 70}, {204, 511, 1},
+                            {205, 512, 1},  {206, 543, 40}, {207, 37, 64},   {208, 15, 2}};
+  kern_devs devs;
+  double worst[2] = {0};
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    check_shape(&devs, &cases[i].s, cases[i].w, p, sizeof p / sizeof *p, &worst[cases[i].w.softcap > 0]);
+  kern_devs_close(&devs);
+  print_message("worst row error %.2g without, %.2g with a soft cap (bound 1e-5)\n", worst[0], worst[1]);
+}
+
+/* A window changes rows that it cuts off from something, and no bit of others. */
+static void test_window_of_everything(void **state) {
+  static const shape shapes[] = {{64, 1, 2, 16, WEIR_F16}, {32, 2, 3, 16, WEIR_F32}};
+  static const look looks[] = {{0, 0, false}, {0, 8, false}};
+  enum { N = 4 };
+  static const piece p[N] = {{31, 470, 60}, {32, 1000, 20}, {33, 499, 1}, {34, 0, 30}};
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t k = 0; k < 2 * sizeof shapes / sizeof *shapes; k++)
+    for (int i = 0; i < devs.n; i++) {
+      const shape *s = &shapes[k / 2];
+      if (!one_team(&devs, i, (int32_t)k)) continue;
+      const size_t width = (size_t)s->head_dim * (size_t)s->n_kv * (size_t)s->group;
+      look w = looks[k % 2];
+      float *whole = step(devs.dev[i], s, w, p, N, 1);
+      static const int32_t windows[] = {1020, INT32_MAX, 500, 20};
+      for (size_t v = 0; v < sizeof windows / sizeof *windows; v++) {
+        w.window = windows[v];
+        float *got = step(devs.dev[i], s, w, p, N, 2);
+        for (int32_t q = 0, row = 0; q < N; q++)
+          for (int32_t r = 0; r < p[q].n; r++, row++) {
+            const size_t at = (size_t)row * width;
+            const bool same = memcmp(got + at, whole + at, sizeof *got * width) == 0;
+            if (same != (p[q].begin + r < w.window))
+              fail_msg("position %d, window %d: %s", p[q].begin + r, w.window, same ? "same" : "other bits");
+          }
+        free(got);
+      }
+      free(whole);
+    }
+  kern_devs_close(&devs);
+}
+
+/* Queries that are no numbers spoil their own rows only, and nothing waits for them. */
+static void test_not_a_number(void **state) {
+  static const look looks[] = {{0, 0, false}, {7, 0, false}, {0, 30, false}, {40, 30, false}};
+  const shape s = {64, 1, 2, 16, WEIR_F16};
+  enum { LEN = 90, WIDTH = 128 };
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (size_t k = 0; k < sizeof looks / sizeof *looks; k++)
+    for (int i = 0; i < devs.n; i++) {
+      const piece good = {9, 0, LEN}, bad = {NAN_TEXT, 0, LEN};
+      float *a = step(devs.dev[i], &s, looks[k], &good, 1, 1),
+            *b = step(devs.dev[i], &s, looks[k], &bad, 1, 1);
+      for (int32_t r = 0; r < LEN; r++)
+        for (int32_t h = 0; h < 2; h++)
+          for (int32_t c = 0; c < 64; c++) {
+            const float x = a[r * WIDTH + h * 64 + c], y = b[r * WIDTH + h * 64 + c];
+            if (r == 33 && h == 1 ? !isnan(y) : memcmp(&x, &y, sizeof x) != 0)
+              fail_msg("row %d, head %d: %g, alone %g", r, h, (double)y, (double)x);
+          }
+      free(a);
+      free(b);
+    }
+  kern_devs_close(&devs);
 }
 
 /* Rows [begin, begin+n) of the whole must come out of `got`. */
@@ -252,7 +365,12 @@ static void same_rows(const float *got, const float *whole, int32_t begin, int32
 
 static void test_chunking(void **state) {
   static const shape shapes[] = {
-      {64, 2, 2, 16, WEIR_F16}, {32, 1, 2, 16, WEIR_F32}, {80, 1, 7, 16, WEIR_F16}};
+      {64, 2, 2, 16, WEIR_F16}, {32, 1, 2, 16, WEIR_F32}, {80, 1, 7, 16, WEIR_F16},
+      {64, 1, 2, 16, WEIR_F16}, {64, 1, 1, 16, WEIR_F32}, {32, 2, 4, 16, WEIR_F16},
+      {32, 1, 3, 24, WEIR_F16}, {64, 1, 2, 8, WEIR_F16},  {32, 1, 2, 16, WEIR_F32}};
+  static const look looks[] = {
+      {0},           {0}, {0}, {1, 0, true}, {20, 0, true}, {32, 0, true}, {100, 30, true}, {513, 0, true},
+      {0, 20, false}};
   enum { LEN = 600 };
   kern_devs devs;
   (void)state;
@@ -263,14 +381,16 @@ static void test_chunking(void **state) {
     for (int i = 0; i < devs.n; i++) {
       weir_dev *dev = devs.dev[i];
       kern_rng rng = {k + 11};
+      const look w = looks[k];
+      if (!one_team(&devs, i, (int32_t)k)) continue;
       const piece all = {3, 0, LEN};
-      float *whole = step(dev, s, &all, 1, 1);
+      float *whole = step(dev, s, w, &all, 1, 1);
       for (int32_t at = 0; at < LEN;) { /* random chunks, each beside other texts */
         int32_t n = 1 + kern_below(&rng, 150);
         if (n > LEN - at) n = LEN - at;
         const int32_t o1 = kern_below(&rng, 60), o2 = kern_below(&rng, 560);
         const piece p[] = {{21, o1, 1 + kern_below(&rng, 40)}, {3, at, n}, {22, o2, 1}};
-        float *got = step(dev, s, p, 3, kern_u64(&rng));
+        float *got = step(dev, s, w, p, 3, kern_u64(&rng));
         same_rows(got + (size_t)p[0].n * width, whole, at, n, width, "a chunk beside others");
         free(got);
         at += n;
@@ -278,7 +398,7 @@ static void test_chunking(void **state) {
       static const int32_t alone[] = {0, 1, 14, 15, 16, 17, 31, 32, 100, 510, 511, 512, 513, 530, 599};
       for (size_t a = 0; a < sizeof alone / sizeof *alone; a++) {
         const piece p = {3, alone[a], 1};
-        float *got = step(dev, s, &p, 1, kern_u64(&rng));
+        float *got = step(dev, s, w, &p, 1, kern_u64(&rng));
         same_rows(got, whole, alone[a], 1, width, "a single token");
         free(got);
       }
@@ -299,7 +419,7 @@ static void test_future_is_not_seen(void **state) {
       const shape *s = &shapes[k];
       const size_t width = (size_t)s->head_dim * (size_t)s->n_kv * (size_t)s->group;
       const piece with = {7, 60, 50}, without = {7, 60, 39}; /* positions 60..109; 60..98 */
-      float *a = step(devs.dev[i], s, &with, 1, 1), *b = step(devs.dev[i], s, &without, 1, 1);
+      float *a = step(devs.dev[i], s, plain, &with, 1, 1), *b = step(devs.dev[i], s, plain, &without, 1, 1);
       for (size_t j = 0; j < 39 * width; j++)
         if (!isfinite(b[j])) fail_msg("row %zu is not finite", j / width);
       kern_same(a, b, sizeof *a * 39 * width, "rows before an infinite position");
@@ -314,6 +434,9 @@ static void test_future_is_not_seen(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_against_reference),
+                                     cmocka_unit_test(test_windows_and_caps),
+                                     cmocka_unit_test(test_window_of_everything),
+                                     cmocka_unit_test(test_not_a_number),
                                      cmocka_unit_test(test_chunking),
                                      cmocka_unit_test(test_future_is_not_seen)};
   return cmocka_run_group_tests(tests, NULL, NULL);
