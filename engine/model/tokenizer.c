@@ -21,7 +21,10 @@ struct weir_tokenizer {
   weir_bpe bpe;
   weir_pretok *pretok;
   uint8_t *is_end; /* [vocab.n] */
-  int32_t bos;
+  weir_strmap by_text;
+  char *template; /* owned; [template_len] */
+  size_t template_len;
+  int32_t bos, eos;
   bool adds_bos;
 };
 
@@ -85,6 +88,17 @@ static weir_status find_ends(weir_tokenizer *t, const weir_gguf *g, weir_err *e)
   return WEIR_OK;
 }
 
+static weir_status keep_template(weir_tokenizer *t, const weir_gguf *g, weir_err *e) {
+  weir_str text;
+  weir_status st = weir_gguf_str(g, "tokenizer.chat_template", &text, e);
+  if (st != WEIR_OK || text.len == 0) return st;
+  st = WEIR_NEW(text.len, &t->template, e);
+  if (st != WEIR_OK) return st;
+  memcpy(t->template, text.data, text.len);
+  t->template_len = text.len;
+  return WEIR_OK;
+}
+
 static weir_status check_model(const weir_gguf *g, weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
   weir_str model;
@@ -121,7 +135,11 @@ weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, w
   WEIR_TRY(
       weir_gguf_bool(g, "tokenizer.ggml.add_bos_token", weir_pretok_adds_bos(t->pretok), &t->adds_bos, e));
   WEIR_TRY(WEIR_NEW((size_t)t->vocab.n, &t->is_end, e));
+  WEIR_TRY(read_id(g, "tokenizer.ggml.eos_token_id", t->vocab.n, &t->eos, e));
   WEIR_TRY(find_ends(t, g, e));
+  WEIR_TRY(keep_template(t, g, e));
+  WEIR_TRY(weir_strmap_init(&t->by_text, (size_t)t->vocab.n, e));
+  for (int32_t i = 0; i < t->vocab.n; i++) weir_strmap_add(&t->by_text, t->vocab.text[i], i);
   *out = t;
   t = NULL;
 out:
@@ -139,6 +157,8 @@ void weir_tokenizer_destroy(weir_tokenizer *t) {
   weir_bpe_fini(&t->bpe);
   weir_specials_fini(&t->specials);
   weir_vocab_fini(&t->vocab);
+  weir_strmap_fini(&t->by_text);
+  free(t->template);
   free(t->is_end);
   free(t);
 }
@@ -205,16 +225,31 @@ out:
   return st;
 }
 
-weir_status weir_tokenize(weir_tokenizer *t, const char *text, size_t len, bool parse_special,
-                          weir_tokens *io, weir_err *e) {
+static weir_status check_spans(const weir_span *span, int32_t n, size_t len, weir_err *e) {
+  for (int32_t i = 0; i < n; i++)
+    if (span[i].begin > span[i].end || span[i].end > len || (i > 0 && span[i].begin < span[i - 1].end))
+      return weir_fail(e, WEIR_EINVAL, "span %" PRId32 " of a text of %zu bytes is [%zu, %zu)", i, len,
+                       span[i].begin, span[i].end);
+  return WEIR_OK;
+}
+
+weir_status weir_tokenize_marked(weir_tokenizer *t, const char *text, size_t len, const weir_span *span,
+                                 int32_t n_spans, weir_tokens *io, weir_err *e) {
   weir_status st = WEIR_OK;
   const int32_t n_before = io->n;
   size_t begin = 0;
+  int32_t s = 0;
   if (len > WEIR_TOKENIZE_MAX_BYTES)
     return weir_fail(e, WEIR_EINVAL, "a text of %zu bytes is too long (limit %d)", len,
                      WEIR_TOKENIZE_MAX_BYTES);
+  WEIR_TRY(check_spans(span, n_spans, len, e));
   for (size_t at = 0; at < len;) {
-    const int32_t id = weir_specials_at(&t->specials, text + at, len - at, parse_special);
+    while (s < n_spans && span[s].end <= at) s++;
+    int32_t id = -1;
+    if (s < n_spans && at >= span[s].begin)
+      id = weir_specials_at(&t->specials, text + at, span[s].end - at, true);
+    const int32_t user = weir_specials_at(&t->specials, text + at, len - at, false);
+    if (id < 0 || (user >= 0 && t->vocab.text[user].len > t->vocab.text[id].len)) id = user;
     if (id < 0) {
       at++;
       continue;
@@ -230,6 +265,12 @@ out:
   return st;
 }
 
+weir_status weir_tokenize(weir_tokenizer *t, const char *text, size_t len, bool parse_special,
+                          weir_tokens *io, weir_err *e) {
+  const weir_span all = {0, len};
+  return weir_tokenize_marked(t, text, len, &all, parse_special ? 1 : 0, io, e);
+}
+
 /* ---- what is known of ids ---- */
 
 static bool in_range(const weir_tokenizer *t, int32_t id) { return id >= 0 && id < t->vocab.n; }
@@ -237,6 +278,13 @@ static bool in_range(const weir_tokenizer *t, int32_t id) { return id >= 0 && id
 int32_t weir_tokenizer_n_vocab(const weir_tokenizer *t) { return t->vocab.n; }
 int32_t weir_tokenizer_bos(const weir_tokenizer *t) { return t->bos; }
 bool weir_tokenizer_adds_bos(const weir_tokenizer *t) { return t->adds_bos && t->bos >= 0; }
+int32_t weir_tokenizer_eos(const weir_tokenizer *t) { return t->eos; }
+int32_t weir_tokenizer_find(const weir_tokenizer *t, weir_str text) {
+  return weir_strmap_get(&t->by_text, text);
+}
+weir_str weir_tokenizer_template(const weir_tokenizer *t) {
+  return (weir_str){t->template ? t->template : "", t->template_len};
+}
 bool weir_tokenizer_is_end(const weir_tokenizer *t, int32_t id) { return in_range(t, id) && t->is_end[id]; }
 
 bool weir_tokenizer_is_special(const weir_tokenizer *t, int32_t id) {

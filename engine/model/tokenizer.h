@@ -36,9 +36,20 @@ enum { WEIR_TOKENIZE_MAX_BYTES = 1 << 28 };
 weir_status weir_tokenize(weir_tokenizer *, const char *text, size_t len, bool parse_special, weir_tokens *io,
                           weir_err *e);
 
+typedef struct weir_span {
+  size_t begin, end; /* bytes [begin, end) */
+} weir_span;
+
+/* Like weir_tokenize, but the text of special tokens is recognised inside the given spans alone (ascending,
+ * apart or touching, within the text; a token must lie in one span): the marks of a chat template are
+ * special, what a user typed is not. WEIR_EINVAL when the spans are not as said. */
+weir_status weir_tokenize_marked(weir_tokenizer *, const char *text, size_t len, const weir_span *span,
+                                 int32_t n_spans, weir_tokens *io, weir_err *e);
+
 int32_t weir_tokenizer_n_vocab(const weir_tokenizer *); /* entries listed by the file */
 int32_t weir_tokenizer_bos(const weir_tokenizer *);     /* -1: none */
 bool weir_tokenizer_adds_bos(const weir_tokenizer *);
+int32_t weir_tokenizer_eos(const weir_tokenizer *); /* -1: none; one of those that weir_tokenizer_is_end */
 bool weir_tokenizer_is_end(const weir_tokenizer *, int32_t id);     /* end of text, of turn */
 bool weir_tokenizer_is_special(const weir_tokenizer *, int32_t id); /* control tokens: no text of their own */
 /* The raw bytes an ordinary token stands for, or the literal text of a special one; empty for an id out of
@@ -46,6 +57,12 @@ bool weir_tokenizer_is_special(const weir_tokenizer *, int32_t id); /* control t
 weir_str weir_token_bytes(const weir_tokenizer *, int32_t id);
 /* The token as the file spells it; for comparing vocabularies. */
 weir_str weir_token_text(const weir_tokenizer *, int32_t id);
+
+/* The id of a token by the file's spelling, -1 when there is none. */
+int32_t weir_tokenizer_find(const weir_tokenizer *, weir_str text);
+/* The chat template that came with the model (Jinja), empty when there is none. Borrowed for the tokenizer's
+ * life. */
+weir_str weir_tokenizer_template(const weir_tokenizer *);
 
 /* Two models share a cascade only when ids mean the same text. *n_common = ids both have (a padded tail may
  * differ in size). WEIR_EINVAL naming the first id that differs and both spellings. */
