@@ -100,9 +100,14 @@ static int32_t items_of(const job *j, int32_t s) {
   return tiles_of(j, s) * j->kv.n_kv_heads * (j->apart ? spans_of(j, s) : 1);
 }
 
-/* One tile; `span` -1: all of its spans, and the result; else the part of that span, counted from the
- * sequence's first. */
-static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32_t tile, int32_t span) {
+/* A tile, and where its rows come from. */
+typedef struct tile_job {
+  weir_attend_tile t;
+  size_t row[WEIR_ATTEND_ROWS], head[WEIR_ATTEND_ROWS];
+  int32_t first, end; /* positions that any row sees lie in first .. end - 1; first is a multiple of SPAN */
+} tile_job;
+
+static void make_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32_t tile, tile_job *out) {
   const weir_ragged *g = j->g;
   const layout *y = &j->lay;
   const int32_t d = j->kv.head_dim, n_flat = (g->q_indptr[s + 1] - g->q_indptr[s]) * j->group;
@@ -110,76 +115,82 @@ static void run_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32
   const size_t row_bytes = (size_t)d * (j->kv.dtype == WEIR_F16 ? 2 : 4);
   const size_t head_bytes = row_bytes * (size_t)j->kv.page_size,
                half_bytes = head_bytes * (size_t)j->kv.n_kv_heads;
-  weir_attend_tile t = {.n_rows = n_flat - flat < WEIR_ATTEND_ROWS ? n_flat - flat : WEIR_ATTEND_ROWS,
-                        .head_dim = d,
-                        .dp = y->dp,
-                        .q = mem + y->q,
-                        .acc = mem + y->acc,
-                        .m = mem + y->m,
-                        .l = mem + y->l,
-                        .k = mem + y->k,
-                        .v = mem + y->v,
-                        .kv = (const char *)j->kv.base + (size_t)kv_head * head_bytes,
-                        .page_bytes = 2 * half_bytes,
-                        .row_bytes = row_bytes,
-                        .v_bytes = half_bytes,
-                        .page = g->page + g->page_indptr[s],
-                        .page_size = j->kv.page_size,
-                        .f16 = j->kv.dtype == WEIR_F16,
-                        .scale = j->args.scale,
-                        .softcap = j->args.softcap};
-  if (t.softcap > 0.0f) t.scale /= t.softcap;
-  size_t row[WEIR_ATTEND_ROWS], head[WEIR_ATTEND_ROWS];
-  int32_t end = 0;
-  for (int32_t r = 0; r < t.n_rows; r++) {
-    row[r] = (size_t)(g->q_indptr[s] + (flat + r) / j->group);
-    head[r] = (size_t)kv_head * (size_t)j->group + (size_t)((flat + r) % j->group);
-    t.pos[r] = g->pos[row[r]];
-    t.from[r] = seen_from(j, t.pos[r]);
-    t.q_in[r] = j->q.data + row[r] * (size_t)j->q.ld + head[r] * (size_t)d;
-    if (t.pos[r] + 1 > end) end = t.pos[r] + 1;
+  weir_attend_tile *t = &out->t;
+  *t = (weir_attend_tile){.n_rows = n_flat - flat < WEIR_ATTEND_ROWS ? n_flat - flat : WEIR_ATTEND_ROWS,
+                          .head_dim = d,
+                          .dp = y->dp,
+                          .q = mem + y->q,
+                          .acc = mem + y->acc,
+                          .m = mem + y->m,
+                          .l = mem + y->l,
+                          .k = mem + y->k,
+                          .v = mem + y->v,
+                          .kv = (const char *)j->kv.base + (size_t)kv_head * head_bytes,
+                          .page_bytes = 2 * half_bytes,
+                          .row_bytes = row_bytes,
+                          .v_bytes = half_bytes,
+                          .page = g->page + g->page_indptr[s],
+                          .page_size = j->kv.page_size,
+                          .f16 = j->kv.dtype == WEIR_F16,
+                          .scale = j->args.scale,
+                          .softcap = j->args.softcap};
+  if (t->softcap > 0.0f) t->scale /= t->softcap;
+  for (int32_t r = 0; r < t->n_rows; r++) {
+    out->row[r] = (size_t)(g->q_indptr[s] + (flat + r) / j->group);
+    out->head[r] = (size_t)kv_head * (size_t)j->group + (size_t)((flat + r) % j->group);
+    t->pos[r] = g->pos[out->row[r]];
+    t->from[r] = seen_from(j, t->pos[r]);
+    t->q_in[r] = j->q.data + out->row[r] * (size_t)j->q.ld + out->head[r] * (size_t)d;
   }
-  const int32_t first = t.from[0] / SPAN * SPAN;
-  if (span >= 0) {
-    const int32_t begin = (first_span_of(j, s) + span) * SPAN;
-    if (begin < first || begin >= end) return;
-    j->simd->attend_load_q(&t);
-    j->simd->attend_span(&t, begin, end < begin + SPAN ? end : begin + SPAN);
-    const size_t stride = (size_t)y->dp + 16;
-    for (int32_t r = 0; r < t.n_rows; r++) {
-      const size_t at = row[r] * ((size_t)j->q.cols / (size_t)d) + head[r];
-      float *part = j->part + (at * (size_t)j->n_spans + (size_t)span) * stride;
-      memcpy(part, t.acc + (size_t)r * (size_t)y->dp, sizeof(float) * (size_t)y->dp);
-      part[y->dp] = t.m[r];
-      part[y->dp + 1] = t.l[r];
-    }
-    return;
+  out->first = t->from[0] / SPAN * SPAN;
+  out->end = t->pos[t->n_rows - 1] + 1;
+}
+
+/* apart: the part of the span that begins at `begin`, the sequence's `nth`. */
+static void run_span(const job *j, tile_job *w, int32_t begin, int32_t nth) {
+  weir_attend_tile *t = &w->t;
+  if (begin < w->first || begin >= w->end) return;
+  j->simd->attend_load_q(t);
+  j->simd->attend_span(t, begin, w->end < begin + SPAN ? w->end : begin + SPAN);
+  const size_t dp = (size_t)t->dp, n_heads = (size_t)j->q.cols / (size_t)t->head_dim;
+  for (int32_t r = 0; r < t->n_rows; r++) {
+    const size_t at = (w->row[r] * n_heads + w->head[r]) * (size_t)j->n_spans + (size_t)nth;
+    float *part = j->part + at * (dp + 16);
+    memcpy(part, t->acc + (size_t)r * dp, sizeof(float) * dp);
+    part[dp] = t->m[r];
+    part[dp + 1] = t->l[r];
   }
-  float *merged = mem + y->merged, *m = mem + y->m2, *l = mem + y->l2;
-  j->simd->attend_load_q(&t);
-  for (int32_t begin = first;; begin += SPAN) {
-    const bool last = end - begin <= SPAN;
-    j->simd->attend_span(&t, begin, last ? end : begin + SPAN);
-    if (begin == first && last) {
-      merged = t.acc, l = t.l;
+}
+
+/* All spans of the tile, and the result. */
+static void run_spans(const job *j, float *mem, tile_job *w) {
+  weir_attend_tile *t = &w->t;
+  const size_t dp = (size_t)t->dp;
+  float *merged = mem + j->lay.merged, *m = mem + j->lay.m2, *l = mem + j->lay.l2;
+  j->simd->attend_load_q(t);
+  for (int32_t begin = w->first;; begin += SPAN) {
+    const bool last = w->end - begin <= SPAN;
+    j->simd->attend_span(t, begin, last ? w->end : begin + SPAN);
+    if (begin == w->first && last) {
+      merged = t->acc, l = t->l;
       break;
     }
-    for (int32_t r = 0; r < t.n_rows; r++) {
-      float *to = merged + (size_t)r * (size_t)y->dp, *acc = t.acc + (size_t)r * (size_t)y->dp;
-      const int32_t own = t.from[r] / SPAN * SPAN; /* the row's first span; it may see none of this one */
+    for (int32_t r = 0; r < t->n_rows; r++) {
+      float *to = merged + (size_t)r * dp, *acc = t->acc + (size_t)r * dp;
+      const int32_t own = t->from[r] / SPAN * SPAN; /* the row's first span; it may see none of this one */
       if (begin == own) {
-        memcpy(to, acc, sizeof(float) * (size_t)y->dp);
-        m[r] = t.m[r];
-        l[r] = t.l[r];
-      } else if (begin > own && t.pos[r] >= begin) {
-        j->simd->attend_merge(to, m + r, l + r, acc, t.m[r], t.l[r], y->dp);
+        memcpy(to, acc, sizeof(float) * dp);
+        m[r] = t->m[r];
+        l[r] = t->l[r];
+      } else if (begin > own && t->pos[r] >= begin) {
+        j->simd->attend_merge(to, m + r, l + r, acc, t->m[r], t->l[r], t->dp);
       }
     }
     if (last) break;
   }
-  for (int32_t r = 0; r < t.n_rows; r++)
-    j->simd->attend_finish(j->out.data + row[r] * (size_t)j->out.ld + head[r] * (size_t)d,
-                           merged + (size_t)r * (size_t)y->dp, l[r], d);
+  for (int32_t r = 0; r < t->n_rows; r++)
+    j->simd->attend_finish(j->out.data + w->row[r] * (size_t)j->out.ld + w->head[r] * (size_t)t->head_dim,
+                           merged + (size_t)r * dp, l[r], t->head_dim);
 }
 
 /* Items are numbered by sequence, then span, KV head, tile; threads take them one by one. */
@@ -193,8 +204,13 @@ static void take_items(void *ctx, int32_t begin, int32_t end, int32_t rank) {
     if (i >= j->n_items) return;
     while (i - before >= items_of(j, s)) before += items_of(j, s++);
     const int32_t tiles = tiles_of(j, s), at = i - before;
-    const int32_t span = at / (tiles * j->kv.n_kv_heads);
-    run_tile(j, mem, s, at / tiles % j->kv.n_kv_heads, at % tiles, j->apart ? span : -1);
+    const int32_t nth = at / (tiles * j->kv.n_kv_heads);
+    tile_job w;
+    make_tile(j, mem, s, at / tiles % j->kv.n_kv_heads, at % tiles, &w);
+    if (j->apart)
+      run_span(j, &w, (first_span_of(j, s) + nth) * SPAN, nth);
+    else
+      run_spans(j, mem, &w);
   }
 }
 
