@@ -210,7 +210,7 @@ def trained_bpe(vocab_size, pre_tokenizer, normalizer=None, alphabet=()):
     if normalizer:
         t.normalizer = normalizer
     t.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=sorted(alphabet),
-                                                        limit_alphabet=200, show_progress=False))
+                                                        limit_alphabet=max(200, len(alphabet)), show_progress=False))
     model = json.loads(t.to_str())["model"]
     return sorted(model["vocab"], key=model["vocab"].get), [tuple(m) for m in model["merges"]]
 
