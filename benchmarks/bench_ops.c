@@ -30,7 +30,7 @@ static const char *const help =
     "weights and GOP/s (a multiply-add is two), with the share of the measured limits.\n"
     "  -t, --threads N     threads (default: one per core)\n"
     "  -i, --isa NAME      scalar, avx2, avx512-vnni or best (default: best)\n"
-    "  -d, --type NAME     only this weight type: F32, F16, BF16, Q8_0, Q4_0\n"
+    "  -d, --type NAME     only this weight type, by its name in GGUF\n"
     "  -n, --rows N        only this number of activation rows\n"
     "  -s, --seconds S     time spent on a case (default 0.2)\n"
     "  -m, --mib N         MiB of weights that big shapes walk through (default 256)\n"
@@ -256,7 +256,7 @@ static weir_status bench_shape(weir_dev *dev, const options *o, const limits *li
     else
       printf("               ");
     printf(" %8.1f GOP/s", ops);
-    if (lim->dot > 0 && (t == WEIR_Q8_0 || t == WEIR_Q4_0)) printf(" (%4.2f of dot)", ops / lim->dot * 1e9);
+    if (lim->dot > 0 && weir_dtype_is_quant(t)) printf(" (%4.2f of dot)", ops / lim->dot * 1e9);
     printf("  %s\n", s->what);
     fflush(stdout);
   }
@@ -321,7 +321,7 @@ int main(int argc, char **argv) {
   printf("%s, %d threads: reads %.1f GB/s, 8-bit dot products %.0f GOP/s, fork and join %.2f us\n",
          weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev), lim.read / 1e9, lim.dot / 1e9,
          fork_cost(pool) / 1e3);
-  for (int t = 0; t <= WEIR_Q4_0; t++) {
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
     if (o.type && strcmp(o.type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
     for (size_t s = 0; s < COUNT(shapes); s++, shown++)
       WEIR_TRY(bench_shape(dev, &o, &lim, (weir_dtype)t, &shapes[s], e));

@@ -80,4 +80,24 @@ static inline void weir_k_scale(const uint8_t s[12], int32_t p, uint8_t *scale, 
   }
 }
 
+/* The bits of element k of a block, as stored: without the zero point. */
+static inline int32_t weir_q5_0_bits(const weir_block_q5_0 *b, int32_t k) {
+  const int32_t low = b->q[k % (WEIR_QK / 2)] >> k / (WEIR_QK / 2) * 4 & 15;
+  return low | (b->high[k / 8] >> k % 8 & 1) << 4;
+}
+
+static inline int32_t weir_q4_k_bits(const weir_block_q4_k *b, int32_t k) {
+  return b->q[k / 64 * 32 + k % 32] >> k / 32 % 2 * 4 & 15;
+}
+
+static inline int32_t weir_q5_k_bits(const weir_block_q5_k *b, int32_t k) {
+  return (b->q[k / 64 * 32 + k % 32] >> k / 32 % 2 * 4 & 15) | (b->high[k % 32] >> k / 32 & 1) << 4;
+}
+
+static inline int32_t weir_q6_k_bits(const weir_block_q6_k *b, int32_t k) {
+  const int32_t half = k / 128, quarter = k / 32 % 4, i = k % 32;
+  const int32_t low = b->q[64 * half + 32 * (quarter % 2) + i] >> quarter / 2 * 4 & 15;
+  return low | (b->high[32 * half + i] >> 2 * quarter & 3) << 4;
+}
+
 #endif

@@ -86,10 +86,7 @@ static void dequantize_q5_0(const uint8_t *block, float *dst) {
   weir_block_q5_0 b;
   memcpy(&b, block, sizeof b);
   const float d = weir_f16_to_f32(b.d);
-  for (int32_t i = 0; i < WEIR_QK; i++) {
-    const int32_t low = i < WEIR_QK / 2 ? b.q[i] & 15 : b.q[i - WEIR_QK / 2] >> 4;
-    dst[i] = d * (float)((low | (b.high[i / 8] >> i % 8 & 1) << 4) - 16);
-  }
+  for (int32_t i = 0; i < WEIR_QK; i++) dst[i] = d * (float)(weir_q5_0_bits(&b, i) - 16);
 }
 
 /* ---- one block from floats ---- */

@@ -14,8 +14,8 @@ void weir_dequantize_q4_k(const uint8_t *block, float *dst) {
     uint8_t scale, min;
     weir_k_scale(b.scale, p, &scale, &min);
     const float step = d * (float)scale, low = dmin * (float)min;
-    for (int32_t i = 0; i < WEIR_QK; i++, dst++)
-      *dst = step * (float)(b.q[p / 2 * WEIR_QK + i] >> p % 2 * 4 & 15) - low;
+    for (int32_t k = p * WEIR_QK; k < (p + 1) * WEIR_QK; k++)
+      dst[k] = step * (float)weir_q4_k_bits(&b, k) - low;
   }
 }
 
@@ -27,8 +27,8 @@ void weir_dequantize_q5_k(const uint8_t *block, float *dst) {
     uint8_t scale, min;
     weir_k_scale(b.scale, p, &scale, &min);
     const float step = d * (float)scale, low = dmin * (float)min;
-    for (int32_t i = 0; i < WEIR_QK; i++, dst++)
-      *dst = step * (float)((b.q[p / 2 * WEIR_QK + i] >> p % 2 * 4 & 15) | (b.high[i] >> p & 1) << 4) - low;
+    for (int32_t k = p * WEIR_QK; k < (p + 1) * WEIR_QK; k++)
+      dst[k] = step * (float)weir_q5_k_bits(&b, k) - low;
   }
 }
 
@@ -36,10 +36,6 @@ void weir_dequantize_q6_k(const uint8_t *block, float *dst) {
   weir_block_q6_k b;
   memcpy(&b, block, sizeof b);
   const float d = weir_f16_to_f32(b.d);
-  for (int32_t k = 0; k < WEIR_QK_K; k++) {
-    const int32_t half = k / 128, quarter = k / 32 % 4, i = k % 32;
-    const int32_t low = b.q[64 * half + 32 * (quarter % 2) + i] >> quarter / 2 * 4 & 15;
-    const int32_t high = b.high[32 * half + i] >> 2 * quarter & 3;
-    dst[k] = d * (float)b.scale[k / 16] * (float)((low | high << 4) - 32);
-  }
+  for (int32_t k = 0; k < WEIR_QK_K; k++)
+    dst[k] = d * (float)b.scale[k / 16] * (float)(weir_q6_k_bits(&b, k) - 32);
 }

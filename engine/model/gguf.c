@@ -44,17 +44,17 @@ static const struct {
   weir_dtype dtype;
   const char *name;
 } tensor_types[] = {
-    {0, true, WEIR_F32, "F32"},   {1, true, WEIR_F16, "F16"},    {2, true, WEIR_Q4_0, "Q4_0"},
-    {8, true, WEIR_Q8_0, "Q8_0"}, {30, true, WEIR_BF16, "BF16"}, {3, false, 0, "Q4_1"},
-    {6, false, 0, "Q5_0"},        {7, false, 0, "Q5_1"},         {9, false, 0, "Q8_1"},
-    {10, false, 0, "Q2_K"},       {11, false, 0, "Q3_K"},        {12, false, 0, "Q4_K"},
-    {13, false, 0, "Q5_K"},       {14, false, 0, "Q6_K"},        {15, false, 0, "Q8_K"},
-    {16, false, 0, "IQ2_XXS"},    {17, false, 0, "IQ2_XS"},      {18, false, 0, "IQ3_XXS"},
-    {19, false, 0, "IQ1_S"},      {20, false, 0, "IQ4_NL"},      {21, false, 0, "IQ3_S"},
-    {22, false, 0, "IQ2_S"},      {23, false, 0, "IQ4_XS"},      {24, false, 0, "I8"},
-    {25, false, 0, "I16"},        {26, false, 0, "I32"},         {27, false, 0, "I64"},
-    {28, false, 0, "F64"},        {29, false, 0, "IQ1_M"},       {34, false, 0, "TQ1_0"},
-    {35, false, 0, "TQ2_0"},      {39, false, 0, "MXFP4"},
+    {0, true, WEIR_F32, "F32"},    {1, true, WEIR_F16, "F16"},    {2, true, WEIR_Q4_0, "Q4_0"},
+    {3, false, 0, "Q4_1"},         {6, true, WEIR_Q5_0, "Q5_0"},  {7, false, 0, "Q5_1"},
+    {8, true, WEIR_Q8_0, "Q8_0"},  {9, false, 0, "Q8_1"},         {10, false, 0, "Q2_K"},
+    {11, false, 0, "Q3_K"},        {12, true, WEIR_Q4_K, "Q4_K"}, {13, true, WEIR_Q5_K, "Q5_K"},
+    {14, true, WEIR_Q6_K, "Q6_K"}, {15, false, 0, "Q8_K"},        {16, false, 0, "IQ2_XXS"},
+    {17, false, 0, "IQ2_XS"},      {18, false, 0, "IQ3_XXS"},     {19, false, 0, "IQ1_S"},
+    {20, false, 0, "IQ4_NL"},      {21, false, 0, "IQ3_S"},       {22, false, 0, "IQ2_S"},
+    {23, false, 0, "IQ4_XS"},      {24, false, 0, "I8"},          {25, false, 0, "I16"},
+    {26, false, 0, "I32"},         {27, false, 0, "I64"},         {28, false, 0, "F64"},
+    {29, false, 0, "IQ1_M"},       {30, true, WEIR_BF16, "BF16"}, {34, false, 0, "TQ1_0"},
+    {35, false, 0, "TQ2_0"},       {39, false, 0, "MXFP4"},
 };
 
 bool weir_gguf_dtype_id(weir_dtype t, uint32_t *out) {
@@ -250,11 +250,11 @@ static weir_status tensor_dtype(weir_gguf_tensor *t, uint32_t id, weir_err *e) {
     if (tensor_types[i].id != id) continue;
     t->dtype = tensor_types[i].dtype;
     if (tensor_types[i].known) return WEIR_OK;
-    return weir_fail(e, WEIR_EUNSUP, "tensor %s: type %s is not supported (known: F32 F16 BF16 Q8_0 Q4_0)",
-                     weir_str_show(t->name, shown), tensor_types[i].name);
+    return weir_fail(e, WEIR_EUNSUP, "tensor %s: type %s is not supported (known: %s)",
+                     weir_str_show(t->name, shown), tensor_types[i].name, weir_dtype_names());
   }
-  return weir_fail(e, WEIR_EUNSUP, "tensor %s: unknown type %" PRIu32 " (known: F32 F16 BF16 Q8_0 Q4_0)",
-                   weir_str_show(t->name, shown), id);
+  return weir_fail(e, WEIR_EUNSUP, "tensor %s: unknown type %" PRIu32 " (known: %s)",
+                   weir_str_show(t->name, shown), id, weir_dtype_names());
 }
 
 /* Dimensions, and from them the bytes. */

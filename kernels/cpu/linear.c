@@ -27,12 +27,38 @@ typedef struct linear_job {
   const weir_pack *w;
   const float *bias;
   const weir_linear_isa *isa;
+  weir_panel_form form; /* of quantised panels */
   uint8_t *qpanel;
   float *fpanel;
   int32_t n_tiles;
 } linear_job;
 
-static size_t qrow_bytes(int32_t cols) { return (size_t)weir_pack_pairs(cols) * 2 * WEIR_PANEL_BLOCK; }
+/* The fields that weights of a type look for in a panel. */
+static const struct {
+  int32_t n;
+  weir_field first;
+} fields_of[WEIR_DTYPE_COUNT] = {
+    [WEIR_Q8_0] = {1, WEIR_FIELD_ZERO128}, [WEIR_Q4_0] = {1, WEIR_FIELD_ZERO8},
+    [WEIR_Q5_0] = {1, WEIR_FIELD_ZERO16},  [WEIR_Q4_K] = {1, WEIR_FIELD_SUM},
+    [WEIR_Q5_K] = {1, WEIR_FIELD_SUM},     [WEIR_Q6_K] = {2, WEIR_FIELD_LOW32},
+};
+
+static weir_panel_form panel_form(const weir_pack *w) {
+  bool used[WEIR_FIELD_COUNT] = {false};
+  for (int32_t s = 0; s < w->n_segs; s++)
+    for (int32_t n = 0; n < fields_of[w->seg[s].dtype].n; n++)
+      used[fields_of[w->seg[s].dtype].first + (unsigned)n] = true;
+  weir_panel_form f = {.row_bytes = 32 + 4};
+  for (int32_t n = 0; n < WEIR_FIELD_COUNT; n++)
+    if (used[n]) f.field[f.n_fields++] = (weir_field)n;
+  f.row_bytes += 4 * f.n_fields;
+  return f;
+}
+
+/* Bytes of one row of a panel; blocks go in pairs, as the weights of the types with blocks of 32 do. */
+static size_t qrow_bytes(int32_t cols, int32_t row_bytes) {
+  return (size_t)(((int64_t)cols + 63) / 64 * 2) * (size_t)row_bytes;
+}
 static size_t frow_bytes(int32_t cols) { return (size_t)cols * sizeof(float); }
 
 static size_t region_bytes(size_t row) {
@@ -43,12 +69,13 @@ static size_t region_bytes(size_t row) {
 size_t weir_cpu_linear_scratch(const weir_dev_limits *lim, int32_t n_threads) {
   (void)n_threads;
   if (lim->max_cols > INT32_MAX - 64) return SIZE_MAX;
-  return region_bytes(qrow_bytes(lim->max_cols)) + region_bytes(frow_bytes(lim->max_cols));
+  return region_bytes(qrow_bytes(lim->max_cols, WEIR_PANEL_ROW_MAX)) +
+         region_bytes(frow_bytes(lim->max_cols));
 }
 
-static int32_t chunk_rows(const weir_pack *w) {
+static int32_t chunk_rows(const weir_pack *w, const weir_panel_form *f) {
   size_t row = 0;
-  if (w->has_quant) row = qrow_bytes(w->cols);
+  if (w->has_quant) row = qrow_bytes(w->cols, f->row_bytes);
   if (w->has_float && frow_bytes(w->cols) > row) row = frow_bytes(w->cols);
   const size_t n = PANEL_BYTES / row;
   return n < CHUNK_MIN ? CHUNK_MIN : n > CHUNK_MAX ? CHUNK_MAX : (int32_t)n;
@@ -63,11 +90,16 @@ static int32_t tile_rows(const linear_job *j, int32_t t, int32_t *begin) {
 
 static const float *x_row(const linear_job *j, int32_t i) { return j->x.data + (size_t)i * (size_t)j->x.ld; }
 
+static uint8_t *qpanel_of(const linear_job *j, int32_t begin) {
+  return j->qpanel + (size_t)begin * qrow_bytes(j->w->cols, j->form.row_bytes);
+}
+
 static void make_qpanel(const linear_job *j, int32_t begin, int32_t m) {
-  const int32_t blocks = j->w->cols / 32, even = 2 * weir_pack_pairs(j->w->cols);
-  uint8_t *panel = j->qpanel + (size_t)begin * qrow_bytes(j->w->cols);
-  for (int32_t i = 0; i < m; i++) j->isa->quantize_row(x_row(j, begin + i), blocks, panel, m, i);
-  if (even > blocks) memset(weir_panel_block(panel, m, blocks), 0, (size_t)m * WEIR_PANEL_BLOCK);
+  const int32_t blocks = j->w->cols / 32;
+  uint8_t *panel = qpanel_of(j, begin);
+  for (int32_t i = 0; i < m; i++) j->isa->quantize_row(x_row(j, begin + i), blocks, &j->form, panel, m, i);
+  if (blocks % 2 != 0)
+    memset(weir_panel_block(&j->form, panel, m, blocks), 0, (size_t)m * (size_t)j->form.row_bytes);
 }
 
 static void make_fpanel(const linear_job *j, int32_t begin, int32_t m) {
@@ -107,10 +139,12 @@ static void store_tile(const linear_job *j, const weir_pack_seg *seg, const weir
 
 static void run_groups(const linear_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1) {
   _Alignas(64) float acc[WEIR_TILE_M * WEIR_TILE_G * LANES];
-  const bool quant = seg->dtype == WEIR_Q8_0 || seg->dtype == WEIR_Q4_0;
+  const bool quant = weir_dtype_is_quant(seg->dtype);
   weir_tile t = {.group_bytes = seg->group_bytes, .acc = acc};
-  t.depth = quant ? weir_pack_pairs(j->w->cols) : j->w->cols;
-  const int32_t most = j->n_tiles > 1 ? j->isa->groups_many[seg->dtype] : j->isa->groups_one[seg->dtype];
+  t.depth = weir_pack_units(weir_pack_form_of(seg->dtype), j->w->cols);
+  int32_t slot = 0; /* of the type's first field */
+  while (quant && j->form.field[slot] != fields_of[seg->dtype].first) slot++;
+  const int32_t most = j->n_tiles > 1 ? j->isa->groups_many : j->isa->groups_one;
   const bool fetch = j->w->bytes >= FETCH_BYTES;
   for (int32_t g = g0; g < g1; g += t.n_groups) {
     t.n_groups = most;
@@ -127,8 +161,13 @@ static void run_groups(const linear_job *j, const weir_pack_seg *seg, int32_t g0
       t.ahead = next + (size_t)from * 64;
       t.ahead_lines = to - from;
       t.m = tile_rows(j, i, &row);
-      t.panel = quant ? (const void *)(j->qpanel + (size_t)row * qrow_bytes(j->w->cols))
-                      : (const void *)(j->fpanel + (size_t)row * (size_t)j->w->cols);
+      if (quant) {
+        t.panel = qpanel_of(j, row);
+        t.block_bytes = t.m * j->form.row_bytes;
+        t.field_at = t.m * (32 + 4 + 4 * slot);
+      } else {
+        t.panel = j->fpanel + (size_t)row * (size_t)j->w->cols;
+      }
       j->isa->tile[seg->dtype](&t);
       store_tile(j, seg, &t, row, g);
     }
@@ -174,10 +213,11 @@ weir_status weir_cpu_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_we
   (void)e;
   weir_cpu *cpu = weir_cpu_of(dev);
   const weir_pack *w = weir_pack_of(weight);
-  linear_job j = {.dev = dev, .w = w, .bias = bias, .isa = isa_of(dev)};
+  linear_job j = {.dev = dev, .w = w, .bias = bias, .isa = isa_of(dev), .form = panel_form(w)};
   j.qpanel = cpu->scratch;
-  j.fpanel = (float *)((uint8_t *)cpu->scratch + region_bytes(qrow_bytes(dev->limits.max_cols)));
-  const int32_t chunk = chunk_rows(w);
+  j.fpanel =
+      (float *)((uint8_t *)cpu->scratch + region_bytes(qrow_bytes(dev->limits.max_cols, WEIR_PANEL_ROW_MAX)));
+  const int32_t chunk = chunk_rows(w, &j.form);
   for (int32_t i = 0; i < x.rows; i += chunk) {
     j.x =
         (weir_mat){x.data + (size_t)i * (size_t)x.ld, x.rows - i < chunk ? x.rows - i : chunk, x.cols, x.ld};

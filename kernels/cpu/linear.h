@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inside of the linear operation: what an instruction set supplies, and the arithmetic all of them share.
  *
- * y[i][r] is one chain of fused multiply-adds in F32, so that every instruction set gives the same bits:
- *   float weights       over k ascending:      acc = fma(w[r][k], x[i][k], acc)
- *   quantised weights   over blocks ascending: acc = fma((float)dot, dw[r][b] * dx[i][b], acc)
- * where dot is the exact integer sum over the block. Activations are quantised by blocks of 32: a = max |x|,
- * dx = a/127, q = x * (127/a) rounded to nearest, ties to even. A block with a < 2^-100 counts as zero; one
- * with an infinity or NaN gets dx = NaN, so that the damage shows in y instead of hiding in a finite number.
+ * y[i][r] is one chain of fused multiply-adds in F32, so that every instruction set gives the same bits. Over
+ * k ascending for float weights, over blocks of 32 ascending for quantised ones:
+ *
+ *   F32, F16, BF16     acc = fma(w[r][k], x[i][k], acc)
+ *   Q8_0, Q4_0, Q5_0   acc = fma((float)dot, d * dx, acc)
+ *   Q4_K, Q5_K         t = (float)dot * (d * scale);  t = fma(dmin * min, (float)-sum, t);  acc = fma(t, dx,
+ * acc) Q6_K               t = (float)low * (d * scale[0]);  t = fma((float)high, d * scale[1], t); acc =
+ * fma(t, dx, acc)
+ *
+ * where dot is the exact integer sum of weight times q over the block, low and high those of its halves of
+ * 16, sum that of q; the weights' integers have their zero points taken off (128, 8, 16; none for Q4_K and
+ * Q5_K; 32). Every sum is exact as a float, and so is the product of a half and a scale of a super-block.
+ *
+ * Activations are quantised by blocks of 32: a = max |x|, dx = a/127, q = x * (127/a) rounded to nearest,
+ * ties to even. A block with a < 2^-100 counts as zero; one with an infinity or NaN gets dx = NaN, so that
+ * the damage shows in y instead of hiding in a finite number.
  *
  * x is laid out in panels, one per tile of m rows, so that a kernel walks it with one pointer:
- *   quantised: per block { float dx[m]; int32_t z8[m]; int32_t z4[m]; int8_t q[m][32]; }, blocks made even
- *              z8 = -128 * sum q, z4 = -8 * sum q: where the integer sum starts, undoing the weights' zero
- * point float:     x[k][m] */
+ *   float:     x[k][m]
+ *   quantised: per block { int8_t q[m][32]; float dx[m]; then the fields that the weight's types need, each
+ *              int32_t or float [m] }, blocks made even. */
 #ifndef WEIR_KERNELS_CPU_LINEAR_H
 #define WEIR_KERNELS_CPU_LINEAR_H
 #include <string.h>
@@ -22,17 +32,39 @@
 enum {
   WEIR_TILE_M = 8,            /* rows of x in a tile, at most */
   WEIR_TILE_G = 2,            /* groups of weights in a tile: 1 or 2 */
-  WEIR_PANEL_BLOCK = 44,      /* panel bytes of one row of one block */
   WEIR_TINY_BITS = 0x0d800000 /* 2^-100 as the bits of a float */
 };
+
+/* Fields of a block of the panel, from the sums of its two halves of q: integer ones are where an integer sum
+ * starts, undoing the weights' zero point. */
+typedef enum {
+  WEIR_FIELD_ZERO128, /* -128 * (low + high) */
+  WEIR_FIELD_ZERO8,
+  WEIR_FIELD_ZERO16,
+  WEIR_FIELD_LOW32,  /* -32 * low */
+  WEIR_FIELD_HIGH32, /* -32 * high */
+  WEIR_FIELD_SUM,    /* -(low + high), a float */
+  WEIR_FIELD_COUNT
+} weir_field;
+
+enum { WEIR_PANEL_ROW_MAX = 32 + 4 + 4 * WEIR_FIELD_COUNT };
+
+/* What the panels of a call hold. */
+typedef struct weir_panel_form {
+  int32_t row_bytes; /* of one row of one block */
+  int32_t n_fields;
+  weir_field field[WEIR_FIELD_COUNT]; /* ascending */
+} weir_panel_form;
 
 typedef struct weir_tile {
   const uint8_t *w; /* n_groups groups, group_bytes apart */
   size_t group_bytes;
   const void *panel;
+  int32_t block_bytes; /* of a block of a quantised panel: m rows */
+  int32_t field_at; /* where in it the first field of this type is; others of the type follow, 4 * m apart */
   int32_t n_groups; /* 1 or 2 */
   int32_t m;        /* 1 .. WEIR_TILE_M */
-  int32_t depth;    /* cols of float weights, pairs of blocks of quantised ones */
+  int32_t depth;    /* units of a group (pack.h): columns of float weights */
   const uint8_t
       *ahead; /* weights of a later tile, to be brought into the cache meanwhile: [ahead_lines] lines */
   int32_t ahead_lines; /* of 64 bytes, spread over the depth; 0: none */
@@ -41,30 +73,41 @@ typedef struct weir_tile {
 
 typedef struct weir_linear_isa {
   /* Row i of a tile of m: x[32*n_blocks] into its places of the panel. */
-  void (*quantize_row)(const float *x, int32_t n_blocks, uint8_t *panel, int32_t m, int32_t i);
+  void (*quantize_row)(const float *x, int32_t n_blocks, const weir_panel_form *, uint8_t *panel, int32_t m,
+                       int32_t i);
   void (*tile[WEIR_DTYPE_COUNT])(const weir_tile *);
-  int32_t groups_one[WEIR_DTYPE_COUNT];  /* n_groups that suits one tile of x (weights come from memory) */
-  int32_t groups_many[WEIR_DTYPE_COUNT]; /* ... and several (weights come from the cache after the first) */
+  int32_t groups_one;  /* n_groups that suits one tile of x (weights come from memory) */
+  int32_t groups_many; /* ... and several (weights come from the cache after the first) */
 } weir_linear_isa;
 
 extern const weir_linear_isa weir_linear_scalar;
 extern const weir_linear_isa weir_linear_avx2;
 extern const weir_linear_isa weir_linear_avx512;
 
-/* Where block b of a panel of m rows keeps its fields. */
-static inline uint8_t *weir_panel_block(uint8_t *panel, int32_t m, int32_t b) {
-  return panel + (size_t)b * (size_t)m * WEIR_PANEL_BLOCK;
+/* Where block b of a panel of m rows begins. */
+static inline uint8_t *weir_panel_block(const weir_panel_form *f, uint8_t *panel, int32_t m, int32_t b) {
+  return panel + (size_t)b * (size_t)m * (size_t)f->row_bytes;
 }
 
-/* Writes scale and zero-point sums of row i; `sum` is that of its quants. Returns where those go, 32 bytes.
- */
-static inline uint8_t *weir_panel_put(uint8_t *panel, int32_t m, int32_t b, int32_t i, float d, int32_t sum) {
-  const int32_t z8 = -WEIR_PACK_Q8_ZERO * sum, z4 = -WEIR_PACK_Q4_ZERO * sum;
-  uint8_t *at = weir_panel_block(panel, m, b);
-  memcpy(at + 4 * i, &d, 4);
-  memcpy(at + 4 * (m + i), &z8, 4);
-  memcpy(at + 4 * (2 * m + i), &z4, 4);
-  return at + 12 * m + 32 * i;
+/* Writes scale and fields of row i; low and high are the sums of the halves of its q. Returns where q goes,
+ * 32 bytes. */
+static inline uint8_t *weir_panel_put(const weir_panel_form *f, uint8_t *panel, int32_t m, int32_t b,
+                                      int32_t i, float d, int32_t low, int32_t high) {
+  static const struct {
+    int16_t low, high;
+  } times[WEIR_FIELD_COUNT] = {{-128, -128}, {-8, -8}, {-16, -16}, {-32, 0}, {0, -32}, {-1, -1}};
+  uint8_t *block = weir_panel_block(f, panel, m, b), *at = block + 32 * m + 4 * i;
+  memcpy(at, &d, 4);
+  for (int32_t n = 0; n < f->n_fields; n++) {
+    const int32_t v = times[f->field[n]].low * low + times[f->field[n]].high * high;
+    const float v_float = (float)v;
+    at += 4 * m;
+    if (f->field[n] == WEIR_FIELD_SUM)
+      memcpy(at, &v_float, 4);
+    else
+      memcpy(at, &v, 4);
+  }
+  return block + 32 * i;
 }
 
 #endif

@@ -4,13 +4,15 @@
  *
  * Sixteen registers hold four rows of x by the two halves of a group of weights. Integer sums go through 16
  * bits and must not saturate there: Q8_0 multiplies |w| <= 128 with sign(w) x, at most 2 * 128 * 127 = 32512
- * a pair; Q4_0's nibbles leave room for a whole block, 16 * 15 * 127 = 30480 a lane. */
+ * a pair; four bits leave room for a whole block, 16 * 15 * 127 = 30480 a lane, five for half of one,
+ * 8 * 31 * 127 = 31496, six for two quads, 4 * 63 * 127 = 32004. */
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "kernels/cpu/linear.h"
 
-enum { LANES = WEIR_PACK_ROWS, BLOCK = 32, SUB = 4 };
+enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32, SUB = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -34,7 +36,8 @@ static __m256i bytes_of(const __m256i v[4]) {
   return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32_t m, int32_t i) {
+static void quantize_row(const float *x, int32_t n_blocks, const weir_panel_form *f, uint8_t *panel,
+                         int32_t m, int32_t i) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   for (int32_t b = 0; b < n_blocks; b++, x += BLOCK) {
     __m256i top = _mm256_setzero_si256();
@@ -44,21 +47,20 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
     float a, d = 0.0f;
     memcpy(&a, &most, sizeof a);
     __m256i q = _mm256_setzero_si256();
-    int32_t sum = 0;
+    int32_t low = 0, high = 0;
     if (most >= 0x7f800000u) {
       d = __builtin_nanf("");
     } else if (most >= WEIR_TINY_BITS) {
       d = a / 127.0f;
       const __m256 inverse = _mm256_set1_ps(127.0f / a);
-      __m256i v[4], total = _mm256_setzero_si256();
-      for (int32_t k = 0; k < 4; k++) {
+      __m256i v[4];
+      for (int32_t k = 0; k < 4; k++)
         v[k] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * k), inverse));
-        total = _mm256_add_epi32(total, v[k]);
-      }
-      sum = sum_of(total);
+      low = sum_of(_mm256_add_epi32(v[0], v[1]));
+      high = sum_of(_mm256_add_epi32(v[2], v[3]));
       q = bytes_of(v);
     }
-    uint8_t *at = weir_panel_put(panel, m, b, i, d, sum);
+    uint8_t *at = weir_panel_put(f, panel, m, b, i, d, low, high);
     _mm256_storeu_si256((__m256i *)at, q);
   }
 }
@@ -78,70 +80,146 @@ INLINE float float_at(const uint8_t *p) {
 INLINE __m256i load(const uint8_t *p) { return _mm256_load_si256((const __m256i *)p); }
 INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)p)); }
 
-/* dot[i][h] of one block: rows of x at xq, 32 bytes apart; q the block's quants. */
-INLINE void dot_q8_0(__m256i dot[SUB][2], const uint8_t *q, const uint8_t *xq, const int n) {
-  const __m256i flip = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);
-  for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
-  for (int k = 0; k < 8; k++) {
-    for (int h = 0; h < 2; h++) {
-      const __m256i w = _mm256_xor_si256(load(q + k * 64 + h * 32), flip); /* minus 128 */
-      const __m256i w_abs = _mm256_abs_epi8(w);
-      for (int i = 0; i < n; i++) {
-        const __m256i x = _mm256_sign_epi8(broadcast4(xq + i * BLOCK + 4 * k), w);
-        dot[i][h] = _mm256_add_epi32(dot[i][h], _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, x), ones));
+/* ---- quantised weights ---- */
+
+/* What a type's blocks are made of; with `type` known to the compiler all of it folds away. */
+INLINE int n_bits(const weir_dtype type) {
+  return type == WEIR_Q8_0 ? 8 : type == WEIR_Q6_K ? 6 : type == WEIR_Q5_0 || type == WEIR_Q5_K ? 5 : 4;
+}
+INLINE bool has_mins(const weir_dtype type) { return type == WEIR_Q4_K || type == WEIR_Q5_K; }
+INLINE bool is_super(const weir_dtype type) { return has_mins(type) || type == WEIR_Q6_K; }
+
+INLINE __m256i shift_left(const __m256i v, const int by) {
+  switch (by) {
+    case 4: return _mm256_slli_epi16(v, 4);
+    case 3: return _mm256_slli_epi16(v, 3);
+    case 2: return _mm256_slli_epi16(v, 2);
+    case 1: return _mm256_slli_epi16(v, 1);
+    case 0: return v;
+    case -1: return _mm256_srli_epi16(v, 1);
+    case -2: return _mm256_srli_epi16(v, 2);
+    default: return _mm256_srli_epi16(v, 3);
+  }
+}
+
+/* Rows 8h .. 8h+7 of quad k + 4*high of a block, k < 4, unsigned, as bytes. */
+INLINE __m256i quad(const weir_dtype type, const uint8_t *q, const int k, const int high, const int h) {
+  const int bits = n_bits(type);
+  if (bits == 8) return load(q + (k + 4 * high) * QUADS + h * 32);
+  const int above = bits - 4; /* vectors before the nibbles */
+  __m256i v = load(q + (above + k) * QUADS + h * 32);
+  if (high) v = _mm256_srli_epi16(v, 4);
+  v = _mm256_and_si256(v, _mm256_set1_epi8(15));
+  if (bits == 5) {
+    const __m256i top = shift_left(load(q + h * 32), high ? -k : 4 - k);
+    v = _mm256_or_si256(v, _mm256_and_si256(top, _mm256_set1_epi8(0x10)));
+  } else if (bits == 6) {
+    const __m256i top = shift_left(load(q + high * QUADS + h * 32), 4 - 2 * k);
+    v = _mm256_or_si256(v, _mm256_and_si256(top, _mm256_set1_epi8(0x30)));
+  }
+  return v;
+}
+
+/* dot[i][h] += the quads `from` .. `to` - 1 of a block; rows of x at xq, 32 bytes apart. */
+INLINE void dots(const weir_dtype type, __m256i dot[SUB][2], const uint8_t *q, const uint8_t *xq,
+                 const int from, const int to, const int n) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  /* Quads whose 16-bit sums can be added before they are widened. */
+  const int bits = n_bits(type), run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+  for (int h = 0; h < 2; h++) {
+    for (int k0 = from; k0 < to; k0 += run) {
+      __m256i sum[SUB];
+      for (int k = k0; k < k0 + run; k++) {
+        __m256i w = quad(type, q, k % 4, k / 4, h), w_signed = w;
+        if (bits == 8) {
+          w_signed = _mm256_xor_si256(w, _mm256_set1_epi8(-128)); /* minus 128 */
+          w = _mm256_abs_epi8(w_signed);
+        }
+        for (int i = 0; i < n; i++) {
+          __m256i x = broadcast4(xq + i * BLOCK + 4 * k);
+          if (bits == 8) x = _mm256_sign_epi8(x, w_signed);
+          const __m256i two = _mm256_maddubs_epi16(w, x);
+          sum[i] = k == k0 ? two : _mm256_add_epi16(sum[i], two);
+        }
       }
+      for (int i = 0; i < n; i++) dot[i][h] = _mm256_add_epi32(dot[i][h], _mm256_madd_epi16(sum[i], ones));
     }
   }
 }
 
-INLINE void dot_q4_0(__m256i dot[SUB][2], const uint8_t *q, const uint8_t *xq, const uint8_t *z4,
-                     const int n) {
-  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
-  for (int k = 0; k < 4; k++) {
-    for (int h = 0; h < 2; h++) {
-      const __m256i both = load(q + k * 64 + h * 32);
-      const __m256i lo = _mm256_and_si256(both, low), hi = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-      for (int i = 0; i < n; i++) {
-        const __m256i a = _mm256_maddubs_epi16(lo, broadcast4(xq + i * BLOCK + 4 * k));
-        const __m256i b = _mm256_maddubs_epi16(hi, broadcast4(xq + i * BLOCK + 16 + 4 * k));
-        dot[i][h] = _mm256_add_epi16(dot[i][h], _mm256_add_epi16(a, b));
-      }
-    }
-  }
-  for (int i = 0; i < n; i++) {
-    const __m256i z = broadcast4(z4 + 4 * i);
-    for (int h = 0; h < 2; h++) dot[i][h] = _mm256_add_epi32(_mm256_madd_epi16(dot[i][h], ones), z);
-  }
+INLINE __m256 bytes_unsigned(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+INLINE __m256 bytes_signed(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
 /* Rows i0 .. i0+n of the tile against group j. */
 INLINE void quant(const weir_tile *t, const weir_dtype type, int32_t j, int32_t i0, const int n) {
-  const int32_t m = t->m, block_bytes = (type == WEIR_Q8_0 ? BLOCK : BLOCK / 2) * LANES;
+  const int bits = n_bits(type), block_bytes = (bits == 8 ? 8 : bits) * QUADS;
+  const int n_blocks = is_super(type) ? 8 : 2,
+            scales = is_super(type) ? WEIR_PACK_K_SCALES : WEIR_PACK_SCALES;
   const uint8_t *w = t->w + (size_t)j * t->group_bytes, *x = t->panel;
+  const __m256i none = _mm256_setzero_si256();
   __m256 acc[SUB][2];
   for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-  for (int32_t p = 0; p < t->depth; p++, w += WEIR_PACK_SCALES + 2 * block_bytes) {
-    for (int half = 0; half < 2; half++, x += m * WEIR_PANEL_BLOCK) {
-      const uint8_t *q = w + WEIR_PACK_SCALES + half * block_bytes, *xq = x + 12 * m + BLOCK * i0;
+  for (int32_t u = 0; u < t->depth; u++, w += scales + n_blocks * block_bytes) {
+    for (int b = 0; b < n_blocks; b++, x += t->block_bytes) {
+      const uint8_t *q = w + scales + b * block_bytes, *xq = x + BLOCK * i0;
+      const uint8_t *xd = x + BLOCK * t->m + 4 * i0, *field = x + t->field_at + 4 * i0;
       __m256i dot[SUB][2];
-      if (type == WEIR_Q8_0)
-        dot_q8_0(dot, q, xq, n);
-      else
-        dot_q4_0(dot, q, xq, x + 4 * (2 * m + i0), n);
+      __m256 part[SUB][2]; /* t of linear.h */
+      for (int i = 0; i < n; i++)
+        dot[i][0] = dot[i][1] = has_mins(type) || bits == 8 ? none : broadcast4(field + 4 * i);
+      dots(type, dot, q, xq, 0, type == WEIR_Q6_K ? 4 : 8, n);
       for (int h = 0; h < 2; h++) {
-        const __m256 dw = halves(w + half * LANES * 2 + h * 16);
-        for (int i = 0; i < n; i++) {
-          const __m256 d = _mm256_mul_ps(dw, _mm256_set1_ps(float_at(x + 4 * (i0 + i))));
-          acc[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][h]), d, acc[i][h]);
+        if (!is_super(type)) {
+          const __m256 dw = halves(w + b * LANES * 2 + h * 16);
+          for (int i = 0; i < n; i++) {
+            const __m256 d = _mm256_mul_ps(dw, _mm256_set1_ps(float_at(xd + 4 * i)));
+            acc[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][h]), d, acc[i][h]);
+          }
+          continue;
+        }
+        const uint8_t *scale =
+            w + (type == WEIR_Q6_K ? WEIR_PACK_Q6_SCALE + b * 2 * LANES : WEIR_PACK_SCALES + b * LANES) +
+            h * 8;
+        const __m256 d = halves(w + h * 16);
+        const __m256 dw = _mm256_mul_ps(d, type == WEIR_Q6_K ? bytes_signed(scale) : bytes_unsigned(scale));
+        for (int i = 0; i < n; i++) part[i][h] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][h]), dw);
+      }
+      if (has_mins(type)) {
+        for (int h = 0; h < 2; h++) {
+          const __m256 dmin = halves(w + LANES * 2 + h * 16);
+          const __m256 low =
+              _mm256_mul_ps(dmin, bytes_unsigned(w + WEIR_PACK_SCALES + (8 + b) * LANES + h * 8));
+          for (int i = 0; i < n; i++)
+            part[i][h] = _mm256_fmadd_ps(low, _mm256_set1_ps(float_at(field + 4 * i)), part[i][h]);
         }
       }
+      if (type == WEIR_Q6_K) {
+        for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = broadcast4(field + 4 * (t->m + i));
+        dots(type, dot, q, xq, 4, 8, n);
+        for (int h = 0; h < 2; h++) {
+          const __m256 d = halves(w + h * 16);
+          const __m256 dw =
+              _mm256_mul_ps(d, bytes_signed(w + WEIR_PACK_Q6_SCALE + (b * 2 + 1) * LANES + h * 8));
+          for (int i = 0; i < n; i++)
+            part[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][h]), dw, part[i][h]);
+        }
+      }
+      if (is_super(type))
+        for (int i = 0; i < n; i++)
+          for (int h = 0; h < 2; h++)
+            acc[i][h] = _mm256_fmadd_ps(part[i][h], _mm256_set1_ps(float_at(xd + 4 * i)), acc[i][h]);
     }
   }
   for (int i = 0; i < n; i++)
     for (int h = 0; h < 2; h++)
       _mm256_store_ps(t->acc + ((i0 + i) * t->n_groups + j) * LANES + h * 8, acc[i][h]);
 }
+
+/* ---- float weights ---- */
 
 INLINE __m256 lanes(const uint8_t *w, const weir_dtype type, const int h) {
   if (type == WEIR_F32) return _mm256_load_ps((const float *)(const void *)(w + h * 32));
@@ -168,7 +246,7 @@ INLINE void floats(const weir_tile *t, const weir_dtype type, int32_t j, int32_t
 }
 
 INLINE void sub_tile(const weir_tile *t, const weir_dtype type, int32_t j, int32_t i0, const int n) {
-  if (type == WEIR_Q8_0 || type == WEIR_Q4_0)
+  if (type != WEIR_F32 && type != WEIR_F16 && type != WEIR_BF16)
     quant(t, type, j, i0, n);
   else
     floats(t, type, j, i0, n);
@@ -192,6 +270,10 @@ static void tile_f16(const weir_tile *t) { tile(t, WEIR_F16); }
 static void tile_bf16(const weir_tile *t) { tile(t, WEIR_BF16); }
 static void tile_q8_0(const weir_tile *t) { tile(t, WEIR_Q8_0); }
 static void tile_q4_0(const weir_tile *t) { tile(t, WEIR_Q4_0); }
+static void tile_q5_0(const weir_tile *t) { tile(t, WEIR_Q5_0); }
+static void tile_q4_k(const weir_tile *t) { tile(t, WEIR_Q4_K); }
+static void tile_q5_k(const weir_tile *t) { tile(t, WEIR_Q5_K); }
+static void tile_q6_k(const weir_tile *t) { tile(t, WEIR_Q6_K); }
 
 const weir_linear_isa weir_linear_avx2 = {
     .quantize_row = quantize_row,
@@ -199,7 +281,11 @@ const weir_linear_isa weir_linear_avx2 = {
              [WEIR_F16] = tile_f16,
              [WEIR_BF16] = tile_bf16,
              [WEIR_Q8_0] = tile_q8_0,
-             [WEIR_Q4_0] = tile_q4_0},
-    .groups_one = {1, 1, 1, 1, 1},
-    .groups_many = {1, 1, 1, 1, 1},
+             [WEIR_Q4_0] = tile_q4_0,
+             [WEIR_Q5_0] = tile_q5_0,
+             [WEIR_Q4_K] = tile_q4_k,
+             [WEIR_Q5_K] = tile_q5_k,
+             [WEIR_Q6_K] = tile_q6_k},
+    .groups_one = 1,
+    .groups_many = 1,
 };

@@ -7,9 +7,10 @@
 #include "kernels/cpu/linear.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
-enum { LANES = WEIR_PACK_ROWS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
+enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
 
 /* WEIR_PLAIN_TILES (sanitized builds): one body with loops instead of one unrolled body for each m and g.
  * Same arithmetic; with checks around every access the unrolled ones take minutes to compile. */
@@ -25,7 +26,8 @@ enum { LANES = WEIR_PACK_ROWS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
 #endif
 #endif
 
-static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32_t m, int32_t i) {
+static void quantize_row(const float *x, int32_t n_blocks, const weir_panel_form *f, uint8_t *panel,
+                         int32_t m, int32_t i) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   for (int32_t b = 0; b < n_blocks; b++, x += BLOCK) {
     const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
@@ -35,7 +37,7 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
     float a, d = 0.0f;
     memcpy(&a, &most, sizeof a);
     __m128i q0 = _mm_setzero_si128(), q1 = q0;
-    int32_t sum = 0;
+    int32_t low = 0, high = 0;
     if (most >= 0x7f800000u) {
       d = __builtin_nanf("");
     } else if (most >= WEIR_TINY_BITS) {
@@ -43,11 +45,12 @@ static void quantize_row(const float *x, int32_t n_blocks, uint8_t *panel, int32
       const __m512 inverse = _mm512_set1_ps(127.0f / a);
       const __m512i i0 = _mm512_cvtps_epi32(_mm512_mul_ps(x0, inverse));
       const __m512i i1 = _mm512_cvtps_epi32(_mm512_mul_ps(x1, inverse));
-      sum = _mm512_reduce_add_epi32(_mm512_add_epi32(i0, i1));
+      low = _mm512_reduce_add_epi32(i0);
+      high = _mm512_reduce_add_epi32(i1);
       q0 = _mm512_cvtepi32_epi8(i0);
       q1 = _mm512_cvtepi32_epi8(i1);
     }
-    uint8_t *at = weir_panel_put(panel, m, b, i, d, sum);
+    uint8_t *at = weir_panel_put(f, panel, m, b, i, d, low, high);
     _mm_storeu_si128((__m128i *)at, q0);
     _mm_storeu_si128((__m128i *)(at + 16), q1);
   }
@@ -67,18 +70,6 @@ INLINE float float_at(const uint8_t *p) {
 
 INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
-/* acc[i][j] = fma((float)dot, dw * dx, acc) of one block; `scales` of group j at w[j]. */
-INLINE void add_block(__m512 acc[M][G], __m512i dot[M][G], const uint8_t *w, size_t group_bytes,
-                      const uint8_t *x, const int m, const int g) {
-  UNROLL for (int j = 0; j < g; j++) {
-    const __m512 dw = halves(w + (size_t)j * group_bytes);
-    UNROLL for (int i = 0; i < m; i++) {
-      const __m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(float_at(x + 4 * i)));
-      acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][j]), d, acc[i][j]);
-    }
-  }
-}
-
 INLINE void tile_begin(__m512 acc[M][G], const int m, const int g) {
   UNROLL for (int i = 0; i < m; i++) { UNROLL for (int j = 0; j < g; j++) acc[i][j] = _mm512_setzero_ps(); }
 }
@@ -89,75 +80,180 @@ INLINE void tile_end(const weir_tile *t, __m512 acc[M][G], const int m, const in
   }
 }
 
-/* Brings in the next of the lines ahead: `step` of them at each of `depth` places. Into the second-level
+/* Brings in the next of the lines ahead: `step` of them at each block. Into the second-level
  * cache, for by its turn the first would have lost it again. */
 INLINE const uint8_t *fetch_ahead(const uint8_t *at, const uint8_t *end, int32_t step) {
   for (int32_t i = 0; i < step && at < end; i++, at += 64) _mm_prefetch((const char *)at, _MM_HINT_T1);
   return at;
 }
 
-INLINE void q8_0(const weir_tile *t, const int m, const int g) {
+/* ---- quantised weights ---- */
+
+/* What a type's blocks are made of; with `type` known to the compiler all of it folds away. */
+INLINE int n_bits(const weir_dtype type) {
+  return type == WEIR_Q8_0 ? 8 : type == WEIR_Q6_K ? 6 : type == WEIR_Q5_0 || type == WEIR_Q5_K ? 5 : 4;
+}
+INLINE bool has_mins(const weir_dtype type) { return type == WEIR_Q4_K || type == WEIR_Q5_K; }
+INLINE bool is_super(const weir_dtype type) { return has_mins(type) || type == WEIR_Q6_K; }
+
+INLINE __m512i shift_left(const __m512i v, const int by) {
+  switch (by) {
+    case 4: return _mm512_slli_epi16(v, 4);
+    case 3: return _mm512_slli_epi16(v, 3);
+    case 2: return _mm512_slli_epi16(v, 2);
+    case 1: return _mm512_slli_epi16(v, 1);
+    case 0: return v;
+    case -1: return _mm512_srli_epi16(v, 1);
+    case -2: return _mm512_srli_epi16(v, 2);
+    default: return _mm512_srli_epi16(v, 3);
+  }
+}
+
+/* Quad k + 4*high of a block, k < 4, of all rows, unsigned, as bytes. */
+INLINE __m512i quad(const weir_dtype type, const uint8_t *q, const int k, const int high) {
+  const int bits = n_bits(type);
+  if (bits == 8) return _mm512_load_si512(q + (k + 4 * high) * QUADS);
+  const int above = bits - 4; /* vectors before the nibbles */
+  __m512i v = _mm512_load_si512(q + (above + k) * QUADS);
+  if (high) v = _mm512_srli_epi16(v, 4);
+  v = _mm512_and_si512(v, _mm512_set1_epi8(15));
+  enum { A_OR_B_AND_C = 0xf8 };
+  if (bits == 5) {
+    const __m512i top = shift_left(_mm512_load_si512(q), high ? -k : 4 - k);
+    v = _mm512_ternarylogic_epi32(v, top, _mm512_set1_epi8(0x10), A_OR_B_AND_C);
+  } else if (bits == 6) {
+    const __m512i top = shift_left(_mm512_load_si512(q + high * QUADS), 4 - 2 * k);
+    v = _mm512_ternarylogic_epi32(v, top, _mm512_set1_epi8(0x30), A_OR_B_AND_C);
+  }
+  return v;
+}
+
+/* dot[i][j] += the low quads (0 to 3) of a block, the high ones (4 to 7), or both: of group 0 at q, of rows
+ * of x at xq, 32 bytes apart. */
+INLINE void dots(const weir_dtype type, __m512i dot[M][G], const uint8_t *q, size_t group_bytes,
+                 const uint8_t *xq, const bool low, const bool high, const int m, const int g) {
+  UNROLL for (int k = 0; k < 4; k++) {
+    __m512i w_low[G], w_high[G];
+    UNROLL for (int j = 0; j < g; j++) {
+      if (low) w_low[j] = quad(type, q + (size_t)j * group_bytes, k, 0);
+      if (high) w_high[j] = quad(type, q + (size_t)j * group_bytes, k, 1);
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+      if (low) {
+        const __m512i x = broadcast4(xq + BLOCK * i + 4 * k);
+        UNROLL for (int j = 0; j < g; j++) dot[i][j] = _mm512_dpbusd_epi32(dot[i][j], w_low[j], x);
+      }
+      if (high) {
+        const __m512i x = broadcast4(xq + BLOCK * i + 16 + 4 * k);
+        UNROLL for (int j = 0; j < g; j++) dot[i][j] = _mm512_dpbusd_epi32(dot[i][j], w_high[j], x);
+      }
+    }
+  }
+}
+
+INLINE void dots_begin(__m512i dot[M][G], const uint8_t *field, const int m, const int g) {
+  UNROLL for (int i = 0; i < m; i++) {
+    UNROLL for (int j = 0; j < g; j++) dot[i][j] = field ? broadcast4(field + 4 * i) : _mm512_setzero_si512();
+  }
+}
+
+INLINE __m512 bytes_unsigned(const uint8_t *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(const void *)p)));
+}
+INLINE __m512 bytes_signed(const uint8_t *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(const void *)p)));
+}
+INLINE __m512 every(const uint8_t *p) { return _mm512_set1_ps(float_at(p)); }
+
+/* One block of Q8_0, Q4_0, Q5_0: its halves at d. */
+INLINE void plain_block(const weir_dtype type, const weir_tile *t, __m512 acc[M][G], const uint8_t *d,
+                        const uint8_t *q, const uint8_t *x, const int m, const int g) {
+  __m512i dot[M][G];
+  dots_begin(dot, x + t->field_at, m, g);
+  dots(type, dot, q, t->group_bytes, x, true, true, m, g);
+  UNROLL for (int j = 0; j < g; j++) {
+    const __m512 dw = halves(d + (size_t)j * t->group_bytes);
+    UNROLL for (int i = 0; i < m; i++) {
+      const __m512 scale = _mm512_mul_ps(dw, every(x + BLOCK * m + 4 * i));
+      acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][j]), scale, acc[i][j]);
+    }
+  }
+}
+
+/* Block b of Q4_K, Q5_K in the unit at w. */
+INLINE void mins_block(const weir_dtype type, const weir_tile *t, __m512 acc[M][G], const uint8_t *w, int b,
+                       const uint8_t *q, const uint8_t *x, const int m, const int g) {
+  __m512i dot[M][G];
+  dots_begin(dot, NULL, m, g);
+  dots(type, dot, q, t->group_bytes, x, true, true, m, g);
+  UNROLL for (int j = 0; j < g; j++) {
+    const uint8_t *unit = w + (size_t)j * t->group_bytes, *scale = unit + WEIR_PACK_SCALES + b * LANES;
+    const __m512 step = _mm512_mul_ps(halves(unit), bytes_unsigned(scale));
+    const __m512 low = _mm512_mul_ps(halves(unit + LANES * 2), bytes_unsigned(scale + 8 * LANES));
+    UNROLL for (int i = 0; i < m; i++) {
+      __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[i][j]), step);
+      part = _mm512_fmadd_ps(low, every(x + t->field_at + 4 * i), part);
+      acc[i][j] = _mm512_fmadd_ps(part, every(x + BLOCK * m + 4 * i), acc[i][j]);
+    }
+  }
+}
+
+/* Block b of Q6_K: its halves one after the other, for both would not fit the registers. */
+INLINE void q6_block(const weir_tile *t, __m512 acc[M][G], const uint8_t *w, int b, const uint8_t *q,
+                     const uint8_t *x, const int m, const int g) {
+  const uint8_t *scale = w + WEIR_PACK_Q6_SCALE + b * 2 * LANES;
+  __m512i dot[M][G];
+  __m512 part[M][G];
+  dots_begin(dot, x + t->field_at, m, g);
+  dots(WEIR_Q6_K, dot, q, t->group_bytes, x, true, false, m, g);
+  UNROLL for (int j = 0; j < g; j++) {
+    const size_t at = (size_t)j * t->group_bytes;
+    const __m512 step = _mm512_mul_ps(halves(w + at), bytes_signed(scale + at));
+    UNROLL for (int i = 0; i < m; i++) part[i][j] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[i][j]), step);
+  }
+  dots_begin(dot, x + t->field_at + 4 * m, m, g);
+  dots(WEIR_Q6_K, dot, q, t->group_bytes, x, false, true, m, g);
+  UNROLL for (int j = 0; j < g; j++) {
+    const size_t at = (size_t)j * t->group_bytes;
+    const __m512 step = _mm512_mul_ps(halves(w + at), bytes_signed(scale + LANES + at));
+    UNROLL for (int i = 0; i < m; i++) {
+      part[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i][j]), step, part[i][j]);
+      acc[i][j] = _mm512_fmadd_ps(part[i][j], every(x + BLOCK * m + 4 * i), acc[i][j]);
+    }
+  }
+}
+
+INLINE void quant(const weir_tile *t, const weir_dtype type, const int m, const int g) {
+  const int block_bytes = n_bits(type) * QUADS, n_blocks = is_super(type) ? 8 : 2;
+  const int scales = is_super(type) ? WEIR_PACK_K_SCALES : WEIR_PACK_SCALES;
   __m512 acc[M][G];
   tile_begin(acc, m, g);
   const uint8_t *w = t->w, *x = t->panel;
   const uint8_t *ahead = t->ahead, *const ahead_end = ahead + (size_t)t->ahead_lines * 64;
-  const int32_t step = (t->ahead_lines + t->depth - 1) / t->depth;
-  for (int32_t p = 0; p < t->depth; p++, w += WEIR_PACK_Q8_PAIR) {
-    ahead = fetch_ahead(ahead, ahead_end, step);
-    for (int half = 0; half < 2; half++, x += m * WEIR_PANEL_BLOCK) {
-      __m512i dot[M][G];
-      UNROLL for (int i = 0; i < m; i++) {
-        UNROLL for (int j = 0; j < g; j++) dot[i][j] = broadcast4(x + 4 * (m + i));
-      }
-      const uint8_t *q = w + WEIR_PACK_SCALES + half * BLOCK * LANES;
-      UNROLL for (int k = 0; k < 8; k++) {
-        __m512i wv[G];
-        UNROLL for (int j = 0; j < g; j++) wv[j] = _mm512_load_si512(q + (size_t)j * t->group_bytes + k * 64);
-        UNROLL for (int i = 0; i < m; i++) {
-          const __m512i xv = broadcast4(x + 12 * m + BLOCK * i + 4 * k);
-          UNROLL for (int j = 0; j < g; j++) dot[i][j] = _mm512_dpbusd_epi32(dot[i][j], wv[j], xv);
-        }
-      }
-      add_block(acc, dot, w + half * LANES * 2, t->group_bytes, x, m, g);
+  const int32_t step = (t->ahead_lines + t->depth * n_blocks - 1) / (t->depth * n_blocks);
+  for (int32_t u = 0; u < t->depth; u++, w += scales + n_blocks * block_bytes) {
+    for (int b = 0; b < n_blocks; b++, x += t->block_bytes) {
+      const uint8_t *q = w + scales + b * block_bytes;
+      ahead = fetch_ahead(ahead, ahead_end, step);
+      if (type == WEIR_Q6_K)
+        q6_block(t, acc, w, b, q, x, m, g);
+      else if (has_mins(type))
+        mins_block(type, t, acc, w, b, q, x, m, g);
+      else
+        plain_block(type, t, acc, w + b * LANES * 2, q, x, m, g);
     }
   }
   tile_end(t, acc, m, g);
 }
 
-INLINE void q4_0(const weir_tile *t, const int m, const int g) {
-  __m512 acc[M][G];
-  tile_begin(acc, m, g);
-  const __m512i low = _mm512_set1_epi8(15);
-  const uint8_t *w = t->w, *x = t->panel;
-  const uint8_t *ahead = t->ahead, *const ahead_end = ahead + (size_t)t->ahead_lines * 64;
-  const int32_t step = (t->ahead_lines + t->depth - 1) / t->depth;
-  for (int32_t p = 0; p < t->depth; p++, w += WEIR_PACK_Q4_PAIR) {
-    ahead = fetch_ahead(ahead, ahead_end, step);
-    for (int half = 0; half < 2; half++, x += m * WEIR_PANEL_BLOCK) {
-      __m512i dot[M][G];
-      UNROLL for (int i = 0; i < m; i++) {
-        UNROLL for (int j = 0; j < g; j++) dot[i][j] = broadcast4(x + 4 * (2 * m + i));
-      }
-      const uint8_t *q = w + WEIR_PACK_SCALES + half * BLOCK / 2 * LANES;
-      UNROLL for (int k = 0; k < 4; k++) {
-        __m512i lo[G], hi[G];
-        UNROLL for (int j = 0; j < g; j++) {
-          const __m512i both = _mm512_load_si512(q + (size_t)j * t->group_bytes + k * 64);
-          lo[j] = _mm512_and_si512(both, low);
-          hi[j] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-        }
-        UNROLL for (int i = 0; i < m; i++) {
-          const __m512i x_lo = broadcast4(x + 12 * m + BLOCK * i + 4 * k);
-          const __m512i x_hi = broadcast4(x + 12 * m + BLOCK * i + 16 + 4 * k);
-          UNROLL for (int j = 0; j < g; j++) dot[i][j] = _mm512_dpbusd_epi32(dot[i][j], lo[j], x_lo);
-          UNROLL for (int j = 0; j < g; j++) dot[i][j] = _mm512_dpbusd_epi32(dot[i][j], hi[j], x_hi);
-        }
-      }
-      add_block(acc, dot, w + half * LANES * 2, t->group_bytes, x, m, g);
-    }
-  }
-  tile_end(t, acc, m, g);
-}
+INLINE void q8_0(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q8_0, m, g); }
+INLINE void q4_0(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q4_0, m, g); }
+INLINE void q5_0(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q5_0, m, g); }
+INLINE void q4_k(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q4_K, m, g); }
+INLINE void q5_k(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q5_K, m, g); }
+INLINE void q6_k(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q6_K, m, g); }
+
+/* ---- float weights ---- */
 
 /* 16 rows at one k, as floats. */
 INLINE __m512 lanes(const uint8_t *w, const weir_dtype type) {
@@ -212,6 +308,10 @@ INLINE void bf16(const weir_tile *t, const int m, const int g) { floats(t, WEIR_
 
 FAMILY(q8_0)
 FAMILY(q4_0)
+FAMILY(q5_0)
+FAMILY(q4_k)
+FAMILY(q5_k)
+FAMILY(q6_k)
 FAMILY(f32)
 FAMILY(f16)
 FAMILY(bf16)
@@ -222,7 +322,11 @@ const weir_linear_isa weir_linear_avx512 = {
              [WEIR_F16] = tile_f16,
              [WEIR_BF16] = tile_bf16,
              [WEIR_Q8_0] = tile_q8_0,
-             [WEIR_Q4_0] = tile_q4_0},
-    .groups_one = {1, 1, 1, 1, 1},
-    .groups_many = {2, 2, 2, 2, 2},
+             [WEIR_Q4_0] = tile_q4_0,
+             [WEIR_Q5_0] = tile_q5_0,
+             [WEIR_Q4_K] = tile_q4_k,
+             [WEIR_Q5_K] = tile_q5_k,
+             [WEIR_Q6_K] = tile_q6_k},
+    .groups_one = 1,
+    .groups_many = 2,
 };

@@ -4,28 +4,40 @@
  *
  * The parts of a weight become segments; neighbours of the same type merge when the seam falls between
  * groups. A segment holds its rows in groups of 16 (the last padded with zero rows), interleaved along K so
- * that one vector register holds the same k of 16 rows and lane r of an accumulator is row r:
+ * that one vector register holds the same k of 16 rows and lane r of an accumulator is row r. A group is a
+ * run of units, padded to whole cache lines:
  *
- *   F32        float    w[cols][16]
- *   F16, BF16  uint16_t w[cols][16], padded to a whole cache line
- *   Q8_0       per pair of blocks { uint16_t d[2][16]; uint8_t q[2][8][16][4]; }   1088 bytes
- *              q[b][j][r][i] = quant of row r, element 4j+i of block b, plus 128: dot-product instructions
- * take one unsigned operand Q4_0       per pair of blocks { uint16_t d[2][16]; uint8_t q[2][4][16][4]; } 576
- * bytes low nibble: element 4j+i, high nibble: element 16+4j+i, both plus 8 as in the file
+ *   F32        one k        { float w[16]; }
+ *   F16, BF16  one k        { uint16_t w[16]; }
+ *   Q8_0       64 elements  { uint16_t d[2][16]; quads q[2][8]; }                          1088 bytes
+ *   Q4_0       64 elements  { uint16_t d[2][16]; quads nibble[2][4]; }                      576 bytes
+ *   Q5_0       64 elements  { uint16_t d[2][16]; struct { quads high, nibble[4]; } b[2]; }  704 bytes
+ *   Q4_K       256 elements { uint16_t d[16], dmin[16]; uint8_t scale[8][16], min[8][16];
+ *                             quads nibble[8][4]; }                                        2368 bytes
+ *   Q5_K       256 elements { the same; struct { quads high, nibble[4]; } b[8]; }          2880 bytes
+ *   Q6_K       256 elements { uint16_t d[16]; int8_t scale[16][16]; 32 bytes unused;
+ *                             struct { quads high[2], nibble[4]; } b[8]; }                 3392 bytes
  *
- * An odd last block is paired with a block of scale zero. Groups of a segment follow each other, so a thread
- * that owns a run of groups reads one ascending stream. */
+ * where quads is uint8_t[16][4]: four consecutive elements of each row. Every quantised type goes by blocks
+ * of 32, eight quads each. Q8_0: q[b][j][r][i] is element 4j+i of row r plus 128, for dot-product
+ * instructions take one unsigned operand. The others: nibble[j] has the low four bits of quad j in its low
+ * nibbles and of quad j+4 in its high ones, as stored, without the zero point taken off. 5 bits: bit j of
+ * `high` is bit 4 of quad j. 6 bits: bits 2j and 2j+1 of high[h] are bits 4 and 5 of quad 4h+j.
+ *
+ * An odd last block of 32 is paired with a block of scale zero; super-blocks of 256 are always whole. Groups
+ * of a segment follow each other, so a thread that owns a run of groups reads one ascending stream. */
 #ifndef WEIR_KERNELS_CPU_PACK_H
 #define WEIR_KERNELS_CPU_PACK_H
 #include "kernels/device.h"
 
 enum {
   WEIR_PACK_ROWS = 16,
-  WEIR_PACK_SCALES = 2 * WEIR_PACK_ROWS * 2, /* bytes of the scales of a pair of blocks */
-  WEIR_PACK_Q8_PAIR = WEIR_PACK_SCALES + 2 * 32 * WEIR_PACK_ROWS,
-  WEIR_PACK_Q4_PAIR = WEIR_PACK_SCALES + 32 * WEIR_PACK_ROWS,
-  WEIR_PACK_Q8_ZERO = 128, /* what was added to the quants */
-  WEIR_PACK_Q4_ZERO = 8
+  WEIR_PACK_QUADS = 4 * WEIR_PACK_ROWS,      /* bytes of four elements of each row */
+  WEIR_PACK_SCALES = 2 * WEIR_PACK_ROWS * 2, /* ... of the halves at the start of a unit */
+  WEIR_PACK_K_SCALES =
+      WEIR_PACK_SCALES + 2 * 8 * WEIR_PACK_ROWS, /* ... of all that precedes the quads of Q4_K, Q5_K */
+  WEIR_PACK_Q6_SCALES = WEIR_PACK_K_SCALES,      /* ... and of Q6_K, padding included */
+  WEIR_PACK_Q6_SCALE = WEIR_PACK_ROWS * 2        /* where Q6_K has its int8 scales */
 };
 
 typedef struct weir_pack_seg {
@@ -47,8 +59,18 @@ typedef struct weir_pack {
 
 static inline const weir_pack *weir_pack_of(const weir_weight *w) { return (const weir_pack *)w->impl; }
 
-/* Pairs of 32-element blocks that hold `cols` quantised elements. */
-static inline int32_t weir_pack_pairs(int32_t cols) { return (int32_t)(((int64_t)cols + 63) / 64); }
+/* How a unit of a type is laid out. */
+typedef struct weir_pack_form {
+  int32_t elems; /* of a row in a unit: 1, 64, 256 */
+  int32_t bytes; /* of a unit */
+} weir_pack_form;
+
+weir_pack_form weir_pack_form_of(weir_dtype);
+
+/* Units that hold `cols` elements. */
+static inline int32_t weir_pack_units(weir_pack_form f, int32_t cols) {
+  return (int32_t)(((int64_t)cols + f.elems - 1) / f.elems);
+}
 
 /* dst[cols] <- the row, to the bit what weir_dequantize_row gives of the stored row. */
 void weir_pack_get_row(const weir_pack *, int32_t row, float *dst);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "kernels/quant.h"
+
 static const uint32_t GUARD = 0x7fc0beefu; /* a NaN nobody computes */
 
 void kern_devs_open(kern_devs *d, const weir_dev_limits *lim) {
@@ -60,6 +62,29 @@ float *kern_normals(kern_rng *r, size_t n, float scale) {
   assert_non_null(x);
   for (size_t i = 0; i < n; i++) x[i] = kern_normal(r) * scale;
   return x;
+}
+
+void kern_blocks(kern_rng *r, weir_dtype t, size_t n_blocks, uint8_t *out) {
+  /* Where a block has its halves, and the largest factor that multiplies them. */
+  static const struct {
+    int at[2];
+    float most[2];
+  } scale[WEIR_DTYPE_COUNT] = {
+      [WEIR_Q8_0] = {{0, -1}, {127, 0}},     [WEIR_Q4_0] = {{0, -1}, {8, 0}},
+      [WEIR_Q5_0] = {{0, -1}, {16, 0}},      [WEIR_Q4_K] = {{0, 2}, {63 * 15, 63}},
+      [WEIR_Q5_K] = {{0, 2}, {63 * 31, 63}}, [WEIR_Q6_K] = {{208, -1}, {127 * 32, 0}},
+  };
+  assert_true(weir_dtype_is_quant(t));
+  const size_t bytes = (size_t)weir_dtype_get(t)->block_bytes;
+  for (size_t b = 0; b < n_blocks; b++, out += bytes) {
+    for (size_t i = 0; i < bytes; i++) out[i] = (uint8_t)kern_u64(r);
+    for (int h = 0; h < 2; h++) {
+      if (scale[t].at[h] < 0) continue;
+      const float d = (0.5f + (float)kern_unit(r)) * 2.0f / scale[t].most[h];
+      const uint16_t half = weir_f32_to_f16(kern_below(r, 8) ? d : -d);
+      memcpy(out + scale[t].at[h], &half, sizeof half);
+    }
+  }
 }
 void kern_shuffle(kern_rng *r, int32_t *x, int32_t n) {
   for (int32_t i = n - 1; i > 0; i--) {

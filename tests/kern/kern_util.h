@@ -29,6 +29,9 @@ int32_t kern_below(kern_rng *r, int32_t n);
 double kern_unit(kern_rng *r); /* (0,1) */
 float kern_normal(kern_rng *r);
 float *kern_normals(kern_rng *r, size_t n, float scale); /* owned by the caller; free() */
+/* Stored blocks of a quantised type: every bit random but those of the scales, which make values of about
+ * one. */
+void kern_blocks(kern_rng *r, weir_dtype t, size_t n_blocks, uint8_t *out);
 void kern_shuffle(kern_rng *r, int32_t *x, int32_t n);
 
 /* Device matrices with ld = cols + pad; everything NaN at first, guard columns too. */

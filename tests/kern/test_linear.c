@@ -18,13 +18,17 @@ enum { M_MAX = 77, BLOCK = 32 };
 
 static const int32_t m_list[] = {1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 64, M_MAX};
 static const int32_t n_list[] = {1, 15, 16, 17, 48, 256, 333};
-static const int32_t k_list[] = {1, 7, 31, 32, 64, 96, 256, 1024};
+static const int32_t k_list[] = {1, 7, 31, 32, 64, 96, 256, 768, 1024};
 static const weir_dev_limits limits = {.max_tokens = 700, .max_cols = 1024};
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
 
-static bool is_quant(weir_dtype t) { return t == WEIR_Q8_0 || t == WEIR_Q4_0; }
 static bool legal(weir_dtype t, int32_t k) { return k % weir_dtype_get(t)->block_elems == 0; }
+static bool has_mins(weir_dtype t) { return t == WEIR_Q4_K || t == WEIR_Q5_K; }
+/* `k`, or where a type's blocks are too long for that one block. */
+static int32_t at_least_a_block(weir_dtype t, int32_t k) {
+  return legal(t, k) ? k : weir_dtype_get(t)->block_elems;
+}
 
 /* ---- a stored matrix and the reference ---- */
 
@@ -42,7 +46,10 @@ static stored make_stored(kern_rng *r, weir_dtype t, int32_t rows, int32_t cols)
   assert_non_null(data);
   for (int32_t i = 0; i < rows; i++) {
     float *row = w + (size_t)i * (size_t)cols;
-    kern_ok(weir_quantize_row(t, row, data + (size_t)i * row_bytes, cols, &e), &e, "quantize");
+    if (weir_dtype_is_quant(t))
+      kern_blocks(r, t, row_bytes / (size_t)weir_dtype_get(t)->block_bytes, data + (size_t)i * row_bytes);
+    else
+      kern_ok(weir_quantize_row(t, row, data + (size_t)i * row_bytes, cols, &e), &e, "quantize");
     kern_ok(weir_dequantize_row(t, data + (size_t)i * row_bytes, row, cols, &e), &e, "dequantize");
   }
   return (stored){{data, t, rows, cols}, w};
@@ -63,26 +70,50 @@ static void quantize_x(const float *x, int32_t cols, double *out) {
   }
 }
 
+/* What rounding errors of a weight are measured against: its magnitude, or where the type takes a min off,
+ * that of both terms. */
+static void weight_sizes(const stored *s, double *out) {
+  const size_t n = (size_t)s->mat.rows * (size_t)s->mat.cols;
+  for (size_t i = 0; i < n; i++) out[i] = fabs((double)s->w[i]);
+  if (!has_mins(s->mat.dtype)) return;
+  weir_err e = {0};
+  float part[256];
+  uint8_t block[256];
+  const size_t bytes = (size_t)weir_dtype_get(s->mat.dtype)->block_bytes;
+  for (size_t b = 0; b < n / 256; b++) {
+    memcpy(block, (const uint8_t *)s->mat.data + b * bytes, bytes);
+    memset(block, 0, 2); /* d: the mins are left, negated */
+    kern_ok(weir_dequantize_row(s->mat.dtype, block, part, 256, &e), &e, "dequantize");
+    for (size_t i = 0; i < 256; i++)
+      out[b * 256 + i] = fabs((double)part[i]) + fabs((double)s->w[b * 256 + i] - (double)part[i]);
+  }
+}
+
 /* y and the sum of magnitudes that its rounding errors are measured against. */
 static void reference(const stored *s, const float *x, int32_t m, double *y, double *size) {
   const int32_t k = s->mat.cols, n = s->mat.rows;
+  double *w_size = malloc(sizeof *w_size * (size_t)n * (size_t)k);
+  assert_non_null(w_size);
+  weight_sizes(s, w_size);
   double *xd = malloc(sizeof *xd * (size_t)k);
   assert_non_null(xd);
   for (int32_t i = 0; i < m; i++, x += k) {
     for (int32_t c = 0; c < k; c++) xd[c] = (double)x[c];
-    if (is_quant(s->mat.dtype)) quantize_x(x, k, xd);
+    if (weir_dtype_is_quant(s->mat.dtype)) quantize_x(x, k, xd);
     for (int32_t j = 0; j < n; j++) {
       const float *w = s->w + (size_t)j * (size_t)k;
+      const double *ws = w_size + (size_t)j * (size_t)k;
       double sum = 0, all = 0;
       for (int32_t c = 0; c < k; c++) {
         sum += (double)w[c] * xd[c];
-        all += fabs((double)w[c] * xd[c]);
+        all += ws[c] * fabs(xd[c]);
       }
       y[(size_t)i * (size_t)n + (size_t)j] = sum;
       size[(size_t)i * (size_t)n + (size_t)j] = all;
     }
   }
   free(xd);
+  free(w_size);
 }
 
 /* Dense y of x[m, k] through a device. */
@@ -116,13 +147,16 @@ static double worst_of(const float *y, const double *want, const double *size, s
 }
 
 static double check_case(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int32_t k) {
+  /* Large ones have fewer rows: every batch size would take minutes under a sanitizer. */
+  const bool large = n * k > 100000;
+  const int32_t m_max = large ? 17 : M_MAX;
   stored s = make_stored(r, t, n, k);
-  float *x = kern_normals(r, (size_t)M_MAX * (size_t)k, 1.5f);
-  const size_t len = (size_t)M_MAX * (size_t)n;
+  float *x = kern_normals(r, (size_t)m_max * (size_t)k, 1.5f);
+  const size_t len = (size_t)m_max * (size_t)n;
   double *want = malloc(sizeof *want * len), *size = malloc(sizeof *size * len);
   assert_non_null(want);
   assert_non_null(size);
-  reference(&s, x, M_MAX, want, size);
+  reference(&s, x, m_max, want, size);
 
   float *first = NULL; /* of the scalar device; what all others must equal */
   double worst = 0;
@@ -131,18 +165,18 @@ static double check_case(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int
     assert_int_equal(w.rows, n);
     assert_int_equal(w.cols, k);
     if (!first) {
-      first = run_linear(d->dev[i], &w, x, M_MAX, NULL);
+      first = run_linear(d->dev[i], &w, x, m_max, NULL);
       worst = worst_of(first, want, size, len);
       /* A chain of fused multiply-adds errs by at most its length in half-units of the last place; quantised
-       * ones round the product of scales too. */
-      const double bound = ((is_quant(t) ? k / BLOCK + 1 : k) + 1) * 0x1p-24;
+       * ones round the product of scales too, super-blocks the two terms of a block. */
+      const double bound = ((weir_dtype_is_quant(t) ? k / BLOCK + 2 : k) + 1) * 0x1p-24;
       if (!(worst <= bound))
         fail_msg("%s n %d k %d: error %g of the sum of magnitudes, bound %g", weir_dtype_get(t)->name, n, k,
                  worst, bound);
     }
     for (int c = 0; c < COUNT(m_list); c++) {
       const int32_t m = m_list[c];
-      const bool large = n * k > 100000; /* where every batch size would take minutes under a sanitizer */
+      if (m > m_max) continue;
       if ((large || d->isa[i] == WEIR_ISA_SCALAR) && m != 1 && m != 8 && m != 17 && m != M_MAX) continue;
       if (d->isa[i] == WEIR_ISA_SCALAR && m > 17) continue; /* done above */
       if (d->threads[i] > 1 && m != 1 && m != 17 && m != M_MAX) continue;
@@ -168,7 +202,7 @@ static void every_shape_is_right_and_alike(void **state) {
   kern_devs d;
   kern_rng r = {11};
   kern_devs_open(&d, &limits);
-  for (int t = 0; t <= WEIR_Q4_0; t++) {
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
     double worst = 0;
     int cases = 0;
     for (int k = 0; k < COUNT(k_list); k++) {
@@ -187,24 +221,27 @@ static void every_shape_is_right_and_alike(void **state) {
 
 static void a_row_does_not_feel_its_batch(void **state) {
   (void)state;
-  enum { POOL = 40, N = 83, K = 96, ROUNDS = 60 };
+  enum { POOL = 40, N = 83, ROUNDS = 60 };
   kern_devs d;
   kern_rng r = {12};
   kern_devs_open(&d, &limits);
-  for (int t = 0; t <= WEIR_Q4_0; t++) {
-    stored s = make_stored(&r, (weir_dtype)t, N, K);
-    float *x = kern_normals(&r, POOL * K, 2.0f), *bias = kern_normals(&r, N, 1.0f);
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    const int32_t k = at_least_a_block((weir_dtype)t, 96);
+    stored s = make_stored(&r, (weir_dtype)t, N, k);
+    const size_t row = (size_t)k * sizeof(float);
+    float *x = kern_normals(&r, POOL * (size_t)k, 2.0f), *bias = kern_normals(&r, N, 1.0f);
+    float *batch = malloc(POOL * row);
+    assert_non_null(batch);
     for (int i = 0; i < d.n; i++) {
       weir_weight w = prepare(d.dev[i], &s.mat, 1);
       float *dbias = kern_copy(d.dev[i], bias, sizeof *bias * N), *alone[POOL];
-      for (int32_t p = 0; p < POOL; p++) alone[p] = run_linear(d.dev[i], &w, x + p * K, 1, dbias);
+      for (int32_t p = 0; p < POOL; p++) alone[p] = run_linear(d.dev[i], &w, x + p * k, 1, dbias);
       for (int round = 0; round < ROUNDS; round++) {
         const int32_t m = 1 + kern_below(&r, POOL);
         int32_t pick[POOL];
-        float batch[POOL * K];
         for (int32_t q = 0; q < m; q++) {
           pick[q] = kern_below(&r, POOL);
-          memcpy(batch + q * K, x + pick[q] * K, K * sizeof *batch);
+          memcpy(batch + q * k, x + pick[q] * k, row);
         }
         float *y = run_linear(d.dev[i], &w, batch, m, dbias);
         for (int32_t q = 0; q < m; q++) kern_same(y + q * N, alone[pick[q]], N * sizeof *y, "row in a batch");
@@ -214,6 +251,7 @@ static void a_row_does_not_feel_its_batch(void **state) {
       weir_dev_release(d.dev[i], dbias);
       weir_weight_release(&w);
     }
+    free(batch);
     free(x);
     free(bias);
     free_stored(&s);
@@ -263,11 +301,14 @@ static const struct parts_case {
     {3, {WEIR_Q4_0, WEIR_Q4_0, WEIR_Q8_0}, {64, 16, 16}},            /* q | k | v of two types */
     {4, {WEIR_F32, WEIR_Q4_0, WEIR_BF16, WEIR_F16}, {3, 33, 16, 1}}, /* floats and quants, ragged */
     {4, {WEIR_F16, WEIR_F16, WEIR_F16, WEIR_F16}, {1, 1, 1, 1}},
+    {3, {WEIR_Q4_K, WEIR_Q4_K, WEIR_Q6_K}, {48, 16, 16}}, /* as mixes of llama.cpp have it */
+    {4, {WEIR_Q6_K, WEIR_Q5_0, WEIR_Q5_K, WEIR_Q8_0}, {17, 16, 3, 5}},
+    {4, {WEIR_Q4_0, WEIR_Q5_K, WEIR_F32, WEIR_Q4_K}, {16, 33, 1, 20}},
 };
 
 static void parts_are_their_weights_side_by_side(void **state) {
   (void)state;
-  enum { M = 9, K = 64 };
+  enum { M = 9, K = 256 };
   kern_devs d;
   kern_rng r = {14};
   kern_devs_open(&d, &limits);
@@ -311,27 +352,28 @@ static void parts_are_their_weights_side_by_side(void **state) {
 
 static void extreme_activations(void **state) {
   (void)state;
-  enum { M = 6, N = 20, K = 96 };
+  enum { M = 6, N = 20 };
   kern_devs d;
   kern_rng r = {15};
   kern_devs_open(&d, &limits);
-  for (int t = 0; t <= WEIR_Q4_0; t++) {
-    stored s = make_stored(&r, (weir_dtype)t, N, K);
-    float *x = kern_normals(&r, M * K, 1.0f), *scalar = NULL;
-    for (int32_t k = 0; k < K; k++) {
-      x[0 * K + k] = 0;
-      x[1 * K + k] *= 1e-35f; /* below what quantised activations keep: counts as zero there */
-      x[2 * K + k] *= 1e-20f;
-      x[3 * K + k] *= 1e30f;
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    const int32_t cols = at_least_a_block((weir_dtype)t, 96);
+    stored s = make_stored(&r, (weir_dtype)t, N, cols);
+    float *x = kern_normals(&r, M * (size_t)cols, 1.0f), *scalar = NULL;
+    for (int32_t k = 0; k < cols; k++) {
+      x[k] = 0;
+      x[1 * cols + k] *= 1e-35f; /* below what quantised activations keep: counts as zero there */
+      x[2 * cols + k] *= 1e-20f;
+      x[3 * cols + k] *= 1e30f;
     }
-    x[4 * K + 70] = NAN;
-    x[5 * K + 3] = -INFINITY;
+    x[4 * cols + 70] = NAN;
+    x[5 * cols + 3] = -INFINITY;
     for (int i = 0; i < d.n; i++) {
       weir_weight w = prepare(d.dev[i], &s.mat, 1);
       float *y = run_linear(d.dev[i], &w, x, M, NULL);
       for (int32_t j = 0; j < N; j++) {
         assert_true(y[0 * N + j] == 0);
-        if (is_quant((weir_dtype)t)) assert_true(y[1 * N + j] == 0);
+        if (weir_dtype_is_quant((weir_dtype)t)) assert_true(y[1 * N + j] == 0);
         assert_true(isfinite(y[2 * N + j]) && isfinite(y[3 * N + j]));
         if (y[2 * N + j] == 0) fail_msg("1e-20 vanished in %s", weir_dtype_get((weir_dtype)t)->name);
         assert_true(isnan(y[4 * N + j]));
@@ -351,37 +393,51 @@ static void extreme_activations(void **state) {
   kern_devs_close(&d);
 }
 
-/* All quants at their ends: where 16-bit sums would saturate. */
+/* All quants at their ends: where 16-bit sums would saturate. Scales are integers, so that y is exact. */
 static void extreme_quants(void **state) {
   (void)state;
-  enum { N = 16, K = 64, Q8 = 34, Q4 = 18 };
+  enum { N = 16, K = 256, BYTES = N * K * 2 };
   kern_devs d;
   kern_devs_open(&d, &limits);
+  uint8_t *data = malloc(BYTES);
+  assert_non_null(data);
   for (int sign = 0; sign < 4; sign++) {
-    uint8_t q8[N * K / BLOCK * Q8], q4[N * K / BLOCK * Q4];
-    float x[K];
+    const uint8_t bits = sign & 1 ? 0x00 : 0xff;
     const uint16_t one = weir_f32_to_f16(1.0f);
-    for (int b = 0; b < N * K / BLOCK; b++) {
-      memcpy(q8 + b * Q8, &one, 2);
-      memset(q8 + b * Q8 + 2, sign & 1 ? 0x80 : 0x7f, BLOCK);
-      memcpy(q4 + b * Q4, &one, 2);
-      memset(q4 + b * Q4 + 2, sign & 1 ? 0x00 : 0xff, BLOCK / 2);
-    }
+    float x[K];
     for (int k = 0; k < K; k++) x[k] = sign & 2 ? -127.0f : 127.0f;
-    const float xs = x[0] * K, want8 = xs * (sign & 1 ? -128.0f : 127.0f),
-                want4 = xs * (sign & 1 ? -8.0f : 7.0f);
-    const weir_host_mat parts[2] = {{q8, WEIR_Q8_0, N, K}, {q4, WEIR_Q4_0, N, K}};
-    for (int i = 0; i < d.n; i++) {
-      weir_weight w = prepare(d.dev[i], parts, 2);
-      float *y = run_linear(d.dev[i], &w, x, 1, NULL);
-      for (int32_t j = 0; j < N; j++) {
-        if (y[j] != want8 || y[N + j] != want4)
-          fail_msg("%s: %g and %g, want %g and %g", weir_isa_name(d.isa[i]), y[j], y[N + j], want8, want4);
+    for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+      if (!weir_dtype_is_quant((weir_dtype)t)) continue;
+      const weir_dtype_info *info = weir_dtype_get((weir_dtype)t);
+      const size_t bytes = (size_t)info->block_bytes;
+      for (int b = 0; b < N * K / info->block_elems; b++) {
+        uint8_t *block = data + (size_t)b * bytes;
+        memset(block, bits, bytes);
+        if (t == WEIR_Q8_0) memset(block, sign & 1 ? 0x80 : 0x7f, bytes);
+        if (t == WEIR_Q6_K) memset(block + 192, sign & 1 ? 0x80 : 0x7f, 16); /* its scales */
+        if (has_mins((weir_dtype)t)) memset(block + 4, 0xff, 12);
+        memcpy(block + (t == WEIR_Q6_K ? 208 : 0), &one, 2);
+        if (has_mins((weir_dtype)t)) memcpy(block + 2, &one, 2);
       }
-      free(y);
-      weir_weight_release(&w);
+      weir_err e = {0};
+      float w[K];
+      kern_ok(weir_dequantize_row((weir_dtype)t, data, w, K, &e), &e, "dequantize");
+      double want = 0;
+      for (int k = 0; k < K; k++) want += (double)w[k] * (double)x[k];
+      assert_true(fabs(want) >= 127.0 * 7 * K);
+      const weir_host_mat mat = {data, (weir_dtype)t, N, K};
+      for (int i = 0; i < d.n; i++) {
+        weir_weight p = prepare(d.dev[i], &mat, 1);
+        float *y = run_linear(d.dev[i], &p, x, 1, NULL);
+        for (int32_t j = 0; j < N; j++)
+          if ((double)y[j] != want)
+            fail_msg("%s on %s: %g, want %g", info->name, weir_isa_name(d.isa[i]), (double)y[j], want);
+        free(y);
+        weir_weight_release(&p);
+      }
     }
   }
+  free(data);
   kern_devs_close(&d);
 }
 
@@ -393,7 +449,7 @@ static void embed_gives_the_stored_rows(void **state) {
   kern_devs d;
   kern_rng r = {16};
   kern_devs_open(&d, &limits);
-  for (int t = 0; t <= WEIR_Q4_0; t++) {
+  for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
     for (int k = 0; k < COUNT(k_list); k++) {
       const int32_t cols = k_list[k];
       if (!legal((weir_dtype)t, cols)) continue;

@@ -124,7 +124,7 @@ static const bad_file bad_files[] = {
      "its size in bytes overflows"},
     {TENSORS(1) "s:w 4:1 8:33 4:8 8:0 z:64", WEIR_EFORMAT, "tensor \"w\": "},
     {TENSORS(1) "s:w 4:2 8:16 8:2 4:2 8:0 z:64", WEIR_EFORMAT, "tensor \"w\": "},
-    {TENSORS(1) "s:w 4:1 8:8 4:14 8:0 z:64", WEIR_EUNSUP, "tensor \"w\": type Q6_K is not supported"},
+    {TENSORS(1) "s:w 4:1 8:8 4:10 8:0 z:64", WEIR_EUNSUP, "tensor \"w\": type Q2_K is not supported"},
     {TENSORS(1) "s:w 4:1 8:8 4:4 8:0 z:64", WEIR_EUNSUP, "tensor \"w\": unknown type 4"},
     {TENSORS(1) "s:w 4:1 8:8 4:0xffffffff 8:0 z:64", WEIR_EUNSUP, "unknown type 4294967295"},
     {TENSORS(1) "s:w 4:3 8:8 8:8 4:0", WEIR_EFORMAT, "tensor \"w\": the file ends inside its dimensions"},
