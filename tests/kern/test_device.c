@@ -105,7 +105,7 @@ static const weir_dev_ops fake_ops = {.name = "fake",
 
 /* ---- one right call of everything, to be bent ---- */
 
-enum { N = 3, HEADS = 4, KV_HEADS = 2, HEAD = 8, COLS = 16, ROWS = 24, VOCAB = 10 };
+enum { N = 3, HEADS = 4, KV_HEADS = 2, HEAD = 8, COLS = 16, ROWS = 24, VOCAB = 10, EXPERTS = 4, FF = 12 };
 
 static float cell[4096];
 static int32_t ids[64];
@@ -122,6 +122,7 @@ typedef struct call {
   weir_rope_args rope;
   weir_attend_args attend;
   weir_moe_args moe;
+  weir_weight gate_up[EXPERTS], down[EXPERTS];
   weir_act act;
   weir_kv_layer kv;
   weir_ask ask[N];
@@ -164,6 +165,8 @@ static weir_status op_attend(call *c, weir_err *e) {
   return weir_op_attend(&dev, c->y, c->x, c->batch_p, c->kv, &c->attend, e);
 }
 static weir_status op_glu(call *c, weir_err *e) { return weir_op_glu(&dev, c->y, c->x, c->act, e); }
+static weir_status op_softcap(call *c, weir_err *e) { return weir_op_softcap(&dev, c->x, c->number, e); }
+static weir_status op_moe(call *c, weir_err *e) { return weir_op_moe(&dev, c->y, &c->moe, e); }
 static weir_status op_gather(call *c, weir_err *e) {
   return weir_op_gather_rows(&dev, c->y, c->x, c->index, e);
 }
@@ -172,10 +175,10 @@ static weir_status op_sample(call *c, weir_err *e) {
 }
 static weir_status op_copy(call *c, weir_err *e) { return weir_op_kv_copy(&dev, c->kv, c->index, c->n, e); }
 
-static void right_embed(call *c) { right(c), c->y = mat(N, COLS); }
+static void right_embed(call *c) { right(c), c->y = mat(N, COLS), c->number = 1; }
 static void right_norm(call *c) { right(c), c->y = c->x = c->delta = mat(N, COLS), c->number = 1e-5f; }
 static void right_linear(call *c) { right(c), c->x = mat(N, COLS), c->y = mat(N, ROWS); }
-static void right_angles(call *c) { right(c), c->y = mat(N, HEAD); }
+static void right_angles(call *c) { right(c), c->y = mat(N, HEAD), c->number = 1; }
 static void right_rope(call *c) {
   right(c);
   c->rope = (weir_rope_args){.qkv = mat(N, (HEADS + 2 * KV_HEADS) * HEAD),
@@ -188,6 +191,22 @@ static void right_rope(call *c) {
 }
 static void right_attend(call *c) { right(c), c->x = c->y = mat(N, HEADS * HEAD), c->number = 0.3f; }
 static void right_glu(call *c) { right(c), c->y = mat(N, COLS), c->x = mat(N, 2 * COLS); }
+static void right_softcap(call *c) { right(c), c->x = mat(N, COLS), c->number = 30; }
+static void right_moe(call *c) {
+  right(c);
+  c->y = mat(N, COLS);
+  c->y.data = cell + 1024;
+  for (int i = 0; i < EXPERTS; i++) {
+    c->gate_up[i] = (weir_weight){.dev = &dev, .rows = 2 * FF, .cols = COLS, .bytes = 1, .impl = cell};
+    c->down[i] = (weir_weight){.dev = &dev, .rows = COLS, .cols = FF, .bytes = 1, .impl = cell};
+  }
+  c->moe = (weir_moe_args){.x = mat(N, COLS),
+                           .logits = mat(N, EXPERTS),
+                           .gate_up = c->gate_up,
+                           .down = c->down,
+                           .n_experts = EXPERTS,
+                           .n_used = 2};
+}
 static void right_gather(call *c) { right(c), c->x = mat(7, COLS), c->y = mat(N, COLS); }
 static void right_sample(call *c) { right(c), c->x = mat(N, VOCAB), c->n = VOCAB - 1; }
 static void right_copy(call *c) { right(c), c->n = 2; }
@@ -246,6 +265,33 @@ BEND(kv_page, c->kv.page_size = 0)
 BEND(kv_group, c->kv.n_kv_heads = 3)
 BEND(kv_head, c->kv.head_dim = 5)
 BEND(many_heads, c->x.cols = c->y.cols = 10 * HEAD; c->x.ld = c->y.ld = 10 * HEAD)
+BEND(zero, c->number = 0)
+BEND(infinite, c->number = INFINITY)
+BEND(window_minus, c->attend.window = -1)
+BEND(cap_nan, c->attend.softcap = NAN)
+BEND(cap_minus, c->attend.softcap = -50)
+BEND(strange_act, c->act = (weir_act)2)
+BEND(moe_act, c->moe.act = (weir_act)-1)
+BEND(moe_x_null, c->moe.x.data = NULL)
+BEND(moe_x_cols, c->moe.x.cols--)
+BEND(moe_x_wide, c->moe.x.cols = c->moe.x.ld = c->y.cols = c->y.ld = 65)
+BEND(moe_logits, c->moe.logits.cols--)
+BEND(moe_logits_rows, c->moe.logits.rows--)
+BEND(moe_no_experts, c->moe.n_experts = 0)
+BEND(moe_many_experts, c->moe.n_experts = 9)
+BEND(moe_none_used, c->moe.n_used = 0)
+BEND(moe_many_used, c->moe.n_used = EXPERTS + 1)
+BEND(moe_gate_up_null, c->moe.gate_up = NULL)
+BEND(moe_down_null, c->moe.down = NULL)
+BEND(moe_gate_up_rows, c->gate_up[2].rows--)
+BEND(moe_gate_up_cols, c->gate_up[3].cols--)
+BEND(moe_down_rows, c->down[0].rows++)
+BEND(moe_down_cols, c->down[1].cols++)
+BEND(moe_wide_ff, c->down[0].cols = 21)
+BEND(moe_empty, c->down[3].impl = NULL)
+BEND(moe_foreign, c->gate_up[1].dev = &other_dev)
+BEND(moe_rows, c->y.rows = c->moe.x.rows = c->moe.logits.rows = 9)
+BEND(moe_in_place, c->y.data = c->moe.x.data)
 BEND(valid_zero, c->n = 0)
 BEND(valid_more, c->n = VOCAB + 1)
 BEND(vocab, c->x.cols = c->x.ld = 65; c->n = 65)
@@ -270,7 +316,7 @@ static const struct op_case {
   const char *name;
   op_fn run;
   void (*right)(call *);
-  wrong wrong[24];
+  wrong wrong[28];
 } op_cases[] = {
     {"embed",
      op_embed,
@@ -281,6 +327,7 @@ static const struct op_case {
       {no_index, "token is NULL"},
       {no_weight, "weight"},
       {foreign_weight, "another device"},
+      {infinite, "scale is inf"},
       {many_rows, "number of rows is 9"}}},
     {"add_rmsnorm",
      op_norm,
@@ -317,6 +364,7 @@ static const struct op_case {
       {batch_no_pos, "pos is NULL"},
       {odd_angles, "odd"},
       {no_vec, "inv_freq is NULL"},
+      {not_a_number, "mscale is nan"},
       {y_null, "angles is NULL"}}},
     {"rope_append",
      op_rope,
@@ -356,7 +404,10 @@ static const struct op_case {
       {kv_group, "whole groups of 3"},
       {kv_head, "not whole groups of 2 KV heads of 5"},
       {many_heads, "number of heads is 10"},
-      {not_a_number, "scale"}}},
+      {not_a_number, "scale"},
+      {window_minus, "window is -1"},
+      {cap_nan, "softcap is nan"},
+      {cap_minus, "softcap is -50"}}},
     {"glu",
      op_glu,
      right_glu,
@@ -364,6 +415,44 @@ static const struct op_case {
       {x_rows, "gate_up is [2, 32], want [3, 32]"},
       {y_null, "y is NULL"},
       {x_null, "gate_up is NULL"},
+      {strange_act, "unknown activation 2"},
+      {many_rows, "number of rows is 9"}}},
+    {"moe",
+     op_moe,
+     right_moe,
+     {{moe_act, "unknown activation -1"},
+      {y_null, "y is NULL"},
+      {y_cols, "y is [3, 15], want [3, 16] by x"},
+      {y_rows, "y is [4, 16], want [3, 16]"},
+      {moe_x_null, "x is NULL"},
+      {moe_x_cols, "y is [3, 16], want [3, 15]"},
+      {moe_x_wide, "x's cols is 65"},
+      {moe_logits, "logits is [3, 3], want [3, 4]"},
+      {moe_logits_rows, "logits is [2, 4], want [3, 4]"},
+      {moe_no_experts, "n_experts is 0"},
+      {moe_many_experts, "n_experts is 9, want 1 to 8"},
+      {moe_none_used, "n_used is 0"},
+      {moe_many_used, "n_used is 5, want 1 to 4"},
+      {moe_gate_up_null, "gate_up is NULL"},
+      {moe_down_null, "down is NULL"},
+      {moe_gate_up_rows, "gate_up of expert 2 is [23, 16], want [24, 16]"},
+      {moe_gate_up_cols, "gate_up of expert 3 is [24, 15], want [24, 16]"},
+      {moe_down_rows, "down of expert 0 is [17, 12], want [16, 12]"},
+      {moe_down_cols, "down of expert 1 is [16, 13], want [16, 12]"},
+      {moe_wide_ff, "width of an expert is 21, want 1 to 20"},
+      {moe_empty, "content is NULL"},
+      {moe_foreign, "another device"},
+      {moe_rows, "number of rows is 9"},
+      {moe_in_place, "y is x"}}},
+    {"softcap",
+     op_softcap,
+     right_softcap,
+     {{x_null, "x is NULL"},
+      {x_narrow_ld, "row stride of only 15"},
+      {not_a_number, "cap is nan"},
+      {infinite, "cap is inf"},
+      {zero, "cap is 0"},
+      {negative, "cap is -1"},
       {many_rows, "number of rows is 9"}}},
     {"gather_rows",
      op_gather,
@@ -407,7 +496,9 @@ static void setup_dev(void) {
                                .max_head_dim = 32,
                                .max_kv_len = 100,
                                .max_rows_out = 4,
-                               .max_vocab = 64};
+                               .max_vocab = 64,
+                               .max_experts = 8,
+                               .max_expert_ff = 20};
   dev = (weir_dev){.ops = &fake_ops, .limits = lim};
   other_dev = dev;
   for (int32_t i = 0; i < 64; i++) ids[i] = i % 5;
@@ -449,9 +540,9 @@ static void wrong_calls_are_named_and_stopped(void **state) {
 static void no_rows_is_nothing_to_do(void **state) {
   (void)state;
   setup_dev();
-  static const op_fn ops[] = {op_embed, op_norm, op_linear, op_glu, op_gather, op_sample};
-  static void (*const rights[])(call *) = {right_embed, right_norm,   right_linear,
-                                           right_glu,   right_gather, right_sample};
+  static const op_fn ops[] = {op_embed, op_norm, op_linear, op_glu, op_gather, op_sample, op_softcap};
+  static void (*const rights[])(call *) = {right_embed,  right_norm,   right_linear, right_glu,
+                                           right_gather, right_sample, right_softcap};
   for (size_t i = 0; i < COUNT(ops); i++) {
     call c;
     weir_err e = {0};
@@ -510,6 +601,13 @@ static void limits_grow_only(void **state) {
   assert_int_equal(reached, 1);
   assert_int_equal(dev.limits.max_tokens, 8);
   assert_int_equal(dev.limits.max_cols, 1000);
+  want.max_experts = 9;
+  assert_int_equal(weir_dev_reserve(&dev, &want, &e), WEIR_OK);
+  want.max_expert_ff = 300;
+  assert_int_equal(weir_dev_reserve(&dev, &want, &e), WEIR_OK);
+  assert_int_equal(reached, 3);
+  assert_int_equal(dev.limits.max_experts, 9);
+  assert_int_equal(dev.limits.max_expert_ff, 300);
   want.max_vocab = -1;
   assert_int_equal(weir_dev_reserve(&dev, &want, &e), WEIR_EINVAL);
   assert_non_null(strstr(e.msg, "max_vocab"));

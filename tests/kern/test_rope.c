@@ -16,7 +16,7 @@
 static const weir_dev_limits LIMITS = {.max_tokens = 256,
                                        .max_cols = 8192,
                                        .max_heads = 32,
-                                       .max_head_dim = 128,
+                                       .max_head_dim = 256,
                                        .max_kv_len = 2048,
                                        .max_rows_out = 16,
                                        .max_vocab = 1024};
@@ -36,11 +36,12 @@ static void test_angles(void **state) {
   double worst = 0;
   (void)state;
   kern_devs_open(&devs, &far_limits);
-  for (size_t k = 0; k < sizeof dims_of / sizeof *dims_of; k++)
+  for (size_t k = 0; k < 2 * sizeof dims_of / sizeof *dims_of; k++)
     for (int i = 0; i < devs.n; i++) {
       weir_dev *dev = devs.dev[i];
       weir_err e = {0};
-      const int32_t dims = dims_of[k], half = dims / 2;
+      const int32_t dims = dims_of[k / 2], half = dims / 2;
+      const float mscale = k % 2 ? 1.3465736f : 1.0f; /* YaRN's at a factor of 32 */
       float freq[64];
       for (int32_t j = 0; j < half; j++) freq[j] = (float)pow(10000, -2.0 * j / dims);
       weir_mat a = kern_mat(dev, ROWS, dims, 7);
@@ -57,13 +58,13 @@ static void test_angles(void **state) {
                              .page = zero,
                              .max_q_len = ROWS,
                              .max_kv_len = 1048576};
-      kern_ok(weir_op_rope_angles(dev, a, &g, dfreq, 1.0f, &e), &e, "rope_angles");
+      kern_ok(weir_op_rope_angles(dev, a, &g, dfreq, mscale, &e), &e, "rope_angles");
       float *got = kern_get(dev, a);
       for (int32_t r = 0; r < ROWS; r++)
         for (int32_t j = 0; j < half; j++) {
           const double x = (double)pos[r] * (double)freq[j];
-          const double c = fabs((double)got[r * dims + j] - cos(x)),
-                       s = fabs((double)got[r * dims + half + j] - sin(x));
+          const double c = fabs((double)got[r * dims + j] - (double)mscale * cos(x)),
+                       s = fabs((double)got[r * dims + half + j] - (double)mscale * sin(x));
           const double err = c > s ? c : s;
           if (!(err <= 1e-7)) fail_msg("position %d, frequency %g: error %g", pos[r], (double)freq[j], err);
           if (err > worst) worst = err;
@@ -89,7 +90,7 @@ static const int32_t Q_LEN[SEQS] = {17, 1, 8}, KV_LEN[SEQS] = {50, 33, 8};
 
 static double check_head(const float *got, const float *x, const float *norm, float eps, const float *angles,
                          const shape *s) {
-  double want[128], sq = 0;
+  double want[256], sq = 0;
   const int32_t d = s->head_dim, half = s->rope_dims / 2;
   for (int32_t i = 0; i < d; i++) want[i] = (double)x[i], sq += want[i] * want[i];
   if (norm != NULL)
@@ -130,9 +131,10 @@ static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned ch
       a[0] = (float)cos(t);
       a[s->rope_dims / 2] = (float)sin(t);
     }
-  weir_mat qkv = kern_mat(dev, ROWS, cols, 2), angles = kern_mat(dev, ROWS, s->rope_dims, 4);
+  weir_mat qkv = kern_mat(dev, ROWS, cols, 2), angles = {0}; /* no rotation: none is asked for */
+  if (s->rope_dims > 0) angles = kern_mat(dev, ROWS, s->rope_dims, 4);
   kern_put(dev, qkv, x);
-  kern_put(dev, angles, ang);
+  if (s->rope_dims > 0) kern_put(dev, angles, ang);
   const size_t n_kv_elems = (size_t)n_pages * 2 * (size_t)s->n_kv * (size_t)s->page_size * (size_t)d;
   unsigned char *kv = (unsigned char *)malloc(n_kv_elems * elem);
   memset(kv, 0xfe, n_kv_elems * elem); /* NaN in both types */
@@ -186,7 +188,7 @@ static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned ch
           ((((size_t)p * 2) * (size_t)s->n_kv + (size_t)h) * (size_t)s->page_size + (size_t)slot) * (size_t)d;
       const size_t v_at = k_at + (size_t)s->n_kv * (size_t)s->page_size * (size_t)d;
       const float *v_in = in + (s->n_heads + s->n_kv + h) * d;
-      float k[128];
+      float k[256];
       for (int32_t i = 0; i < d; i++) {
         if (s->dtype == WEIR_F16) {
           uint16_t bits, want = weir_f32_to_f16(v_in[i]);
@@ -225,6 +227,8 @@ static void test_append(void **state) {
       {64, 64, 4, 2, 16, true, false, WEIR_F16},   {64, 64, 4, 2, 16, false, false, WEIR_F32},
       {80, 32, 7, 1, 16, false, false, WEIR_F16},  {80, 20, 4, 4, 16, true, true, WEIR_F32},
       {128, 128, 8, 2, 16, false, true, WEIR_F16}, {128, 64, 8, 8, 16, true, true, WEIR_F16},
+      {64, 0, 4, 2, 16, true, false, WEIR_F16},    {96, 0, 4, 1, 16, false, true, WEIR_F32},
+      {256, 256, 4, 2, 16, false, true, WEIR_F16}, {96, 72, 4, 2, 16, false, false, WEIR_F16},
       {10, 6, 3, 3, 4, false, true, WEIR_F16},     {10, 10, 3, 3, 32, true, true, WEIR_F16},
   };
   kern_devs devs;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* swiglu, gather_rows, kv_copy, and the exponential under several operations. */
+/* glu, softcap, the scale of embed, gather_rows, kv_copy, and the exponential under several operations. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,42 +57,52 @@ static void test_exp(void **state) {
   print_message("worst relative error of exp %.3g (bound 1.5e-7)\n", worst);
 }
 
-static float *run_swiglu(weir_dev *dev, int32_t rows, int32_t cols, const float *in) {
+static float *run_glu(weir_dev *dev, weir_act act, int32_t rows, int32_t cols, const float *in) {
   weir_err e = {0};
   weir_mat y = kern_mat(dev, rows, cols, 3), x = kern_mat(dev, rows, 2 * cols, 5);
   kern_put(dev, x, in);
-  kern_ok(weir_op_glu(dev, y, x, WEIR_ACT_SILU, &e), &e, "swiglu");
+  kern_ok(weir_op_glu(dev, y, x, act, &e), &e, "glu");
   float *got = kern_get(dev, y);
   kern_mat_free(dev, y);
   kern_mat_free(dev, x);
   return got;
 }
 
-static void test_swiglu(void **state) {
+static double act_of(weir_act act, double x) {
+  return act == WEIR_ACT_SILU ? x / (1 + exp(-x))
+                              : 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+}
+
+static void test_glu(void **state) {
   static const int32_t cols_of[] = {1, 7, 8, 16, 17, 100, 512, 5632}, rows_of[] = {1, 3, 40};
   kern_devs devs;
   kern_rng rng = {2};
-  double worst = 0;
+  double worst[2] = {0};
   (void)state;
   kern_devs_open(&devs, &LIMITS);
-  for (size_t ci = 0; ci < sizeof cols_of / sizeof *cols_of; ci++)
+  for (size_t ci = 0; ci < 2 * sizeof cols_of / sizeof *cols_of; ci++)
     for (size_t ri = 0; ri < sizeof rows_of / sizeof *rows_of; ri++) {
-      const int32_t cols = cols_of[ci], rows = rows_of[ri];
+      const weir_act act = ci % 2 ? WEIR_ACT_GELU_TANH : WEIR_ACT_SILU;
+      const int32_t cols = cols_of[ci / 2], rows = rows_of[ri];
       float *in = kern_normals(&rng, (size_t)rows * 2 * (size_t)cols, 4), *first = NULL;
       weir_isa first_isa = WEIR_ISA_BEST;
       for (int i = 0; i < devs.n; i++) {
-        float *got = run_swiglu(devs.dev[i], rows, cols, in);
+        float *got = run_glu(devs.dev[i], act, rows, cols, in);
         for (int32_t r = 0; r < rows; r++)
           for (int32_t c = 0; c < cols; c++) {
             const double g = (double)in[r * 2 * cols + c], u = (double)in[r * 2 * cols + cols + c];
-            const double want = g / (1 + exp(-g)) * u, err = fabs((double)got[r * cols + c] / want - 1);
-            if (!(err < 1e-6)) fail_msg("silu(%g)*%g = %g, want %g", g, u, (double)got[r * cols + c], want);
-            if (err > worst) worst = err;
+            /* Far down gelu's tail relative errors grow with the exponent, of numbers that are nothing. */
+            const double want = act_of(act, g) * u, least = act == WEIR_ACT_SILU ? 0 : 0.01 * fabs(g * u);
+            const double err = fabs((double)got[r * cols + c] - want) / fmax(fabs(want), least);
+            if (!(err < 1e-6))
+              fail_msg("activation %d of %g, times %g: %g, want %g", (int)act, g, u,
+                       (double)got[r * cols + c], want);
+            if (err > worst[act]) worst[act] = err;
           }
         if (devs.isa[i] == first_isa)
           kern_same(got, first, sizeof *got * (size_t)rows * (size_t)cols, "another team");
         if (rows == 3) {
-          float *one = run_swiglu(devs.dev[i], 1, cols, in + 2 * cols);
+          float *one = run_glu(devs.dev[i], act, 1, cols, in + 2 * cols);
           kern_same(one, got + cols, sizeof *one * (size_t)cols, "alone");
           free(one);
         }
@@ -104,14 +114,101 @@ static void test_swiglu(void **state) {
       free(in);
     }
   const float edge[] = {0, -0.0f, 100, -100, 1e30f, -1e30f, NAN, 1, 1, 1, 1, 1, 1, 1};
-  for (int i = 0; i < devs.n; i++) {
-    float *got = run_swiglu(devs.dev[i], 1, 7, edge);
+  for (int i = 0; i < 2 * devs.n; i++) {
+    float *got = run_glu(devs.dev[i / 2], i % 2 ? WEIR_ACT_GELU_TANH : WEIR_ACT_SILU, 1, 7, edge);
     assert_true(got[0] == 0 && got[1] == 0 && got[2] == 100 && fabs((double)got[3]) < 1e-30);
     assert_true(got[4] == 1e30f && fabs((double)got[5]) < 1e-7 && isnan(got[6]));
     free(got);
   }
   kern_devs_close(&devs);
-  print_message("worst relative error of swiglu %.3g (bound 1e-6)\n", worst);
+  print_message("worst error of silu %.3g, of gelu %.3g (bound 1e-6)\n", worst[0], worst[1]);
+}
+
+static float *run_softcap(weir_dev *dev, int32_t rows, int32_t cols, const float *in, float cap) {
+  weir_err e = {0};
+  weir_mat x = kern_mat(dev, rows, cols, 3);
+  kern_put(dev, x, in);
+  kern_ok(weir_op_softcap(dev, x, cap, &e), &e, "softcap");
+  float *got = kern_get(dev, x);
+  kern_mat_free(dev, x);
+  return got;
+}
+
+/* The soft cap, and with it the tanh that attention uses as well; from numbers whose tanh is themselves to
+ * those where it is 1. */
+static void test_softcap(void **state) {
+  static const float caps[] = {1, 30, 50, 0.3f};
+  enum { ROWS = 40, COLS = 1003 };
+  const float edge[7] = {0, 1e30f, -1e30f, INFINITY, -INFINITY, NAN, 1e-30f};
+  kern_devs devs;
+  kern_rng rng = {21};
+  double worst = 0;
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  float *in = kern_normals(&rng, (size_t)ROWS * COLS, 1);
+  for (size_t i = 0; i < (size_t)ROWS * COLS; i++) in[i] *= (float)exp(kern_unit(&rng) * 12 - 9);
+  for (size_t k = 0; k < sizeof caps / sizeof *caps; k++) {
+    const double cap = (double)caps[k];
+    float *first = NULL;
+    for (int i = 0; i < devs.n; i++) {
+      weir_dev *dev = devs.dev[i];
+      float *got = run_softcap(dev, ROWS, COLS, in, caps[k]), *e = run_softcap(dev, 1, 7, edge, caps[k]),
+            *one = run_softcap(dev, 1, COLS, in + COLS, caps[k]);
+      for (size_t c = 0; c < (size_t)ROWS * COLS; c++) {
+        const double want = cap * tanh((double)in[c] / cap), err = fabs((double)got[c] / want - 1);
+        if (!(err < 4e-7)) fail_msg("%g under %g: %.9g, want %.9g", (double)in[c], cap, (double)got[c], want);
+        if (err > worst) worst = err;
+      }
+      assert_true(e[0] == 0 && e[1] == caps[k] && e[2] == -caps[k] && e[3] == caps[k] && e[4] == -caps[k]);
+      assert_true(isnan(e[5]) && fabsf(e[6] - 1e-30f) < 1e-36f);
+      kern_same(one, got + COLS, sizeof *one * COLS, "alone");
+      if (first) kern_same(got, first, sizeof *got * ROWS * COLS, "another instruction set or team");
+      free(first);
+      free(e);
+      free(one);
+      first = got;
+    }
+    free(first);
+  }
+  free(in);
+  kern_devs_close(&devs);
+  print_message("worst relative error of the soft cap %.3g (bound 4e-7)\n", worst);
+}
+
+/* A scale of 1 leaves the table's bits alone; another multiplies each number once. */
+static void test_embed_scale(void **state) {
+  enum { ROWS = 9, COLS = 64, N = 5 };
+  const int32_t token[N] = {8, 0, 3, 3, 7};
+  const float scales[] = {1, 45.254834f, -0.5f};
+  kern_devs devs;
+  kern_rng rng = {22};
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  float *table = kern_normals(&rng, (size_t)ROWS * COLS, 1);
+  table[8 * COLS + 3] = -0.0f;
+  for (int i = 0; i < devs.n; i++) {
+    weir_dev *dev = devs.dev[i];
+    weir_err e = {0};
+    weir_weight w;
+    const weir_host_mat host = {table, WEIR_F32, ROWS, COLS};
+    kern_ok(weir_weight_prepare(dev, &host, 1, &w, &e), &e, "prepare");
+    int32_t *ids = (int32_t *)kern_copy(dev, token, sizeof token);
+    for (size_t k = 0; k < sizeof scales / sizeof *scales; k++) {
+      weir_mat y = kern_mat(dev, N, COLS, 2);
+      kern_ok(weir_op_embed(dev, y, &w, ids, scales[k], &e), &e, "embed");
+      float *got = kern_get(dev, y);
+      for (size_t c = 0; c < (size_t)N * COLS; c++) {
+        const float want = table[(size_t)token[c / COLS] * COLS + c % COLS] * scales[k];
+        kern_same(&got[c], &want, sizeof want, "a scaled number of the table");
+      }
+      free(got);
+      kern_mat_free(dev, y);
+    }
+    weir_dev_release(dev, ids);
+    weir_weight_release(&w);
+  }
+  free(table);
+  kern_devs_close(&devs);
 }
 
 static void test_gather(void **state) {
@@ -176,7 +273,8 @@ static void test_kv_copy(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp), cmocka_unit_test(test_swiglu),
-                                     cmocka_unit_test(test_gather), cmocka_unit_test(test_kv_copy)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp),     cmocka_unit_test(test_glu),
+                                     cmocka_unit_test(test_softcap), cmocka_unit_test(test_embed_scale),
+                                     cmocka_unit_test(test_gather),  cmocka_unit_test(test_kv_copy)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
