@@ -8,7 +8,8 @@
 #define EVAL     WEIR_CMD_EVAL
 #define INSPECT  WEIR_CMD_INSPECT
 #define TOKENIZE WEIR_CMD_TOKENIZE
-#define ALL      (RUN | EVAL | INSPECT | TOKENIZE)
+#define PPL      WEIR_CMD_PERPLEXITY
+#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL)
 #define INT      WEIR_OPT_INT
 #define FLOAT    WEIR_OPT_FLOAT
 #define FLOATS   WEIR_OPT_FLOATS
@@ -26,18 +27,20 @@ const weir_option weir_options[] = {
    "A file of prompts, one a line, with \\n for a line break inside one. \"-\" is standard input."},
   {"escape", 0, BOOL, RUN | TOKENIZE, "Input", NULL, "true", ANY, NULL, false,
    "\\n, \\t, \\r and \\\\ in --prompt stand for what they do in C."},
-  {"special", 0, BOOL, RUN | EVAL | TOKENIZE, "Input", NULL, "false", ANY, NULL, false,
+  {"special", 0, BOOL, RUN | EVAL | TOKENIZE | PPL, "Input", NULL, "false", ANY, NULL, false,
    "The names of special tokens (<|im_end|>) in the text become those tokens, and are shown when a model writes them."},
   {"limit", 0, INT, EVAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
    "Only the first N tasks; 0: all."},
+  {"limit", 0, INT, PPL, "Input", "N", "0", 0, 2147483647, NULL, NULL, false,
+   "Only the first N tokens of the text; 0: all."},
   {"ids", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
    "The input is token ids, the output their text."},
   {"bos", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
    "Put the begin-of-text token first, as `weir run` does for models that want it."},
 
-  {"small", 's', STRING, RUN | EVAL | INSPECT, "Models", "FILE", NULL, ANY, NULL, false,
+  {"small", 's', STRING, RUN | EVAL | INSPECT | PPL, "Models", "FILE", NULL, ANY, NULL, false,
    "The small model, GGUF. Without --small and --large: the pair that comes with weir."},
-  {"large", 'l', STRING, RUN | EVAL | INSPECT, "Models", "FILE", NULL, ANY, NULL, false,
+  {"large", 'l', STRING, RUN | EVAL | INSPECT | PPL, "Models", "FILE", NULL, ANY, NULL, false,
    "The large model, GGUF. One of the two alone is run alone."},
   {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
    "The model whose tokenizer is used. Default: the small one that comes with weir."},
@@ -58,6 +61,8 @@ const weir_option weir_options[] = {
    "never; -1: always. Default 0.45; in mode exact it ends a draft early and is off unless given."},
   {"entropy", 'e', FLOATS, EVAL, "Cascade", "TAU,TAU..", "0.1,0.3,0.5,0.7,1,1.5", ANY, NULL, false,
    "The thresholds to measure, nats."},
+  {"entropy", 'e', FLOAT, PPL, "Cascade", "TAU", "0.45", ANY, NULL, false,
+   "The threshold, nats, of the shares that are told of tokens above and below it, and of the cascade."},
   {"gate", 0, ENUM, RUN | EVAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
    "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
   {"threshold", 0, FLOAT, RUN, "Cascade", "X", NULL, ANY, NULL, false,
@@ -91,12 +96,17 @@ const weir_option weir_options[] = {
    "Ends the text before this; escapes as in --prompt."},
   {"ignore-eos", 0, BOOL, RUN, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
 
-  {"threads", 0, INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
-  {"isa", 0, ENUM, RUN | EVAL | INSPECT, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
+  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
+  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
   {"ctx", 'c', INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},
-  {"kv", 0, ENUM, RUN | EVAL | INSPECT, "Machine", NULL, "f16", 0, 0, "f16|f32", NULL, false,
+  {"ctx", 'c', INT, PPL, "Machine", "N", "512", 0, 1048576, NULL, NULL, false,
+   "Tokens of a window, at most the context of the models; 0: 512."},
+  {"stride", 0, INT, PPL, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
+   "0: windows one behind the other, of which the second half is scored, as llama-perplexity of llama.cpp does it. "
+   "Else windows N tokens apart that score what is new in them."},
+  {"kv", 0, ENUM, RUN | EVAL | INSPECT | PPL, "Machine", NULL, "f16", 0, 0, "f16|f32", NULL, false,
    "How keys and values are stored."},
   {"batch", 'b', INT, RUN | EVAL, "Machine", "N", "8", 1, 256, NULL, NULL, false,
    "Prompts under way at once. 1 measures what a single user sees."},
@@ -108,7 +118,7 @@ const weir_option weir_options[] = {
   {"show", 0, ENUM, RUN, "Output", NULL, "auto", 0, 0, "auto|origin|entropy|none", NULL, false,
    "origin: the large model's tokens in colour, between \xc2\xab \xc2\xbb where there are no colours. entropy: all "
    "tokens shaded by it. auto: origin on a terminal with colours, else none."},
-  {"color", 0, ENUM, RUN | EVAL | INSPECT | TOKENIZE, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
+  {"color", 0, ENUM, ALL, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
    "auto: on a terminal, unless NO_COLOR is set."},
   {"no-color", 0, BOOL, ALL, "Output", NULL, "false", ANY, "NO_COLOR", true, "The same as --color never."},
   {"receipts", 0, STRING, RUN, "Output", "FILE", NULL, ANY, NULL, false,
@@ -116,7 +126,7 @@ const weir_option weir_options[] = {
   {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
    "One JSON object a line, each with a `schema`; rates are fractions."},
   {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
-  {"quiet", 'q', BOOL, RUN | EVAL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
+  {"quiet", 'q', BOOL, RUN | EVAL | PPL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
   {"svg", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
    "Draws exact match against deferral rate."},
   {"answers", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
@@ -168,5 +178,12 @@ const weir_command weir_commands[] = {
      "  weir tokenize -p 'Hello, world'\n"
      "  weir tokenize -p 'Hello, world' | weir tokenize --ids\n",
      weir_main_tokenize},
+    {"perplexity", WEIR_CMD_PERPLEXITY, "how well models foretell a text", "weir perplexity [options] [FILE]",
+     "Prints perplexity, bits a byte and entropy of one model or of two side by side on FILE or standard "
+     "input, and how\n"
+     "often the two have the same likeliest token.",
+     "  weir perplexity text.txt --limit 20000\n"
+     "  weir perplexity --large model.gguf --ctx 1024 --stride 512 --json < text.txt\n",
+     weir_main_perplexity},
 };
 const int32_t weir_n_commands = sizeof weir_commands / sizeof *weir_commands;

@@ -6,7 +6,13 @@
 
 #include "base/config.h"
 
-enum { WEIR_CMD_RUN = 1 << 0, WEIR_CMD_EVAL = 1 << 1, WEIR_CMD_INSPECT = 1 << 2, WEIR_CMD_TOKENIZE = 1 << 3 };
+enum {
+  WEIR_CMD_RUN = 1 << 0,
+  WEIR_CMD_EVAL = 1 << 1,
+  WEIR_CMD_INSPECT = 1 << 2,
+  WEIR_CMD_TOKENIZE = 1 << 3,
+  WEIR_CMD_PERPLEXITY = 1 << 4
+};
 
 /* Exit statuses. */
 enum { WEIR_EXIT_OK = 0, WEIR_EXIT_FAILED = 1, WEIR_EXIT_USAGE = 2, WEIR_EXIT_INTERRUPTED = 130 };
@@ -30,5 +36,6 @@ int weir_main_run(const weir_config *);
 int weir_main_eval(const weir_config *);
 int weir_main_inspect(const weir_config *);
 int weir_main_tokenize(const weir_config *);
+int weir_main_perplexity(const weir_config *);
 
 #endif
