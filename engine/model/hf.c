@@ -69,7 +69,7 @@ static weir_status path_of(const weir_hf *hf, const char *name, char **out, weir
   return st;
 }
 
-static bool exists(const weir_hf *hf, const char *name) {
+bool weir_hf_has(const weir_hf *hf, const char *name) {
   char *path;
   if (!hf->dir) return find_part(hf, name) != NULL;
   if (path_of(hf, name, &path, NULL) != WEIR_OK) return false;
@@ -153,7 +153,7 @@ static weir_status read_files(weir_hf *hf, weir_err *e) {
   weir_status st = WEIR_OK;
   for (int i = 0; i < N_KNOWN; i++) {
     weir_str unused;
-    if (i == 0 || exists(hf, known[i].name))
+    if (i == 0 || weir_hf_has(hf, known[i].name))
       WEIR_TRY(weir_hf_map(hf, known[i].name, known[i].max_bytes, &unused, e));
   }
   WEIR_TRY(parse(hf, "config.json", &hf->config, e));

@@ -48,6 +48,7 @@ weir_str weir_hf_file(const weir_hf *, const char *name);
 /* Like weir_hf_file for a file of any plain name (no '/', not "..", printable), which is mapped when it is
  * first asked for; absent: WEIR_EIO. Not for two threads at once. */
 weir_status weir_hf_map(weir_hf *, const char *name, size_t max_bytes, weir_str *out, weir_err *e);
+bool weir_hf_has(const weir_hf *, const char *name);
 /* How many files of that ending the directory has, and the first of them by name (when there is one). */
 weir_status weir_hf_count(const weir_hf *, const char *ending, int32_t *n, char first[256], weir_err *e);
 /* The directory as it was named; "" for one in memory. */

@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/mfile_in.h"
 
-struct weir_mfile {
-  weir_gguf *gguf;
-};
-
-static weir_status wrap(weir_gguf *g, weir_mfile **out, weir_err *e) {
-  const weir_status st = WEIR_NEW(1, out, e);
+weir_status weir_mfile_parse_gguf(const void *data, size_t len, weir_mfile **out, weir_err *e) {
+  weir_gguf *g;
+  *out = NULL;
+  weir_status st = weir_gguf_parse(data, len, &g, e);
+  if (st != WEIR_OK) return st;
+  st = WEIR_NEW(1, out, e);
   if (st == WEIR_OK)
     (*out)->gguf = g;
   else
@@ -21,55 +22,107 @@ static weir_status wrap(weir_gguf *g, weir_mfile **out, weir_err *e) {
   return st;
 }
 
-weir_status weir_mfile_open(const char *path, weir_mfile **out, weir_err *e) {
-  weir_gguf *g;
-  *out = NULL;
-  const weir_status st = weir_gguf_open(path, &g, e);
-  return st == WEIR_OK ? wrap(g, out, e) : st;
-}
-
-weir_status weir_mfile_parse_gguf(const void *data, size_t len, weir_mfile **out, weir_err *e) {
-  weir_gguf *g;
-  *out = NULL;
-  const weir_status st = weir_gguf_parse(data, len, &g, e);
-  return st == WEIR_OK ? wrap(g, out, e) : st;
-}
-
 void weir_mfile_close(weir_mfile *m) {
   if (!m) return;
   weir_gguf_close(m->gguf);
+  for (int32_t i = 0; i < m->n_parts; i++) weir_gguf_close(m->part[i]);
+  free(m->part);
+  weir_hf_weights_close(m->weights);
+  weir_hf_close(m->hf);
   free(m);
 }
 
 const weir_gguf *weir_mfile_gguf(const weir_mfile *m) { return m->gguf; }
-const weir_hf *weir_mfile_hf(const weir_mfile *m) {
-  (void)m;
-  return NULL;
-}
+const weir_hf *weir_mfile_hf(const weir_mfile *m) { return m->hf; }
 
 static void info_of(const weir_gguf_tensor *t, weir_tensor_info *out) {
   *out = (weir_tensor_info){.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims, .bytes = t->bytes};
   memcpy(out->dim, t->dim, sizeof out->dim);
 }
 
-int64_t weir_mfile_n_tensors(const weir_mfile *m) { return weir_gguf_n_tensors(m->gguf); }
+int64_t weir_mfile_n_tensors(const weir_mfile *m) {
+  return m->gguf ? weir_gguf_n_tensors(m->gguf) : weir_hf_weights_n(m->weights);
+}
 void weir_mfile_tensor_at(const weir_mfile *m, int64_t i, weir_tensor_info *out) {
-  info_of(weir_gguf_tensor_at(m->gguf, i), out);
+  if (m->gguf)
+    info_of(weir_gguf_tensor_at(m->gguf, i), out);
+  else
+    *out = weir_hf_weights_at(m->weights, (int32_t)i)->info;
+}
+
+/* ---- look-up ---- */
+
+typedef struct stored {
+  weir_tensor_info info;
+  const uint8_t *data;
+  const weir_convert *convert; /* NULL: as it is */
+} stored;
+
+static bool find_whole(const weir_mfile *m, const char *name, stored *out) {
+  if (m->gguf) {
+    const weir_gguf_tensor *t = weir_gguf_find(m->gguf, name);
+    if (!t) return false;
+    *out = (stored){.data = t->data};
+    info_of(t, &out->info);
+    return true;
+  }
+  const weir_hf_tensor *t = weir_hf_weights_find(m->weights, name);
+  if (!t) return false;
+  *out = (stored){t->info, t->data, t->convert.method == WEIR_QUANT_NONE ? NULL : &t->convert};
+  return true;
+}
+
+/* One of `parts` equal runs of rows of matrix `i` of a stack of matrices. */
+static bool cut(stored *s, int32_t i, int32_t part, int32_t parts) {
+  weir_tensor_info *t = &s->info;
+  if (s->convert || t->n_dims != 3 || i >= t->dim[2] || t->dim[1] % parts != 0) return false;
+  t->bytes = t->bytes / (size_t)t->dim[2] / (size_t)parts; /* exact: rows are whole blocks */
+  s->data += ((size_t)i * (size_t)parts + (size_t)part) * t->bytes;
+  t->dim[1] /= parts;
+  t->dim[2] = 1;
+  t->n_dims = 2;
+  return true;
+}
+
+static bool find(const weir_mfile *m, const char *name, stored *out) {
+  weir_expert_name x;
+  if (find_whole(m, name, out)) return true;
+  if (!weir_expert_name_parse(name, &x)) return false;
+  if (find_whole(m, x.stack, out)) return cut(out, x.expert, 0, 1);
+  return *x.fused && find_whole(m, x.fused, out) && cut(out, x.expert, x.is_up, 2);
 }
 
 bool weir_mfile_find(const weir_mfile *m, const char *name, weir_tensor_info *out) {
-  const weir_gguf_tensor *t = weir_gguf_find(m->gguf, name);
-  if (t && out) info_of(t, out);
-  return t != NULL;
+  stored s;
+  if (!find(m, name, &s)) return false;
+  if (out) *out = s.info;
+  return true;
 }
 
+/* ---- reading ---- */
+
+/* What loads of the type want; safetensors files promise nothing. */
+static size_t alignment_of(weir_dtype t) { return t == WEIR_F32 ? 4 : 2; }
+
 weir_status weir_mfile_read(const weir_mfile *m, const char *name, weir_tensor *out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  stored s;
+  size_t bytes;
   *out = (weir_tensor){0};
-  const weir_gguf_tensor *t = weir_gguf_find(m->gguf, name);
-  if (!t) return weir_fail(e, WEIR_EFORMAT, "tensor %s is missing", name);
-  info_of(t, &out->info);
-  out->data = t->data;
-  return WEIR_OK;
+  if (!find(m, name, &s)) return weir_fail(e, WEIR_EFORMAT, "tensor %s is missing", name);
+  out->info = s.info;
+  if (s.convert) {
+    WEIR_TRY(weir_convert_bytes(s.convert, &bytes, e));
+    WEIR_TRY(weir_calloc_aligned(bytes, 1, name, &out->own, e));
+    weir_convert_run(s.convert, out->own);
+  } else if ((uintptr_t)s.data % alignment_of(s.info.dtype) != 0) {
+    WEIR_TRY(weir_calloc_aligned(s.info.bytes, 1, name, &out->own, e));
+    memcpy(out->own, s.data, s.info.bytes);
+  }
+  out->data = out->own ? out->own : s.data;
+out:
+  if (st != WEIR_OK) weir_tensor_release(out);
+  return st;
 }
 
 void weir_tensor_release(weir_tensor *t) {

@@ -31,11 +31,16 @@ typedef struct weir_tensor {
   void *own;        /* converted copy; NULL when data lies in the mapping */
 } weir_tensor;
 
-/* `path`: a GGUF file, a directory with config.json, or a file in such a directory. Errors begin with the
- * path. All that is declared is checked here, before anything large is allocated. */
+/* `path`: a GGUF file (of a split one the first part: the others are found beside it), a directory with
+ * config.json and *.safetensors, or with one GGUF file, or config.json or *.safetensors in such a directory.
+ * Errors begin with the path. All that is declared is checked here, before anything large is allocated. */
 weir_status weir_mfile_open(const char *path, weir_mfile **out, weir_err *e);
 /* Over a GGUF file in memory, borrowed until weir_mfile_close. */
 weir_status weir_mfile_parse_gguf(const void *data, size_t len, weir_mfile **out, weir_err *e);
+/* Over a Hugging Face directory in memory: names and bytes are borrowed until weir_mfile_close. */
+struct weir_hf_part;
+weir_status weir_mfile_parse_hf(const struct weir_hf_part *part, int32_t n_parts, weir_mfile **out,
+                                weir_err *e);
 void weir_mfile_close(weir_mfile *); /* NULL is fine */
 
 /* The file behind it: one of the two is NULL. */
@@ -44,7 +49,9 @@ const weir_hf *weir_mfile_hf(const weir_mfile *);
 
 int64_t weir_mfile_n_tensors(const weir_mfile *);
 void weir_mfile_tensor_at(const weir_mfile *, int64_t i, weir_tensor_info *out); /* 0 <= i < n_tensors */
-/* False when absent; `out` may be NULL. */
+/* False when absent; `out` may be NULL. Experts answer to names of their own, "blk.3.ffn_up.17.weight", also
+ * where all of a layer stand in one tensor ("blk.3.ffn_up_exps.weight", or gate and up together in
+ * "blk.3.ffn_gate_up_exps.weight"): then info.name is that tensor's. */
 bool weir_mfile_find(const weir_mfile *, const char *name, weir_tensor_info *out);
 /* The tensor's bytes, converted where its stored type is not one of the engine's. WEIR_EFORMAT when absent.
  */

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Four-bit integer matrices with scales by group of inputs, in the three published packings. Owns nothing;
+ * any thread. A matrix has `rows` outputs and `cols` inputs; eight codes stand in a 32-bit word.
+ *
+ *   GPTQ    qweight [cols/8, rows], low nibble first; qzeros [groups, rows/8] less one in version 1;
+ *           scales [groups, rows]; g_idx [cols] the group of an input (Frantar et al., arXiv 2210.17323;
+ *           layout of AutoGPTQ's qlinear)
+ *   AWQ     qweight [cols, rows/8], qzeros [groups, rows/8], the nibbles of a word from the lowest up belong
+ * to rows 0 2 4 6 1 3 5 7; scales [groups, rows] (Lin et al., arXiv 2306.00978; AutoAWQ's GEMM) packed
+ * weight_packed [rows, cols/8], low nibble first; weight_scale [rows, groups]; zero point 8
+ *           (compressed-tensors, pack-quantized)
+ *
+ * An element is (code - zero) * scale in each. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/blocks.h"
+#include "kernels/quant.h"
+#include "model/convert.h"
+
+enum { TILE_ROWS = 8, TILE_COLS = WEIR_QK, ZERO = 8 };
+
+/* Where in a word AWQ keeps row r of eight. */
+static const uint8_t awq_nibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+
+static bool is_gptq(weir_quant_method m) { return m == WEIR_QUANT_GPTQ || m == WEIR_QUANT_GPTQ_V2; }
+static int64_t n_groups(const weir_convert *c) { return (c->cols + c->scale_cols - 1) / c->scale_cols; }
+
+/* ---- elements ---- */
+
+static float scale_at(const weir_convert *c, int64_t group, int64_t row) {
+  return weir_convert_scale(
+      c->scale, c->method == WEIR_QUANT_PACKED ? row * n_groups(c) + group : group * c->rows + row);
+}
+
+static int32_t zero_at(const weir_convert *c, int64_t group, int64_t row) {
+  if (c->method == WEIR_QUANT_PACKED) return ZERO;
+  const uint32_t word = weir_convert_word(c->zero, group * (c->rows / 8) + row / 8);
+  const int32_t nibble = c->method == WEIR_QUANT_AWQ ? awq_nibble[row % 8] : (int32_t)(row % 8);
+  return (int32_t)(word >> 4 * nibble & 15) + (c->method == WEIR_QUANT_GPTQ);
+}
+
+static int64_t group_of(const weir_convert *c, int64_t col) {
+  return c->g_idx ? (int64_t)weir_convert_word(c->g_idx, col) : col / c->scale_cols;
+}
+
+/* Codes of up to eight rows from r0 (a multiple of 8) and 32 inputs from i0 (a multiple of 32). */
+static void read_tile(const weir_convert *c, int64_t r0, int64_t n_rows, int64_t i0, int64_t n_cols,
+                      uint8_t code[TILE_ROWS][TILE_COLS]) {
+  for (int64_t r = 0; r < n_rows; r++)
+    for (int64_t i = 0; i < n_cols; i++) {
+      uint32_t word, nibble = (uint32_t)(i % 8);
+      if (c->method == WEIR_QUANT_AWQ) {
+        word = weir_convert_word(c->weight, (i0 + i) * (c->rows / 8) + r0 / 8);
+        nibble = awq_nibble[r];
+      } else if (c->method == WEIR_QUANT_PACKED) {
+        word = weir_convert_word(c->weight, (r0 + r) * ((c->cols + 7) / 8) + (i0 + i) / 8);
+      } else {
+        word = weir_convert_word(c->weight, (i0 + i) / 8 * c->rows + r0 + r);
+      }
+      code[r][i] = (uint8_t)(word >> 4 * nibble & 15);
+    }
+}
+
+/* ---- plan ---- */
+
+static weir_status want_shape(const weir_st_tensor *t, const char *what, weir_st_dtype dtype, int32_t n_dims,
+                              int64_t d0, int64_t d1, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  if (!t) return weir_fail(e, WEIR_EFORMAT, "%s is missing", what);
+  if (t->dtype != dtype || t->n_dims != n_dims || t->dim[0] != d0 || (n_dims == 2 && t->dim[1] != d1))
+    return weir_fail(e, WEIR_EFORMAT,
+                     "tensor %s: %s in %" PRId32 " dimensions of [%" PRId64 ", %" PRId64
+                     "], want %s [%" PRId64 "%s%.0" PRId64 "]",
+                     weir_str_show(t->name, shown), weir_st_dtype_name(t->dtype), t->n_dims, t->dim[0],
+                     t->dim[1], weir_st_dtype_name(dtype), d0, n_dims == 2 ? ", " : "", n_dims == 2 ? d1 : 0);
+  return WEIR_OK;
+}
+
+/* Rows and columns, from the packed codes. */
+static weir_status read_size(const weir_st_tensor *const p[WEIR_HF_PARAM_COUNT], weir_convert *c,
+                             weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  const weir_st_tensor *w = c->weight, *shape = p[WEIR_HF_SHAPE];
+  if (w->n_dims != 2 || w->dtype != WEIR_ST_I32 || w->bytes == 0)
+    return weir_fail(e, WEIR_EFORMAT, "tensor %s: want a matrix of I32", weir_str_show(w->name, shown));
+  /* bytes = 4 * dim[0] * dim[1] fit a size_t and each is at least 1, so 8 * dim fits an int64 */
+  c->cols = is_gptq(c->method) ? w->dim[0] * 8 : w->dim[0];
+  c->rows = c->method == WEIR_QUANT_AWQ ? w->dim[1] * 8 : w->dim[1];
+  if (c->method != WEIR_QUANT_PACKED) {
+    if (c->rows % 8 != 0)
+      return weir_fail(e, WEIR_EFORMAT, "tensor %s: %" PRId64 " rows are no multiple of 8",
+                       weir_str_show(w->name, shown), c->rows);
+    return WEIR_OK;
+  }
+  c->rows = w->dim[0];
+  c->cols = w->dim[1] * 8;
+  if (!shape) return WEIR_OK;
+  const weir_status st = want_shape(shape, "weight_shape", WEIR_ST_I64, 1, 2, 0, e);
+  if (st != WEIR_OK) return st;
+  int64_t said[2];
+  memcpy(said, shape->data, sizeof said);
+  if (said[0] != c->rows || said[1] < c->cols - 7 || said[1] > c->cols || said[1] < 1)
+    return weir_fail(e, WEIR_EFORMAT,
+                     "tensor %s: [%" PRId64 ", %" PRId64 "] are not [%" PRId64 ", %" PRId64
+                     "] in words of eight",
+                     weir_str_show(shape->name, shown), said[0], said[1], w->dim[0], w->dim[1]);
+  c->cols = said[1];
+  return WEIR_OK;
+}
+
+static weir_status read_groups(const weir_quant_conf *q, weir_convert *c, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  const weir_st_tensor *s = c->scale;
+  const bool packed = c->method == WEIR_QUANT_PACKED;
+  if (!s) return weir_fail(e, WEIR_EFORMAT, "tensor %s: no scales", weir_str_show(c->weight->name, shown));
+  if (!weir_convert_is_scale(s))
+    return weir_fail(e, WEIR_EUNSUP, "tensor %s: scales of %s are not supported",
+                     weir_str_show(s->name, shown), weir_st_dtype_name(s->dtype));
+  const int64_t groups = s->dim[packed ? 1 : 0];
+  c->scale_rows = 1;
+  c->scale_cols = q->group_size && q->group_size < c->cols ? q->group_size : c->cols;
+  if (packed && groups > 0 && groups <= c->cols && c->cols % groups == 0) c->scale_cols = c->cols / groups;
+  if (s->n_dims != 2 || s->dim[packed ? 0 : 1] != c->rows || groups != n_groups(c))
+    return weir_fail(e, WEIR_EFORMAT,
+                     "tensor %s: [%" PRId64 ", %" PRId64 "] scales do not fit [%" PRId64 ", %" PRId64
+                     "] in groups of %" PRId64,
+                     weir_str_show(s->name, shown), s->dim[0], s->dim[1], c->rows, c->cols, c->scale_cols);
+  return WEIR_OK;
+}
+
+/* Groups in the order of the inputs need no table. */
+static weir_status read_order(weir_convert *c, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  bool in_order = true;
+  if (!c->g_idx) return WEIR_OK;
+  const weir_status st = want_shape(c->g_idx, "g_idx", WEIR_ST_I32, 1, c->cols, 0, e);
+  if (st != WEIR_OK) return st;
+  for (int64_t i = 0; i < c->cols; i++) {
+    const uint32_t g = weir_convert_word(c->g_idx, i);
+    if ((int64_t)g >= n_groups(c))
+      return weir_fail(e, WEIR_EFORMAT, "tensor %s: group %" PRId32 " of %" PRId64,
+                       weir_str_show(c->g_idx->name, shown), (int32_t)g, n_groups(c));
+    in_order = in_order && (int64_t)g == i / c->scale_cols;
+  }
+  if (in_order) c->g_idx = NULL;
+  return WEIR_OK;
+}
+
+/* Scales as halves, and which zero points there are. */
+static weir_status choose_dtype(weir_convert *c, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  bool halves = true, symmetric = true;
+  for (int64_t i = 0; i < n_groups(c) * c->rows; i++) {
+    const float s = weir_convert_scale(c->scale, i);
+    if (!isfinite(s))
+      return weir_fail(e, WEIR_EFORMAT, "tensor %s: scale %" PRId64 " is not finite",
+                       weir_str_show(c->scale->name, shown), i);
+    halves = halves && weir_f16_to_f32(weir_f32_to_f16(s)) == s;
+  }
+  for (int64_t g = 0; g < n_groups(c) && symmetric; g++)
+    for (int64_t r = 0; r < c->rows && symmetric; r++) symmetric = zero_at(c, g, r) == ZERO;
+  const bool blocks = !c->g_idx && c->cols % WEIR_QK == 0 && c->scale_cols % WEIR_QK == 0;
+  c->dtype = !halves || !blocks ? WEIR_F32 : symmetric ? WEIR_Q4_0 : WEIR_Q8_0;
+  return WEIR_OK;
+}
+
+weir_status weir_convert_int4_plan(const weir_quant_conf *q,
+                                   const weir_st_tensor *const p[WEIR_HF_PARAM_COUNT], weir_convert *out,
+                                   weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  weir_status st = WEIR_OK;
+  const bool packed = q->method == WEIR_QUANT_PACKED;
+  weir_convert c = {.method = q->method,
+                    .weight = p[packed ? WEIR_HF_PACKED : WEIR_HF_QWEIGHT],
+                    .scale = p[packed ? WEIR_HF_SCALE : WEIR_HF_SCALES],
+                    .zero = packed ? NULL : p[WEIR_HF_QZEROS],
+                    .g_idx = p[packed ? WEIR_HF_WEIGHT_G_IDX : WEIR_HF_G_IDX]};
+  if (packed && p[WEIR_HF_ZERO_POINT])
+    return weir_fail(e, WEIR_EUNSUP, "tensor %s: zero points of packed weights are not supported",
+                     weir_str_show(p[WEIR_HF_ZERO_POINT]->name, shown));
+  WEIR_TRY(read_size(p, &c, e));
+  WEIR_TRY(read_groups(q, &c, e));
+  if (!packed && !c.zero)
+    return weir_fail(e, WEIR_EFORMAT, "tensor %s: no qzeros", weir_str_show(c.weight->name, shown));
+  if (!packed) WEIR_TRY(want_shape(c.zero, "qzeros", WEIR_ST_I32, 2, n_groups(&c), c.rows / 8, e));
+  WEIR_TRY(read_order(&c, e));
+  WEIR_TRY(choose_dtype(&c, e));
+  *out = c;
+out:
+  return st;
+}
+
+/* ---- run ---- */
+
+static void put_q4_0(const weir_convert *c, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
+                     void *dst) {
+  weir_block_q4_0 *b = (weir_block_q4_0 *)dst + (row * c->cols + i0) / WEIR_QK;
+  b->d = weir_f32_to_f16(scale_at(c, i0 / c->scale_cols, row));
+  for (int i = 0; i < WEIR_QK / 2; i++) b->q[i] = (uint8_t)(code[i] | code[i + WEIR_QK / 2] << 4);
+}
+
+static void put_q8_0(const weir_convert *c, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
+                     void *dst) {
+  weir_block_q8_0 *b = (weir_block_q8_0 *)dst + (row * c->cols + i0) / WEIR_QK;
+  const int32_t zero = zero_at(c, i0 / c->scale_cols, row);
+  b->d = weir_f32_to_f16(scale_at(c, i0 / c->scale_cols, row));
+  for (int i = 0; i < WEIR_QK; i++) b->q[i] = (int8_t)(code[i] - zero); /* -16..15 */
+}
+
+static void put_f32(const weir_convert *c, int64_t row, int64_t i0, int64_t n, const uint8_t code[TILE_COLS],
+                    void *dst) {
+  float *out = (float *)dst + row * c->cols + i0;
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t g = group_of(c, i0 + i);
+    out[i] = (float)(code[i] - zero_at(c, g, row)) * scale_at(c, g, row);
+  }
+}
+
+void weir_convert_int4_run(const weir_convert *c, void *dst) {
+  uint8_t code[TILE_ROWS][TILE_COLS];
+  for (int64_t r0 = 0; r0 < c->rows; r0 += TILE_ROWS)
+    for (int64_t i0 = 0; i0 < c->cols; i0 += TILE_COLS) {
+      const int64_t n_rows = c->rows - r0 < TILE_ROWS ? c->rows - r0 : TILE_ROWS,
+                    n_cols = c->cols - i0 < TILE_COLS ? c->cols - i0 : TILE_COLS;
+      read_tile(c, r0, n_rows, i0, n_cols, code);
+      for (int64_t r = 0; r < n_rows; r++) {
+        if (c->dtype == WEIR_Q4_0)
+          put_q4_0(c, r0 + r, i0, code[r], dst);
+        else if (c->dtype == WEIR_Q8_0)
+          put_q8_0(c, r0 + r, i0, code[r], dst);
+        else
+          put_f32(c, r0 + r, i0, n_cols, code[r], dst);
+      }
+    }
+}
