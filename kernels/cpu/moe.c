@@ -63,8 +63,8 @@ size_t weir_cpu_moe_scratch(const weir_dev_limits *lim) {
              : SIZE_MAX;
 }
 
-/* The experts of a row and their weights. Logits that are not numbers are never preferred, but they are in
- * the sum, so that the damage shows. */
+/* The experts of a row and their weights. With a NaN among the logits it matters little which are chosen, for
+ * every weight is then NaN; they are distinct all the same. */
 static void route_row(const job *j, int32_t r) {
   const weir_moe_args *a = j->args;
   const int32_t n = a->n_experts;
@@ -77,13 +77,8 @@ static void route_row(const job *j, int32_t r) {
     int32_t best = -1;
     for (int32_t i = 0; i < n; i++) {
       if (best >= 0 && !(logit[i] > logit[best])) continue;
-      bool taken = logit[i] != logit[i]; /* NaN */
-      for (int32_t u = 0; u < k && !taken; u++) taken = expert[u] == i;
-      if (!taken) best = i;
-    }
-    for (int32_t i = 0; i < n && best < 0; i++) { /* only NaN are left */
       bool taken = false;
-      for (int32_t u = 0; u < k; u++) taken |= expert[u] == i;
+      for (int32_t u = 0; u < k && !taken; u++) taken = expert[u] == i;
       if (!taken) best = i;
     }
     expert[k] = best;

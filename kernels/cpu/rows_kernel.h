@@ -186,7 +186,7 @@ static void rope_row(const weir_rope_row *a) {
     float *x = a->qkv + h * (size_t)d;
     const float *norm = h < (size_t)a->n_heads ? a->q_norm : a->k_norm;
     if (norm != NULL) scale_row(x, x, norm, inverse_rms(add_square(x, NULL, d), a->norm_eps, d), d);
-    if (a->rope_dims > 0) turn_head(x, a->cos, a->sin, a->rope_dims, a->interleaved);
+    turn_head(x, a->cos, a->sin, a->rope_dims, a->interleaved);
   }
   const float *k = a->qkv + (size_t)a->n_heads * (size_t)d, *v = k + (size_t)a->n_kv_heads * (size_t)d;
   for (size_t h = 0; h < (size_t)a->n_kv_heads; h++) {

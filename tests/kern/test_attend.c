@@ -287,10 +287,16 @@ static void test_windows_and_caps(void **state) {
                {{64, 1, 2, 16, WEIR_F16}, {2000, 0, true}}};
   static const piece p[] = {{200, 1029, 1}, {201, 0, 1},    {202, 600, 130}, {203, 0, 70}, {204, 511, 1},
                             {205, 512, 1},  {206, 543, 40}, {207, 37, 64},   {208, 15, 2}};
+  /* Few rows far out: a team shares their spans, which do not begin at the first. */
+  static const piece few[] = {{300, 1060, 1}, {301, 1050, 3}, {302, 700, 1}};
+  static const look few_looks[] = {{560, 0, true}, {520, 30, true}, {0, 0, false}};
+  const shape wide = {64, 2, 4, 16, WEIR_F16};
   kern_devs devs;
   double worst[2] = {0};
   (void)state;
   kern_devs_open(&devs, &LIMITS);
+  for (size_t i = 0; i < 3; i++)
+    check_shape(&devs, &wide, few_looks[i], few + i % 2, 2, &worst[few_looks[i].softcap > 0]);
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     check_shape(&devs, &cases[i].s, cases[i].w, p, sizeof p / sizeof *p, &worst[cases[i].w.softcap > 0]);
   kern_devs_close(&devs);
