@@ -176,11 +176,15 @@ static const struct {
   void (*dequantize)(const uint8_t *block, float *dst);
   bool (*quantize)(const float *x, uint8_t *block, float *scale);
 } codec[WEIR_DTYPE_COUNT] = {
-    [WEIR_F32] = {dequantize_f32, quantize_f32},    [WEIR_F16] = {dequantize_f16, quantize_f16},
-    [WEIR_BF16] = {dequantize_bf16, quantize_bf16}, [WEIR_Q8_0] = {dequantize_q8_0, quantize_q8_0},
-    [WEIR_Q4_0] = {dequantize_q4_0, quantize_q4_0}, [WEIR_Q5_0] = {dequantize_q5_0, quantize_q5_0},
-    [WEIR_Q4_K] = {weir_dequantize_q4_k, NULL},     [WEIR_Q5_K] = {weir_dequantize_q5_k, NULL},
-    [WEIR_Q6_K] = {weir_dequantize_q6_k, NULL},
+    [WEIR_F32] = {dequantize_f32, quantize_f32},
+    [WEIR_F16] = {dequantize_f16, quantize_f16},
+    [WEIR_BF16] = {dequantize_bf16, quantize_bf16},
+    [WEIR_Q8_0] = {dequantize_q8_0, quantize_q8_0},
+    [WEIR_Q4_0] = {dequantize_q4_0, quantize_q4_0},
+    [WEIR_Q5_0] = {dequantize_q5_0, quantize_q5_0},
+    [WEIR_Q4_K] = {weir_dequantize_q4_k, weir_quantize_q4_k},
+    [WEIR_Q5_K] = {weir_dequantize_q5_k, weir_quantize_q5_k},
+    [WEIR_Q6_K] = {weir_dequantize_q6_k, weir_quantize_q6_k},
 };
 
 weir_status weir_dequantize_row(weir_dtype t, const void *src, float *dst, int64_t n, weir_err *e) {
@@ -198,7 +202,6 @@ weir_status weir_quantize_row(weir_dtype t, const float *src, void *dst, int64_t
   const weir_status st = weir_dtype_row_bytes(t, n, &bytes, e);
   if (st != WEIR_OK) return st;
   const weir_dtype_info *info = weir_dtype_get(t);
-  if (!codec[t].quantize) return weir_fail(e, WEIR_EUNSUP, "quantize to %s: not supported", info->name);
   uint8_t *p = dst;
   for (int64_t i = 0; i < n; i += info->block_elems, p += info->block_bytes) {
     float scale;

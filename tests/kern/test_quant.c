@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +148,31 @@ static void q4_0_by_its_rule(void **state) {
   assert_int_equal(b.d, weir_f32_to_f16(-0.5f));
 }
 
+/* Worked by hand: x_m = -4 gives d = 0.25; the fifth bit is set from zero upwards. */
+static void q5_0_by_its_rule(void **state) {
+  (void)state;
+  static const struct {
+    float x;
+    int bits;
+  } cases[] = {{-4.0f, 0},    {4.0f, 31},   {0.0f, 16}, {0.125f, 17}, {0.12f, 16},
+               {-0.125f, 16}, {-0.13f, 15}, {3.7f, 31}, {3.6f, 30},   {-3.9f, 0}};
+  float x[WEIR_QK] = {0}, y[WEIR_QK];
+  weir_block_q5_0 b;
+  weir_err e = {0};
+  for (int i = 0; i < COUNT(cases); i++) x[i] = x[WEIR_QK - 1 - i] = cases[i].x;
+  kern_ok(weir_quantize_row(WEIR_Q5_0, x, &b, WEIR_QK, &e), &e, "quantize");
+  kern_ok(weir_dequantize_row(WEIR_Q5_0, &b, y, WEIR_QK, &e), &e, "dequantize");
+  assert_int_equal(b.d, weir_f32_to_f16(0.25f));
+  for (int i = 0; i < COUNT(cases); i++) {
+    const int last = WEIR_QK - 1 - i, bits = cases[i].bits;
+    assert_int_equal(b.q[i] & 15, bits & 15);
+    assert_int_equal(b.q[last - WEIR_QK / 2] >> 4, bits & 15);
+    assert_int_equal(b.high[i / 8] >> i % 8 & 1, bits >> 4);
+    assert_int_equal(b.high[last / 8] >> last % 8 & 1, bits >> 4);
+    assert_true(y[i] == 0.25f * (float)(bits - 16) && y[last] == y[i]);
+  }
+}
+
 static void rows_come_back_within_half_a_step(void **state) {
   (void)state;
   enum { N = 256 };
@@ -159,7 +185,8 @@ static void rows_come_back_within_half_a_step(void **state) {
                {WEIR_F16, 0x1p-11},
                {WEIR_BF16, 0x1p-8},
                {WEIR_Q8_0, 0.5 / 127 + 0x1p-10},
-               {WEIR_Q4_0, 1.0 / 8 + 0x1p-10}};
+               {WEIR_Q4_0, 1.0 / 8 + 0x1p-10},
+               {WEIR_Q5_0, 1.0 / 16 + 0x1p-10}};
   kern_rng r = {3};
   for (int c = 0; c < COUNT(cases); c++) {
     for (int round = 0; round < 200; round++) {
@@ -188,31 +215,37 @@ static void rows_come_back_within_half_a_step(void **state) {
 
 static void tiny_and_zero_blocks(void **state) {
   (void)state;
-  static const float values[] = {0.0f, 1e-38f, 0x1p-149f, -1e-41f, 1e-12f};
+  static const float values[] = {0.0f, 1e-38f, 0x1p-149f, -1e-41f, 1e-12f, 2e-8f};
   for (int v = 0; v < COUNT(values); v++) {
-    for (int t = WEIR_Q8_0; t <= WEIR_Q4_0; t++) {
-      float x[WEIR_QK], y[WEIR_QK];
-      uint8_t b[64];
+    for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+      if (!weir_dtype_is_quant((weir_dtype)t)) continue;
+      float x[WEIR_QK_K], y[WEIR_QK_K];
+      uint8_t b[WEIR_QK_K * 2];
       weir_err e = {0};
-      for (int i = 0; i < WEIR_QK; i++) x[i] = i % 3 ? values[v] : -values[v];
-      kern_ok(weir_quantize_row((weir_dtype)t, x, b, WEIR_QK, &e), &e, "quantize");
-      kern_ok(weir_dequantize_row((weir_dtype)t, b, y, WEIR_QK, &e), &e, "dequantize");
-      for (int i = 0; i < WEIR_QK; i++) assert_true(fabsf(y[i]) <= 1e-7f);
+      for (int i = 0; i < WEIR_QK_K; i++) x[i] = i % 3 ? values[v] : -values[v];
+      kern_ok(weir_quantize_row((weir_dtype)t, x, b, WEIR_QK_K, &e), &e, "quantize");
+      kern_ok(weir_dequantize_row((weir_dtype)t, b, y, WEIR_QK_K, &e), &e, "dequantize");
+      for (int i = 0; i < WEIR_QK_K; i++) assert_true(fabsf(y[i]) <= 1e-7f);
     }
   }
 }
 
 static void bad_rows_are_refused(void **state) {
   (void)state;
-  static const float bad[] = {NAN, INFINITY, -INFINITY, 1e9f};
+  static const float bad[] = {NAN, INFINITY, -INFINITY, 1e9f, -1e9f};
   for (int v = 0; v < COUNT(bad); v++) {
-    for (int t = WEIR_Q8_0; t <= WEIR_Q4_0; t++) {
-      float x[2 * WEIR_QK] = {0};
-      uint8_t b[128];
+    for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
+      if (!weir_dtype_is_quant((weir_dtype)t)) continue;
+      const int n = weir_dtype_get((weir_dtype)t)->block_elems;
+      float x[2 * WEIR_QK_K] = {0};
+      uint8_t b[WEIR_QK_K * 4];
+      char where[64];
       weir_err e = {0};
-      x[40] = bad[v];
-      assert_int_equal(weir_quantize_row((weir_dtype)t, x, b, 2 * WEIR_QK, &e), WEIR_EINVAL);
-      assert_non_null(strstr(e.msg, "elements 32 to 63"));
+      x[n + 8] = bad[v];
+      assert_int_equal(weir_quantize_row((weir_dtype)t, x, b, 2 * n, &e), WEIR_EINVAL);
+      snprintf(where, sizeof where, "%s: elements %d to %d ", weir_dtype_get((weir_dtype)t)->name, n,
+               2 * n - 1);
+      if (!strstr(e.msg, where)) fail_msg("%s lacks %s", e.msg, where);
     }
   }
 }
@@ -229,6 +262,12 @@ static void row_sizes(void **state) {
                {WEIR_BF16, 1, WEIR_OK, 2},
                {WEIR_Q8_0, 96, WEIR_OK, 102},
                {WEIR_Q4_0, 96, WEIR_OK, 54},
+               {WEIR_Q5_0, 96, WEIR_OK, 66},
+               {WEIR_Q4_K, 512, WEIR_OK, 288},
+               {WEIR_Q5_K, 512, WEIR_OK, 352},
+               {WEIR_Q6_K, 512, WEIR_OK, 420},
+               {WEIR_Q4_K, 128, WEIR_EINVAL, 0},
+               {WEIR_Q6_K, 32, WEIR_EINVAL, 0},
                {WEIR_Q8_0, 33, WEIR_EINVAL, 0},
                {WEIR_Q4_0, 16, WEIR_EINVAL, 0},
                {WEIR_F32, 0, WEIR_EINVAL, 0},
@@ -245,6 +284,10 @@ static void row_sizes(void **state) {
   assert_null(weir_dtype_get(WEIR_DTYPE_COUNT));
   assert_null(weir_dtype_get((weir_dtype)-1));
   assert_string_equal(weir_dtype_get(WEIR_Q4_0)->name, "Q4_0");
+  assert_string_equal(weir_dtype_names(), "F32 F16 BF16 Q8_0 Q4_0 Q5_0 Q4_K Q5_K Q6_K");
+  assert_false(weir_dtype_is_quant(WEIR_BF16));
+  assert_true(weir_dtype_is_quant(WEIR_Q6_K));
+  assert_false(weir_dtype_is_quant(WEIR_DTYPE_COUNT));
 }
 
 int main(void) {
@@ -255,6 +298,7 @@ int main(void) {
       cmocka_unit_test(bfloats),
       cmocka_unit_test(q8_0_by_its_rule),
       cmocka_unit_test(q4_0_by_its_rule),
+      cmocka_unit_test(q5_0_by_its_rule),
       cmocka_unit_test(rows_come_back_within_half_a_step),
       cmocka_unit_test(tiny_and_zero_blocks),
       cmocka_unit_test(bad_rows_are_refused),
