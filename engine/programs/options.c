@@ -8,8 +8,9 @@
 #define EVAL     WEIR_CMD_EVAL
 #define INSPECT  WEIR_CMD_INSPECT
 #define TOKENIZE WEIR_CMD_TOKENIZE
+#define QUANTIZE WEIR_CMD_QUANTIZE
 #define PPL      WEIR_CMD_PERPLEXITY
-#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL)
+#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE)
 #define INT      WEIR_OPT_INT
 #define FLOAT    WEIR_OPT_FLOAT
 #define FLOATS   WEIR_OPT_FLOATS
@@ -31,7 +32,9 @@ const weir_option weir_options[] = {
    "The names of special tokens (<|im_end|>) in the text become those tokens, and are shown when a model writes them."},
   {"limit", 0, INT, EVAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
    "Only the first N tasks; 0: all."},
-  {"limit", 0, INT, PPL, "Input", "N", "0", 0, 2147483647, NULL, NULL, false,
+  {"text", 0, STRING, QUANTIZE, "Input", "FILE", NULL, ANY, "", true,
+   "A text on which the perplexity of both models is measured when the new one is written."},
+  {"limit", 0, INT, PPL | QUANTIZE, "Input", "N", "0", 0, 2147483647, NULL, NULL, false,
    "Only the first N tokens of the text; 0: all."},
   {"ids", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
    "The input is token ids, the output their text."},
@@ -44,7 +47,7 @@ const weir_option weir_options[] = {
    "The large model, GGUF. One of the two alone is run alone."},
   {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
    "The model whose tokenizer is used. Default: the small one that comes with weir."},
-  {"models", 0, STRING, ALL, "Models", "DIR", NULL, ANY, NULL, false,
+  {"models", 0, STRING, ALL & ~(uint32_t)QUANTIZE, "Models", "DIR", NULL, ANY, NULL, false,
    "Where the pair that comes with weir lies. Default: `models` beside or above the program, then in the current "
    "directory."},
   {"pair", 0, BOOL, INSPECT, "Models", NULL, "false", ANY, "", true,
@@ -80,6 +83,20 @@ const weir_option weir_options[] = {
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
    "Beside each threshold, the control: as many tokens deferred, but by chance."},
 
+  {"type", 0, STRING, QUANTIZE, "Types", "TYPE", "Q8_0", ANY, NULL, false,
+   "What matrices become: F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_0, Q4_K or Q4_0. Vectors become F32. Rows that are no "
+   "whole number of the type's blocks get the next type that fits them."},
+  {"head", 0, STRING, QUANTIZE, "Types", "TYPE", NULL, ANY, NULL, false,
+   "The matrix that gives the logits (output.weight, or the embedding where that is the head too). Default: --type, but "
+   "Q6_K or Q8_0 where that has fewer than 6 bits."},
+  {"embed", 0, STRING, QUANTIZE, "Types", "TYPE", NULL, ANY, NULL, false,
+   "The embedding (token_embd.weight). Default: --type."},
+  {"rule", 0, STRINGS, QUANTIZE, "Types", "REGEX=TYPE", NULL, ANY, NULL, false,
+   "Matrices whose name contains a match of the expression (PCRE2) get this type, whatever the others say. The first "
+   "rule that matches counts."},
+  {"requantize", 0, BOOL, QUANTIZE, "Types", NULL, "false", ANY, NULL, false,
+   "Take matrices that are quantised already: their rounding stays in the result, and the new one comes on top."},
+
   {"temperature", 't', FLOAT, RUN | EVAL, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
    "0: the likeliest token, always."},
   {"top-k", 0, INT, RUN | EVAL, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
@@ -96,7 +113,7 @@ const weir_option weir_options[] = {
    "Ends the text before this; escapes as in --prompt."},
   {"ignore-eos", 0, BOOL, RUN, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
 
-  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
+  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
   {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
   {"ctx", 'c', INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
@@ -126,7 +143,7 @@ const weir_option weir_options[] = {
   {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
    "One JSON object a line, each with a `schema`; rates are fractions."},
   {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
-  {"quiet", 'q', BOOL, RUN | EVAL | PPL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
+  {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
   {"svg", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
    "Draws exact match against deferral rate."},
   {"answers", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
@@ -139,6 +156,11 @@ const weir_option weir_options[] = {
   {"tensors", 0, BOOL, INSPECT, "Output", NULL, "false", ANY, "", true, "List the tensors."},
   {"keys", 0, BOOL, INSPECT, "Output", NULL, "false", ANY, "", true, "List the metadata."},
   {"table", 0, BOOL, TOKENIZE, "Output", NULL, "false", ANY, "", true, "A line for every token: id, bytes, text."},
+  {"force", 0, BOOL, QUANTIZE, "Output", NULL, "false", ANY, "", true, "Replace a file that is there."},
+  {"dry-run", 0, BOOL, QUANTIZE, "Output", NULL, "false", ANY, "", true,
+   "Only say what would become what; no file is written, OUT may be missing."},
+  {"verbose", 'v', BOOL, QUANTIZE, "Output", NULL, "false", ANY, "", true,
+   "A line for every tensor, with the rms of its rounding errors over that of its elements."},
 
   {"config", 0, STRING, ALL, "Other", "FILE", NULL, ANY, NULL, true,
    "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
@@ -185,5 +207,12 @@ const weir_command weir_commands[] = {
      "  weir perplexity text.txt --limit 20000\n"
      "  weir perplexity --large model.gguf --ctx 1024 --stride 512 --json < text.txt\n",
      weir_main_perplexity},
+    {"quantize", WEIR_CMD_QUANTIZE, "make a model smaller", "weir quantize [options] IN OUT",
+     "Writes a GGUF file whose matrices have another type. Everything is decided and checked before anything is\n"
+     "written, and OUT gets its name when it is whole: an interrupted run leaves nothing.",
+     "  weir quantize model-BF16.gguf model-Q8_0.gguf\n"
+     "  weir quantize --type Q4_K --rule 'ffn_down|attn_v=Q6_K' model-F16.gguf model-Q4_K.gguf\n"
+     "  weir quantize --type Q4_K --dry-run --verbose model-F16.gguf\n",
+     weir_main_quantize},
 };
 const int32_t weir_n_commands = sizeof weir_commands / sizeof *weir_commands;

@@ -11,7 +11,8 @@ enum {
   WEIR_CMD_EVAL = 1 << 1,
   WEIR_CMD_INSPECT = 1 << 2,
   WEIR_CMD_TOKENIZE = 1 << 3,
-  WEIR_CMD_PERPLEXITY = 1 << 4
+  WEIR_CMD_PERPLEXITY = 1 << 4,
+  WEIR_CMD_QUANTIZE = 1 << 5
 };
 
 /* Exit statuses. */
@@ -36,6 +37,7 @@ int weir_main_run(const weir_config *);
 int weir_main_eval(const weir_config *);
 int weir_main_inspect(const weir_config *);
 int weir_main_tokenize(const weir_config *);
+int weir_main_quantize(const weir_config *);
 int weir_main_perplexity(const weir_config *);
 
 #endif

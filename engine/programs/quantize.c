@@ -4,7 +4,7 @@
  * looks at the signals. Owns the open file, the plan and the writer. */
 #include "programs/quantize.h"
 
-#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -53,23 +53,15 @@ static weir_status check_paths(job *j, weir_err *e) {
   return WEIR_OK;
 }
 
-/* A file of several parts holds only some of the tensors. */
-static weir_status check_whole(const job *j, const weir_gguf *g, weir_err *e) {
-  int64_t parts;
-  const weir_status st = weir_gguf_i64(g, "split.count", 1, &parts, e);
-  if (st != WEIR_OK) return weir_fail_ctx(e, st, "%s", j->in);
-  if (parts > 1)
-    return weir_fail(e, WEIR_EUNSUP,
-                     "%s: one of %lld parts of a model; merge them first (llama-gguf-split --merge)", j->in,
-                     (long long)parts);
-  return WEIR_OK;
-}
-
 /* ---- metadata ---- */
 
+/* Keys that are written anew, and those of a file in parts: the result is one. */
 static bool is_ours(weir_str key) {
-  return weir_str_eq(key, weir_str_of("general.file_type")) ||
-         weir_str_eq(key, weir_str_of("general.quantization_version"));
+  static const char *const ours[] = {"general.file_type", "general.quantization_version", "split.no",
+                                     "split.count", "split.tensors.count"};
+  for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+    if (weir_str_eq(key, weir_str_of(ours[i]))) return true;
+  return false;
 }
 
 static weir_status write_keys(job *j, const weir_gguf *g, weir_err *e) {
@@ -156,15 +148,14 @@ static weir_status prepare(job *j, weir_err *e) {
     st = weir_fail(e, WEIR_EUNSUP, "%s: a Hugging Face directory; weir quantize reads GGUF files", j->in);
     goto out;
   }
-  WEIR_TRY(check_whole(j, g, e));
   WEIR_TRY(weir_quantize_plan_make(j->c, j->file, &j->plan, e));
-  if (stat(j->in, &info) != 0) {
-    st = weir_fail(e, WEIR_EIO, "%s: %s", j->in, strerror(errno));
-    goto out;
-  }
+  if (weir_config_string(j->c, "text")) WEIR_TRY(weir_quantize_check_text(j->c, j->in, j->file, e));
   j->total.in = j->in;
   j->total.out = j->out;
-  j->total.file_in = (uint64_t)info.st_size;
+  /* of a model in several files, what their tensors have */
+  const bool one =
+      stat(j->in, &info) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size > j->plan.bytes_in;
+  j->total.file_in = one ? (uint64_t)info.st_size : j->plan.bytes_in;
   /* nothing is written before the work begins: in a dry run any path will do */
   WEIR_TRY(weir_gguf_writer_create(j->out ? j->out : j->in, true, &j->w, e));
   WEIR_TRY(write_keys(j, g, e));
@@ -181,6 +172,7 @@ static weir_status convert(job *j, weir_err *e) {
   j->working = true;
   WEIR_TRY(weir_pool_create(&team, &j->pool, e));
   weir_interrupt_init();
+  signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of the write, as a full disk is */
   j->clock = weir_clock_system();
   j->began_ns = weir_now_ns(&j->clock);
   WEIR_TRY(weir_quantize_work(&j->plan, j->file, j->w, j->pool, &watch, e));
@@ -198,6 +190,13 @@ static weir_status quantize(job *j, weir_err *e) {
   show_plan(j, dry);
   if (dry) return WEIR_OK;
   WEIR_TRY(convert(j, e));
+  if (weir_config_string(j->c, "text")) {
+    st = weir_quantize_measure(j->c, j->o, &j->total, e);
+    if (st != WEIR_OK) {
+      weir_fail_ctx(e, st, "%s is written, but its perplexity could not be measured", j->out);
+      goto out;
+    }
+  }
   if (weir_config_bool(j->c, "json"))
     weir_quantize_json_total(&j->plan, &j->total, j->o);
   else if (!weir_config_bool(j->c, "quiet"))

@@ -78,11 +78,18 @@ weir_status weir_quantize_work(weir_quantize_plan *, const weir_mfile *, weir_gg
 /* ---- listing ---- */
 
 typedef struct weir_quantize_total {
-  const char *in, *out;       /* paths; out NULL: none was named */
-  uint64_t file_in, file_out; /* bytes */
-  double seconds;             /* of the work; 0 in a dry run */
-  double ppl_in, ppl_out;     /* 0: not measured */
+  const char *in, *out;              /* paths; out NULL: none was named */
+  uint64_t file_in, file_out;        /* bytes */
+  double seconds;                    /* of the work; 0 in a dry run */
+  int64_t n_scored;                  /* tokens of the text that were scored; 0: perplexity was not measured */
+  double ppl_in, ppl_out, ppl_error; /* the error is that of ppl_in alone */
+  double same_top1;                  /* share of tokens where both have the same likeliest one */
 } weir_quantize_total;
+
+/* With --text, before the work: the model runs, and the text is long enough. */
+weir_status weir_quantize_check_text(const weir_config *, const char *in, const weir_mfile *, weir_err *e);
+/* Perplexity of both files on that text, into the total. */
+weir_status weir_quantize_measure(const weir_config *, const weir_out *, weir_quantize_total *, weir_err *e);
 
 /* The plan: sizes by type, rules, fallbacks. */
 void weir_quantize_show_plan(const weir_quantize_plan *, const weir_quantize_total *, bool every, weir_out *);

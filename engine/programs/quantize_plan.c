@@ -66,10 +66,11 @@ static bool fits(const weir_tensor_info *in, weir_dtype t) {
   return in->dim[0] % weir_dtype_get(t)->block_elems == 0;
 }
 
-static weir_dtype fitting(const weir_tensor_info *in, weir_dtype t) {
+static weir_dtype fitting(const weir_tensor_info *in, weir_dtype wanted) {
+  weir_dtype t = wanted;
   while (!fits(in, t)) t = next_type(t); /* ends: F16 has no blocks */
-  /* a file in 16 bits keeps its own kind: BF16 reaches further than F16 */
-  return t == WEIR_F16 && in->dtype == WEIR_BF16 ? WEIR_BF16 : t;
+  /* what must stay in 16 bits stays what it is: BF16 reaches further than F16 */
+  return t != wanted && t == WEIR_F16 && in->dtype == WEIR_BF16 ? WEIR_BF16 : t;
 }
 
 /* What the head gets unless told: where the others have fewer than 6 bits it has more, as it is read whole

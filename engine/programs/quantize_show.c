@@ -152,6 +152,15 @@ void weir_quantize_show_total(const weir_quantize_plan *p, const weir_quantize_t
   }
   weir_out_printf(o, "%s written in %.1f s (%.0f MB/s of %s)\n", s->out, s->seconds,
                   s->seconds > 0 ? (double)p->bytes_in / 1e6 / s->seconds : 0.0, s->in);
+  if (s->n_scored > 0)
+    weir_out_printf(
+        o,
+        "perplexity: %.4f before (+- %.4f, %lld tokens), %.4f after: x %.5f; the same likeliest token at "
+        "%.1f %%\n",
+        s->ppl_in, s->ppl_error, (long long)s->n_scored, s->ppl_out, s->ppl_out / s->ppl_in,
+        100 * s->same_top1);
+  else
+    weir_out_printf(o, "perplexity: not measured; --text FILE compares the two on a text\n");
 }
 
 /* ---- JSON ---- */
@@ -170,8 +179,6 @@ void weir_quantize_json_tensor(const weir_quantize_plan *p, int64_t i, bool done
                              "rms", done ? weir_json_real(t->rms) : json_null()));
 }
 
-static json_t *measured(double x) { return x > 0 ? weir_json_real(x) : json_null(); }
-
 void weir_quantize_json_total(const weir_quantize_plan *p, const weir_quantize_total *s, weir_out *o) {
   const bool done = s->seconds > 0;
   json_t *all =
@@ -186,8 +193,11 @@ void weir_quantize_json_total(const weir_quantize_plan *p, const weir_quantize_t
     json_object_set_new(all, "written", json_boolean(done));
     json_object_set_new(all, "rms", done ? weir_json_real(errors_of(p).rms) : json_null());
     json_object_set_new(all, "seconds", done ? json_real(s->seconds) : json_null());
-    json_object_set_new(all, "perplexity_in", measured(s->ppl_in));
-    json_object_set_new(all, "perplexity_out", measured(s->ppl_out));
+    const bool measured = s->n_scored > 0;
+    json_object_set_new(all, "scored", json_integer((json_int_t)s->n_scored));
+    json_object_set_new(all, "perplexity_in", measured ? weir_json_real(s->ppl_in) : json_null());
+    json_object_set_new(all, "perplexity_out", measured ? weir_json_real(s->ppl_out) : json_null());
+    json_object_set_new(all, "same_top1", measured ? weir_json_real(s->same_top1) : json_null());
   }
   weir_out_json(o, all);
 }
