@@ -60,8 +60,9 @@ weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec
   }
   const weir_hparams *h = &m->h;
   const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
-  const int64_t macs =
-      h->n_layers * ((n_q + 2 * n_kv) * h->dim + n_q * h->dim + 3 * (int64_t)h->n_ff * h->dim);
+  const int64_t mlp =
+      h->n_experts > 0 ? h->n_experts + 3 * (int64_t)h->n_experts_used * h->expert_ff : 3 * (int64_t)h->n_ff;
+  const int64_t macs = h->n_layers * ((2 * n_q + 2 * n_kv) + mlp) * h->dim;
   snprintf(l->name, sizeof l->name, "%s", name);
   l->instance = m;
   l->clock = weir_clock_system();

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The decoder of the llama family: embed, then per layer norm, qkv, rotate and append, attend, project, norm,
- * gated MLP; head and sampling on the wanted rows only. Owns nothing; the thread that owns the instance's
- * device. */
+/* The decoder of all families: embed, then per layer norm, qkv, rotate and append, attend, project, norm,
+ * gated MLP or experts; head and sampling on the wanted rows only. What differs between families is read from
+ * the hyper-parameters. Owns nothing; the thread that owns the instance's device. */
 #include "run/forward.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Rows [first, first+n) of a workspace matrix. */
@@ -77,6 +76,11 @@ static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arr
   return weir_dev_upload(m->dev, dev, host, (size_t)(page + n_pages - host) * sizeof *host, e);
 }
 
+/* The way layer i turns q and k. */
+static const weir_turn *turn_of(const weir_instance *m, int32_t i) {
+  return m->h.windowed[i] && m->ws.turn_local.inv_freq ? &m->ws.turn_local : &m->ws.turn;
+}
+
 /* First half of a layer: norm, q k v, rotation, KV. */
 static weir_status project(weir_instance *m, int32_t i, const weir_ragged *r, weir_err *e) {
   const weir_hparams *h = &m->h;
@@ -89,7 +93,7 @@ static weir_status project(weir_instance *m, int32_t i, const weir_ragged *r, we
                                h->norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, qkv, rows_of(ws->norm, n), &y->qkv, y->qkv_bias, e));
   const weir_rope_args rope = {.qkv = qkv,
-                               .angles = rows_of(ws->angles, n),
+                               .angles = rows_of(turn_of(m, i)->angles, n),
                                .n_heads = h->n_heads,
                                .rope_dims = h->rope_dims,
                                .interleaved = h->rope_interleaved,
@@ -98,6 +102,36 @@ static weir_status project(weir_instance *m, int32_t i, const weir_ragged *r, we
                                .norm_eps = h->norm_eps,
                                .kv = m->kv.layer[i]};
   WEIR_TRY(weir_op_rope_append(m->dev, &rope, r, e));
+out:
+  return st;
+}
+
+/* delta <- what the layer adds, of which `raw` is the part before its own norm (NULL: it has none). */
+static weir_status post_norm(weir_instance *m, weir_mat raw, const float *norm, weir_err *e) {
+  const weir_mat delta = rows_of(m->ws.delta, raw.rows);
+  return norm ? weir_op_add_rmsnorm(m->dev, delta, raw, none, norm, m->h.norm_eps, e) : WEIR_OK;
+}
+
+/* y <- MLP or experts of x. */
+static weir_status mlp(weir_instance *m, const weir_layer *l, weir_mat y, weir_mat x, weir_err *e) {
+  const weir_hparams *h = &m->h;
+  const weir_mat gate_up = rows_of(m->ws.gate_up, x.rows), ff = rows_of(m->ws.ff, x.rows);
+  weir_status st = WEIR_OK;
+  if (h->n_experts > 0) {
+    const weir_moe_args moe = {.x = x,
+                               .logits = rows_of(m->ws.route, x.rows),
+                               .gate_up = l->expert_gate_up,
+                               .down = l->expert_down,
+                               .n_experts = h->n_experts,
+                               .n_used = h->n_experts_used,
+                               .renormalise = h->expert_renorm,
+                               .act = h->act};
+    WEIR_TRY(weir_op_linear(m->dev, moe.logits, x, &l->router, NULL, e));
+    return weir_op_moe(m->dev, y, &moe, e);
+  }
+  WEIR_TRY(weir_op_linear(m->dev, gate_up, x, &l->gate_up, NULL, e));
+  WEIR_TRY(weir_op_glu(m->dev, ff, gate_up, h->act, e));
+  WEIR_TRY(weir_op_linear(m->dev, y, ff, &l->down, NULL, e));
 out:
   return st;
 }
@@ -111,13 +145,15 @@ static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_m
   const int32_t n = r->n_tokens;
   weir_status st = WEIR_OK;
   const weir_mat att = rows_of(ws->att, n), delta = rows_of(ws->delta, n), norm = rows_of(ws->norm, n);
-  const weir_attend_args attend = {.scale = 1.0f / sqrtf((float)h->head_dim)};
+  const weir_mat part = h->post_norms ? rows_of(ws->raw, n) : delta;
+  const weir_attend_args attend = {
+      .scale = h->attn_scale, .window = h->windowed[i] ? h->window : 0, .softcap = h->attn_softcap};
   WEIR_TRY(weir_op_attend(m->dev, att, q, r, m->kv.layer[i], &attend, e));
-  WEIR_TRY(weir_op_linear(m->dev, delta, att, &y->attn_out, NULL, e));
+  WEIR_TRY(weir_op_linear(m->dev, part, att, &y->attn_out, NULL, e));
+  WEIR_TRY(post_norm(m, part, y->attn_post_norm, e));
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, x, delta, y->ffn_norm, h->norm_eps, e));
-  WEIR_TRY(weir_op_linear(m->dev, rows_of(ws->gate_up, n), norm, &y->gate_up, NULL, e));
-  WEIR_TRY(weir_op_glu(m->dev, rows_of(ws->ff, n), rows_of(ws->gate_up, n), WEIR_ACT_SILU, e));
-  WEIR_TRY(weir_op_linear(m->dev, delta, rows_of(ws->ff, n), &y->down, NULL, e));
+  WEIR_TRY(mlp(m, y, part, norm, e));
+  WEIR_TRY(post_norm(m, part, y->ffn_post_norm, e));
 out:
   return st;
 }
@@ -138,8 +174,12 @@ static weir_status body(weir_instance *m, const weir_batch *b, weir_mat *hidden,
   WEIR_TRY(upload_arrays(m, b, &a, e));
   for (int32_t i = 0; b->n_copies > 0 && i <= last; i++)
     WEIR_TRY(weir_op_kv_copy(m->dev, m->kv.layer[i], b->copy_src_dst, b->n_copies, e));
-  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, 1.0f, e));
-  WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(ws->angles, n), &a.all, ws->inv_freq, 1.0f, e));
+  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, m->h.embed_scale, e));
+  for (int32_t i = 0; i < 2; i++) {
+    const weir_turn *t = i ? &ws->turn_local : &ws->turn;
+    if (t->inv_freq)
+      WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(t->angles, n), &a.all, t->inv_freq, t->mscale, e));
+  }
   for (int32_t i = 0; i < last; i++) {
     WEIR_TRY(project(m, i, &a.all, e));
     WEIR_TRY(mix(m, i, &a.all, x, q, e));
@@ -168,6 +208,7 @@ static weir_status head(weir_instance *m, weir_mat hidden, int32_t first, int32_
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden, first, n), rows_at(ws->delta, first, n),
                                m->w.out_norm, m->h.norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, *logits, norm, m->w.head, NULL, e));
+  if (m->h.final_softcap > 0.0f) WEIR_TRY(weir_op_softcap(m->dev, *logits, m->h.final_softcap, e));
 out:
   return st;
 }

@@ -4,6 +4,7 @@
 #include "run/instance.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "kv/pages.h"
@@ -19,31 +20,50 @@ static weir_status take_mat(weir_dev *dev, int32_t rows, int32_t cols, weir_mat 
   return weir_dev_alloc(dev, n, (void **)&out->data, e);
 }
 
+static weir_status turn_init(weir_instance *m, const weir_rope *r, weir_turn *out, weir_err *e) {
+  float inv[WEIR_MAX_ROPE_DIMS / 2];
+  const size_t bytes = (size_t)m->h.rope_dims / 2 * sizeof(float);
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_rope_frequencies(r, m->h.rope_dims, m->n_ctx, inv, &out->mscale, e));
+  WEIR_TRY(take_mat(m->dev, m->max_tokens, m->h.rope_dims, &out->angles, e));
+  WEIR_TRY(weir_dev_alloc(m->dev, bytes, (void **)&out->inv_freq, e));
+  WEIR_TRY(weir_dev_upload(m->dev, out->inv_freq, inv, bytes, e));
+  WEIR_TRY(weir_dev_sync(m->dev, e));
+out:
+  return st;
+}
+
+static bool any_windowed(const weir_hparams *h) {
+  for (int32_t i = 0; i < h->n_layers; i++)
+    if (h->windowed[i]) return true;
+  return false;
+}
+
 static weir_status workspace_init(weir_instance *m, weir_err *e) {
   const weir_hparams *h = &m->h;
   weir_workspace *ws = &m->ws;
   const int32_t t = m->max_tokens, n_q = h->n_heads * h->head_dim, n_kv = h->n_kv_heads * h->head_dim;
   weir_status st = WEIR_OK;
-  float *inv = NULL;
   ws->max_head_rows = t < HEAD_ROWS ? t : HEAD_ROWS;
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->x, e));
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->norm, e));
   WEIR_TRY(take_mat(m->dev, t, n_q + 2 * n_kv, &ws->qkv, e));
   WEIR_TRY(take_mat(m->dev, t, n_q, &ws->att, e));
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->delta, e));
-  WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
-  WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
-  WEIR_TRY(take_mat(m->dev, t, h->rope_dims, &ws->angles, e));
+  if (h->post_norms) WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->raw, e));
+  if (h->n_experts > 0) {
+    WEIR_TRY(take_mat(m->dev, t, h->n_experts, &ws->route, e));
+  } else {
+    WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
+    WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
+  }
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->last_x, e));
   WEIR_TRY(take_mat(m->dev, t, n_q, &ws->last_q, e));
   WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->n_vocab, &ws->logits, e));
-
-  const int32_t n_freq = h->rope_dims / 2;
-  WEIR_TRY(WEIR_NEW((size_t)n_freq, &inv, e));
-  WEIR_TRY(weir_rope_frequencies(&h->rope, h->rope_dims, m->n_ctx, inv, &ws->rope_mscale, e));
-  WEIR_TRY(weir_dev_alloc(m->dev, (size_t)n_freq * sizeof(float), (void **)&ws->inv_freq, e));
-  WEIR_TRY(weir_dev_upload(m->dev, ws->inv_freq, inv, (size_t)n_freq * sizeof(float), e));
-  WEIR_TRY(weir_dev_sync(m->dev, e));
+  WEIR_TRY(turn_init(m, &h->rope, &ws->turn, e));
+  /* Compared by bytes: a zeroed struct of 4-byte fields has no others. */
+  if (any_windowed(h) && memcmp(&h->rope, &h->rope_local, sizeof h->rope) != 0)
+    WEIR_TRY(turn_init(m, &h->rope_local, &ws->turn_local, e));
 
   /* token, pos, seq, of the wanted rows: row, pos, seq; q_indptr, w_indptr, page_indptr, kv_len; pages */
   const size_t entries = (size_t)m->max_seqs * (size_t)weir_pages_for(m->n_ctx);
@@ -54,15 +74,28 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
   WEIR_TRY(WEIR_NEW(ws->n_ints, &ws->ints_host, e));
   WEIR_TRY(weir_dev_alloc(m->dev, ws->n_ints * sizeof(int32_t), (void **)&ws->ints, e));
 out:
-  free(inv);
   return st;
 }
 
 static void workspace_fini(weir_instance *m) {
   weir_workspace *ws = &m->ws;
-  void *const device[] = {ws->x.data,       ws->norm.data, ws->qkv.data,    ws->att.data,    ws->delta.data,
-                          ws->gate_up.data, ws->ff.data,   ws->angles.data, ws->last_x.data, ws->last_q.data,
-                          ws->logits.data,  ws->inv_freq,  ws->ints};
+  void *const device[] = {ws->x.data,
+                          ws->norm.data,
+                          ws->qkv.data,
+                          ws->att.data,
+                          ws->delta.data,
+                          ws->gate_up.data,
+                          ws->ff.data,
+                          ws->route.data,
+                          ws->raw.data,
+                          ws->last_x.data,
+                          ws->last_q.data,
+                          ws->logits.data,
+                          ws->turn.inv_freq,
+                          ws->turn.angles.data,
+                          ws->turn_local.inv_freq,
+                          ws->turn_local.angles.data,
+                          ws->ints};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++)
     if (device[i]) weir_dev_release(m->dev, device[i]);
   free(ws->ints_host);
@@ -90,13 +123,16 @@ weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const we
   m->max_tokens = o->max_tokens;
   m->max_seqs = o->max_seqs;
   m->n_valid = o->n_valid > 0 && o->n_valid < h->n_vocab ? o->n_valid : h->n_vocab;
-  const weir_dev_limits lim = {.max_tokens = m->max_tokens,
-                               .max_cols = max3(h->dim, h->n_ff, h->n_heads * h->head_dim),
-                               .max_heads = h->n_heads,
-                               .max_head_dim = h->head_dim,
-                               .max_kv_len = m->n_ctx,
-                               .max_rows_out = m->max_tokens < HEAD_ROWS ? m->max_tokens : HEAD_ROWS,
-                               .max_vocab = h->n_vocab};
+  const weir_dev_limits lim = {
+      .max_tokens = m->max_tokens,
+      .max_cols = max3(h->dim, h->n_experts > 0 ? h->expert_ff : h->n_ff, h->n_heads * h->head_dim),
+      .max_heads = h->n_heads,
+      .max_head_dim = h->head_dim,
+      .max_kv_len = m->n_ctx,
+      .max_rows_out = m->max_tokens < HEAD_ROWS ? m->max_tokens : HEAD_ROWS,
+      .max_vocab = h->n_vocab,
+      .max_experts = h->n_experts,
+      .max_expert_ff = h->expert_ff};
   WEIR_TRY(weir_dev_reserve(dev, &lim, e));
   WEIR_TRY(weir_weights_load(dev, file, h, o->progress, &m->w, e));
   WEIR_TRY(weir_kvstore_init(&m->kv, dev, h, o->kv_dtype, o->n_pages, e));

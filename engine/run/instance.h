@@ -22,15 +22,24 @@ typedef struct weir_instance_opts {
   const weir_load_progress *progress; /* may be NULL */
 } weir_instance_opts;
 
+/* One way of turning q and k: its frequencies and this step's angles. */
+typedef struct weir_turn {
+  float *inv_freq; /* [rope_dims/2]; NULL: there is no such way */
+  float mscale;    /* what cos and sin are multiplied by */
+  weir_mat angles; /* [max_tokens, rope_dims] */
+} weir_turn;
+
 /* Scratch of a step, planned once. n rows each. */
 typedef struct weir_workspace {
-  weir_mat x, norm, qkv, att, delta, gate_up, ff, angles; /* [max_tokens, ...] */
-  weir_mat last_x, last_q; /* [max_tokens, ...]: wanted rows in the last layer */
-  weir_mat logits;         /* [max_head_rows, n_vocab] */
+  weir_mat x, norm, qkv, att, delta; /* [max_tokens, ...] */
+  weir_mat gate_up, ff;              /* of a plain MLP */
+  weir_mat route;                    /* [max_tokens, n_experts]: the router's logits */
+  weir_mat raw;                      /* [max_tokens, dim]: a layer's part before its own norm */
+  weir_mat last_x, last_q;           /* [max_tokens, ...]: wanted rows in the last layer */
+  weir_mat logits;                   /* [max_head_rows, n_vocab] */
   int32_t max_head_rows;
-  float *inv_freq;           /* [rope_dims/2] */
-  float rope_mscale;         /* what cos and sin are multiplied by */
-  int32_t *ints, *ints_host; /* step arrays: device and staging copy */
+  weir_turn turn, turn_local; /* local: of windowed layers where that differs */
+  int32_t *ints, *ints_host;  /* step arrays: device and staging copy */
   int32_t max_page_entries;
   size_t n_ints;
 } weir_workspace;

@@ -4,8 +4,8 @@
 #define WEIR_RUN_WEIGHTS_H
 #include "base/err.h"
 #include "kernels/device.h"
-#include "model/mfile.h"
 #include "model/hparams.h"
+#include "model/mfile.h"
 
 typedef struct weir_layer {
   float *attn_norm;       /* [dim], device-resident as all vectors here */
@@ -13,14 +13,22 @@ typedef struct weir_layer {
   float *qkv_bias;        /* [(n_heads + 2*n_kv_heads) * head_dim] or NULL */
   float *q_norm, *k_norm; /* [head_dim] or NULL */
   weir_weight attn_out;   /* [dim, n_heads * head_dim] */
+  float *attn_post_norm;  /* [dim] or NULL: of what attention adds */
   float *ffn_norm;        /* [dim] */
-  weir_weight gate_up;    /* [2 * n_ff, dim] */
-  weir_weight down;       /* [dim, n_ff] */
+  float *ffn_post_norm;   /* [dim] or NULL: of what the MLP adds */
+
+  /* a plain MLP, or ... */
+  weir_weight gate_up; /* [2 * n_ff, dim] */
+  weir_weight down;    /* [dim, n_ff] */
+  /* ... experts */
+  weir_weight router;          /* [n_experts, dim] */
+  weir_weight *expert_gate_up; /* [n_experts] of [2 * expert_ff, dim], owned; NULL: a plain MLP */
+  weir_weight *expert_down;    /* [n_experts] of [dim, expert_ff], owned */
 } weir_layer;
 
 typedef struct weir_weights {
   weir_dev *dev;
-  int32_t n_layers;
+  int32_t n_layers, n_experts;
   weir_layer *layer;    /* [n_layers], owned */
   weir_weight embed;    /* [n_vocab, dim] */
   float *out_norm;      /* [dim] */
