@@ -323,8 +323,11 @@ int main(int argc, char **argv) {
          fork_cost(pool) / 1e3);
   for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
     if (o.type && strcmp(o.type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
-    for (size_t s = 0; s < COUNT(shapes); s++, shown++)
+    for (size_t s = 0; s < COUNT(shapes); s++) {
+      if (shapes[s].cols % weir_dtype_get((weir_dtype)t)->block_elems != 0) continue;
       WEIR_TRY(bench_shape(dev, &o, &lim, (weir_dtype)t, &shapes[s], e));
+      shown++;
+    }
   }
   if (!shown) st = weir_fail(e, WEIR_EINVAL, "no such type: %s", o.type);
 
