@@ -17,6 +17,7 @@
 #include "model/hparams.h"
 #include "model/piece_trie.h"
 #include "model/tok_bpe.h"
+#include "model/tok_vocab.h"
 #include "model/utf8.h"
 
 enum { SCRATCH_KEPT = 1 << 16 }; /* symbols; a larger text's scratch is given back */

@@ -3,7 +3,6 @@
  * joined text is a piece, highest score first, the leftmost of equals. */
 #ifndef WEIR_MODEL_TOK_SPM_H
 #define WEIR_MODEL_TOK_SPM_H
-#include "model/tok_vocab.h"
 #include "model/tokenizer.h"
 
 typedef struct weir_spm weir_spm;

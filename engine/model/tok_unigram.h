@@ -3,7 +3,6 @@
  * sum up highest. */
 #ifndef WEIR_MODEL_TOK_UNIGRAM_H
 #define WEIR_MODEL_TOK_UNIGRAM_H
-#include "model/tok_vocab.h"
 #include "model/tokenizer.h"
 
 typedef struct weir_unigram weir_unigram;

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "model/tok_spm.h"
+#include "model/tok_vocab.h"
 #include "model/utf8.h"
 #include "sp_goldens.h"
 
