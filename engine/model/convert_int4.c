@@ -2,12 +2,11 @@
 /* Four-bit integer matrices with scales by group of inputs, in the three published packings. Owns nothing;
  * any thread. A matrix has `rows` outputs and `cols` inputs; eight codes stand in a 32-bit word.
  *
- *   GPTQ    qweight [cols/8, rows], low nibble first; qzeros [groups, rows/8] less one in version 1;
- *           scales [groups, rows]; g_idx [cols] the group of an input (Frantar et al., arXiv 2210.17323;
- *           layout of AutoGPTQ's qlinear)
- *   AWQ     qweight [cols, rows/8], qzeros [groups, rows/8], the nibbles of a word from the lowest up belong
- * to rows 0 2 4 6 1 3 5 7; scales [groups, rows] (Lin et al., arXiv 2306.00978; AutoAWQ's GEMM) packed
- * weight_packed [rows, cols/8], low nibble first; weight_scale [rows, groups]; zero point 8
+ *   GPTQ    qweight [cols/8, rows], low nibble first; qzeros [groups, rows/8], in version 1 less one modulo
+ * 16; scales [groups, rows]; g_idx [cols] the group of an input (Frantar et al., arXiv 2210.17323; layout of
+ * AutoGPTQ's qlinear) AWQ     qweight [cols, rows/8], qzeros [groups, rows/8], the nibbles of a word from the
+ * lowest up belong to rows 0 2 4 6 1 3 5 7; scales [groups, rows] (Lin et al., arXiv 2306.00978; AutoAWQ's
+ * GEMM) packed weight_packed [rows, cols/8], low nibble first; weight_scale [rows, groups]; zero point 8
  *           (compressed-tensors, pack-quantized)
  *
  * An element is (code - zero) * scale in each. */
@@ -38,7 +37,7 @@ static int32_t zero_at(const weir_convert *c, int64_t group, int64_t row) {
   if (c->method == WEIR_QUANT_PACKED) return ZERO;
   const uint32_t word = weir_convert_word(c->zero, group * (c->rows / 8) + row / 8);
   const int32_t nibble = c->method == WEIR_QUANT_AWQ ? awq_nibble[row % 8] : (int32_t)(row % 8);
-  return (int32_t)(word >> 4 * nibble & 15) + (c->method == WEIR_QUANT_GPTQ);
+  return (int32_t)((word >> 4 * nibble) + (c->method == WEIR_QUANT_GPTQ)) & 15; /* 15 stands for -1 + 1 */
 }
 
 static int64_t group_of(const weir_convert *c, int64_t col) {
@@ -166,6 +165,13 @@ static weir_status choose_dtype(weir_convert *c, weir_err *e) {
   return WEIR_OK;
 }
 
+/* Older symmetric exports store zero points all the same, as bytes of zero. */
+static bool is_no_zero_point(const weir_st_tensor *t) {
+  for (size_t i = 0; i < t->bytes; i++)
+    if (t->data[i]) return false;
+  return t->dtype == WEIR_ST_I8;
+}
+
 weir_status weir_convert_int4_plan(const weir_quant_conf *q,
                                    const weir_st_tensor *const p[WEIR_HF_PARAM_COUNT], weir_convert *out,
                                    weir_err *e) {
@@ -177,7 +183,7 @@ weir_status weir_convert_int4_plan(const weir_quant_conf *q,
                     .scale = p[packed ? WEIR_HF_SCALE : WEIR_HF_SCALES],
                     .zero = packed ? NULL : p[WEIR_HF_QZEROS],
                     .g_idx = p[packed ? WEIR_HF_WEIGHT_G_IDX : WEIR_HF_G_IDX]};
-  if (packed && p[WEIR_HF_ZERO_POINT])
+  if (packed && p[WEIR_HF_ZERO_POINT] && !is_no_zero_point(p[WEIR_HF_ZERO_POINT]))
     return weir_fail(e, WEIR_EUNSUP, "tensor %s: zero points of packed weights are not supported",
                      weir_str_show(p[WEIR_HF_ZERO_POINT]->name, shown));
   WEIR_TRY(read_size(p, &c, e));
