@@ -1,30 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pre-tokenisers: the published regular expressions that cut a text into the pieces BPE works on. */
+/* Pre-tokenisers: what cuts a text into the pieces that the model works on. */
 #ifndef WEIR_MODEL_TOK_PRETOK_H
 #define WEIR_MODEL_TOK_PRETOK_H
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "base/err.h"
-#include "model/str.h"
+#include "model/tok_spec.h"
 
 typedef struct weir_pretok weir_pretok;
 
-/* `name` is tokenizer.ggml.pre; an unknown one is WEIR_EUNSUP with the list. no_jit: run by PCRE2's
- * interpreter, as happens anyway where there is no just-in-time compiler. */
-weir_status weir_pretok_create(weir_str name, bool no_jit, weir_pretok **out, weir_err *e);
+typedef struct weir_piece {
+  uint32_t begin, end; /* bytes; never empty */
+} weir_piece;
+
+/* Pieces ascending; what lies between them belongs to none. */
+typedef struct weir_cut {
+  const char *text;
+  const weir_piece *piece; /* [n] */
+  size_t n;
+} weir_cut;
+
+/* The steps of a description. no_jit: patterns run by PCRE2's interpreter. Borrows nothing. */
+weir_status weir_pretok_create(const weir_tok_spec *, bool no_jit, weir_pretok **out, weir_err *e);
+/* Those that GGUF names. */
+weir_status weir_pretok_create_named(weir_str name, bool no_jit, weir_pretok **out, weir_err *e);
 void weir_pretok_destroy(weir_pretok *); /* NULL is fine */
 
-/* Cuts text[0..len), which is well-formed UTF-8, len < 2^32. *end points to *n ends of pieces, ascending, the
- * last one len; valid until the next call. */
-weir_status weir_pretok_split(weir_pretok *, const char *text, size_t len, const uint32_t **end, size_t *n,
-                              weir_err *e);
-
-/* A piece that is in the vocabulary as a whole is taken as it is, before any merge (Llama 3's
- * "ignore_merges"). */
-bool weir_pretok_takes_whole(const weir_pretok *);
-/* What add_bos_token is when a file does not say. */
-bool weir_pretok_adds_bos(const weir_pretok *);
+/* Cuts text[0..len), well-formed UTF-8, len < 2^31. `out` is valid until the next call; its text is the given
+ * one unless a step changes it. at_start: the text is the first of all; fresh: it goes on no other (nothing
+ * is put in front of one that does). */
+weir_status weir_pretok_run(weir_pretok *, const char *text, size_t len, bool at_start, bool fresh,
+                            weir_cut *out, weir_err *e);
 
 #endif

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vocabulary tables of the tokenizer. Owns copies of all strings, so that the file may be closed; may call
- * base and the gguf reader; read-only after weir_vocab_init, any thread. */
+/* Vocabulary tables of the tokenizer. Owns copies of all strings, so that the description may go; may call
+ * base and tok_regex.c; read-only after weir_vocab_init, any thread. */
 #include "model/tok_vocab.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "base/mem.h"
+#include "model/piece_trie.h"
+#include "model/tok_regex.h"
 #include "model/utf8.h"
 
 /* GPT-2 spells each byte as a printable character: 188 bytes stand for themselves (as Latin-1), the other 68
@@ -33,108 +36,169 @@ int64_t weir_vocab_unspell(weir_str text, char *out) {
   return n;
 }
 
-static weir_status read_types(weir_vocab *v, const weir_gguf *g, weir_err *e) {
+/* ---- what tokens stand for ---- */
+
+typedef struct decoder {
+  const weir_tok_spec *spec;
+  weir_regex *regex[WEIR_TOK_MAX_STEPS]; /* of REPLACE steps */
+  weir_buf a, b;
+} decoder;
+
+static weir_status replace(weir_regex *r, weir_str by, weir_str in, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
-  int32_t *type = NULL;
-  int64_t n;
-  WEIR_TRY(WEIR_NEW((size_t)v->n, &type, e));
-  WEIR_TRY(weir_gguf_i32_array(g, "tokenizer.ggml.token_type", type, v->n, &n, e));
-  if (n != 0 && n != v->n) {
-    st = weir_fail(e, WEIR_EFORMAT,
-                   "key \"tokenizer.ggml.token_type\": %" PRId64 " entries for %" PRId32 " tokens", n, v->n);
-    goto out;
+  weir_regex_scan scan = {0};
+  size_t from = 0, begin, end;
+  bool found = in.len > 0;
+  while (found) {
+    WEIR_TRY(weir_regex_next(r, in.data, in.len, &scan, &begin, &end, &found, e));
+    if (!found) break;
+    WEIR_TRY(weir_buf_put(out, in.data + from, begin - from, e));
+    WEIR_TRY(weir_buf_put(out, by.data, by.len, e));
+    from = end;
   }
-  for (int32_t i = 0; i < v->n; i++) {
-    if (n == 0) type[i] = WEIR_TOKEN_NORMAL; /* files without types have ordinary tokens only */
-    if (type[i] < WEIR_TOKEN_NORMAL || type[i] > WEIR_TOKEN_BYTE) {
-      st = weir_fail(e, WEIR_EFORMAT,
-                     "key \"tokenizer.ggml.token_type\": token %" PRId32 " has type %" PRId32, i, type[i]);
-      goto out;
-    }
-    v->type[i] = (uint8_t)type[i];
-  }
+  WEIR_TRY(weir_buf_put(out, in.data + from, in.len - from, e));
 out:
-  free(type);
   return st;
 }
 
-static bool is_spelled(const weir_vocab *v, int32_t i) {
-  return v->type[i] == WEIR_TOKEN_NORMAL || v->type[i] == WEIR_TOKEN_BYTE || v->type[i] == WEIR_TOKEN_UNUSED;
+static bool is_utf8(weir_str s) {
+  int32_t len;
+  for (size_t at = 0; at < s.len; at += (size_t)len)
+    if (weir_utf8_next(s.data + at, s.len - at, &len) != WEIR_UTF8_CHAR) return false;
+  return true;
 }
 
-/* Copies the spellings and what they stand for into one block. A token that merges can make is entered in
- * by_bytes; of two with the same bytes the lower id wins. */
-static weir_status fill(weir_vocab *v, const weir_str *tokens, weir_err *e) {
-  size_t total = 0;
-  for (int32_t i = 0; i < v->n; i++)
-    if (!weir_add_size(total, tokens[i].len, &total) || !weir_add_size(total, tokens[i].len, &total))
-      return weir_fail(e, WEIR_ENOMEM, "the vocabulary's text overflows");
-  weir_status st = WEIR_NEW(total, &v->store, e);
-  if (st != WEIR_OK) return st;
-  char *at = v->store;
+/* The result lies in one of the decoder's buffers or is `text`. */
+static weir_status decode(decoder *d, weir_str text, weir_str *out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_str now = text;
+  for (int32_t i = 0; i < d->spec->n_decode; i++) {
+    const weir_decode_step *s = &d->spec->decode[i];
+    weir_buf *to = i % 2 ? &d->b : &d->a;
+    weir_buf_truncate(to, 0);
+    if (s->kind == WEIR_DECODE_REPLACE) {
+      if (!is_utf8(now)) continue; /* a byte: later steps see no text */
+      WEIR_TRY(replace(d->regex[i], s->content, now, to, e));
+    } else if (s->kind == WEIR_DECODE_BYTE_FALLBACK) {
+      const int32_t byte = weir_piece_byte(now);
+      if (byte < 0) continue;
+      const char c = (char)(unsigned char)byte;
+      WEIR_TRY(weir_buf_put(to, &c, 1, e));
+    } else {
+      WEIR_TRY(weir_buf_reserve(to, now.len, e));
+      const int64_t n = weir_vocab_unspell(now, to->data);
+      if (n < 0) continue;
+      to->len = (size_t)n;
+    }
+    now = (weir_str){to->data, to->len};
+  }
+  *out = now;
+out:
+  return st;
+}
+
+static weir_status decoder_init(decoder *d, const weir_tok_spec *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  d->spec = s;
+  for (int32_t i = 0; i < s->n_decode; i++)
+    if (s->decode[i].kind == WEIR_DECODE_REPLACE)
+      WEIR_TRY(weir_regex_create(s->decode[i].pattern, s->decode[i].is_regex, false, &d->regex[i], e));
+out:
+  return st;
+}
+
+static void decoder_fini(decoder *d) {
+  for (int32_t i = 0; i < WEIR_TOK_MAX_STEPS; i++) weir_regex_destroy(d->regex[i]);
+  weir_buf_fini(&d->a);
+  weir_buf_fini(&d->b);
+}
+
+/* Only files that say what an added token is for keep it from being decoded. */
+static bool is_literal(const weir_tok_spec *s, int32_t i) {
+  return s->literal_added && (s->type[i] == WEIR_TOKEN_CONTROL || s->type[i] == WEIR_TOKEN_UNKNOWN ||
+                              s->type[i] == WEIR_TOKEN_USER);
+}
+
+static weir_status fill(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  decoder d = {0};
+  WEIR_TRY(decoder_init(&d, s, e));
   for (int32_t i = 0; i < v->n; i++) {
-    const size_t len = tokens[i].len;
-    if (len) memcpy(at, tokens[i].data, len);
-    v->text[i] = (weir_str){at, len};
-    at += len;
+    WEIR_TRY(weir_strings_keep(&v->strings, s->text[i], &v->text[i], e));
     v->bytes[i] = v->text[i];
-    if (!is_spelled(v, i)) continue;
-    const int64_t n = weir_vocab_unspell(v->text[i], at);
-    if (n < 0) continue; /* not in the byte alphabet: stands for its own text and no merge makes it */
-    v->bytes[i] = (weir_str){at, (size_t)n};
-    at += n;
-    if (n > 0) weir_strmap_add(&v->by_bytes, v->bytes[i], i);
+    v->type[i] = s->type[i];
+    if (is_literal(s, i)) continue;
+    weir_str bytes;
+    WEIR_TRY(decode(&d, v->text[i], &bytes, e));
+    if (bytes.data != v->text[i].data && !weir_str_eq(bytes, v->text[i]))
+      WEIR_TRY(weir_strings_keep(&v->strings, bytes, &v->bytes[i], e));
   }
-  /* A user-defined token stands for its own text, but where it is also the only one with the spelling of
-   * certain bytes, it is that token too: DeepSeek's vocabularies declare some byte tokens this way. */
-  for (int32_t i = 0; i < v->n; i++) {
-    if (v->type[i] != WEIR_TOKEN_USER) continue;
-    const int64_t n = weir_vocab_unspell(v->text[i], at);
-    if (n > 0 && weir_strmap_add(&v->by_bytes, (weir_str){at, (size_t)n}, i) == i) at += n;
-  }
-  return WEIR_OK;
+out:
+  decoder_fini(&d);
+  return st;
 }
 
-/* Text is encoded by bytes, so each needs its token. Those above 0xF0 occur only in characters beyond plane
- * 3, none of them assigned to a script, and in bytes that are no UTF-8: vocabularies trained on a list of
- * seen bytes (StarCoder's) lack some. */
-static weir_status find_bytes(weir_vocab *v, weir_err *e) {
-  v->has_all_bytes = true;
+/* ---- look-up ---- */
+
+/* Of two tokens with the same bytes the lower id wins, but a user-defined one is that token only where it is
+ * the only one with the spelling of certain bytes: DeepSeek's vocabularies declare some byte tokens so. */
+static weir_status index_pieces(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_buf b = {0};
+  for (int user = 0; user < 2; user++)
+    for (int32_t i = 0; i < v->n; i++) {
+      if (!s->in_model[i] || (v->type[i] == WEIR_TOKEN_USER) != user || v->text[i].len == 0) continue;
+      weir_str key = v->text[i];
+      if (s->byte_level) {
+        weir_buf_truncate(&b, 0);
+        WEIR_TRY(weir_buf_reserve(&b, key.len, e));
+        const int64_t n = weir_vocab_unspell(key, b.data);
+        if (n < 0) continue; /* not in the byte alphabet: no merge makes it */
+        key = (weir_str){b.data, (size_t)n};
+        if (weir_strmap_get(&v->by_piece, key) >= 0) continue;
+        if (weir_str_eq(key, v->bytes[i]))
+          key = v->bytes[i];
+        else
+          WEIR_TRY(weir_strings_keep(&v->strings, key, &key, e));
+      }
+      weir_strmap_add(&v->by_piece, key, i);
+    }
+out:
+  weir_buf_fini(&b);
+  return st;
+}
+
+static void find_bytes(weir_vocab *v, const weir_tok_spec *s) {
   for (int b = 0; b < 256; b++) {
     const char c = (char)(unsigned char)b;
-    v->byte_id[b] = weir_strmap_get(&v->by_bytes, (weir_str){&c, 1});
-    if (v->byte_id[b] >= 0) continue;
-    v->has_all_bytes = false;
-    if (b <= 0xf0 && b != 0xc0 && b != 0xc1)
-      return weir_fail(e, WEIR_EFORMAT, "key \"tokenizer.ggml.tokens\": no token for the byte 0x%02x",
-                       (unsigned)b);
+    v->byte_id[b] = s->byte_level ? weir_strmap_get(&v->by_piece, (weir_str){&c, 1}) : -1;
   }
-  return WEIR_OK;
+  if (s->byte_level || !s->byte_fallback) return;
+  for (int32_t i = 0; i < v->n; i++) {
+    const int32_t byte = s->in_model[i] || v->type[i] == WEIR_TOKEN_BYTE ? weir_piece_byte(v->text[i]) : -1;
+    if (byte >= 0 && v->byte_id[byte] < 0) v->byte_id[byte] = i;
+  }
 }
 
-weir_status weir_vocab_init(weir_vocab *v, const weir_gguf *g, weir_err *e) {
+weir_status weir_vocab_init(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
   weir_status st = WEIR_OK;
-  const weir_str *tokens;
-  int64_t n;
-  *v = (weir_vocab){0};
-  WEIR_TRY(weir_gguf_str_array(g, "tokenizer.ggml.tokens", &tokens, &n, e));
-  if (n < 1) {
-    st = weir_fail(e, WEIR_EFORMAT, "key \"tokenizer.ggml.tokens\" is missing or empty");
-    goto out;
+  *v = (weir_vocab){.n = s->n};
+  if (s->n < 1 || s->n > WEIR_MAX_VOCAB)
+    return weir_fail(e, WEIR_EFORMAT, "a vocabulary of %" PRId32 " tokens (limit %d)", s->n, WEIR_MAX_VOCAB);
+  WEIR_TRY(WEIR_NEW((size_t)v->n, &v->text, e));
+  WEIR_TRY(WEIR_NEW((size_t)v->n, &v->bytes, e));
+  WEIR_TRY(WEIR_NEW((size_t)v->n, &v->type, e));
+  WEIR_TRY(weir_strmap_init(&v->by_piece, (size_t)v->n, e));
+  WEIR_TRY(weir_strmap_init(&v->by_text, (size_t)v->n, e));
+  WEIR_TRY(fill(v, s, e));
+  WEIR_TRY(index_pieces(v, s, e));
+  find_bytes(v, s);
+  for (int32_t i = 0; i < s->n_added; i++) {
+    const int32_t id = s->added[i].id;
+    if (v->text[id].len) weir_strmap_add(&v->by_text, v->text[id], id);
   }
-  if (n > WEIR_MAX_VOCAB) {
-    st = weir_fail(e, WEIR_EFORMAT, "key \"tokenizer.ggml.tokens\": %" PRId64 " tokens (limit %d)", n,
-                   WEIR_MAX_VOCAB);
-    goto out;
-  }
-  v->n = (int32_t)n;
-  WEIR_TRY(WEIR_NEW((size_t)n, &v->text, e));
-  WEIR_TRY(WEIR_NEW((size_t)n, &v->bytes, e));
-  WEIR_TRY(WEIR_NEW((size_t)n, &v->type, e));
-  WEIR_TRY(weir_strmap_init(&v->by_bytes, (size_t)n, e));
-  WEIR_TRY(read_types(v, g, e));
-  WEIR_TRY(fill(v, tokens, e));
-  WEIR_TRY(find_bytes(v, e));
+  for (int32_t i = 0; i < v->n; i++)
+    if (v->text[i].len) weir_strmap_add(&v->by_text, v->text[i], i);
 out:
   if (st != WEIR_OK) weir_vocab_fini(v);
   return st;
@@ -144,7 +208,8 @@ void weir_vocab_fini(weir_vocab *v) {
   free(v->text);
   free(v->bytes);
   free(v->type);
-  free(v->store);
-  weir_strmap_fini(&v->by_bytes);
+  weir_strings_fini(&v->strings);
+  weir_strmap_fini(&v->by_piece);
+  weir_strmap_fini(&v->by_text);
   *v = (weir_vocab){0};
 }

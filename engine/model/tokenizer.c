@@ -1,31 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokenizer of a model file: cuts a text at special tokens, at bytes that are no UTF-8, by the
- * pre-tokeniser, and gives the pieces to BPE. Owns its vocabulary, patterns, merges; may call its siblings
- * tok_*.c; one thread at a time per tokenizer, because patterns and merges keep scratch. */
+/* The tokenizer of a model file: cuts a text at added tokens and at bytes that are no UTF-8, normalises what
+ * is between, cuts it by the pre-tokeniser and gives the pieces to the model. Owns its parts; may call its
+ * siblings tok_*.c; one thread at a time per tokenizer, because they keep scratch. */
 #include "model/tokenizer.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "model/tok_bpe.h"
+#include "model/tok_norm.h"
 #include "model/tok_pretok.h"
 #include "model/tok_special.h"
+#include "model/tok_spm.h"
+#include "model/tok_unigram.h"
 #include "model/tok_vocab.h"
+#include "model/tokenizer_in.h"
 #include "model/utf8.h"
 
 struct weir_tokenizer {
+  weir_tok_kind kind;
   weir_vocab vocab;
-  weir_specials specials;
-  weir_bpe bpe;
+  weir_specials raw, normalized; /* added tokens found before and after normalisation */
+  weir_norm *norm;
   weir_pretok *pretok;
-  uint8_t *is_end; /* [vocab.n] */
-  weir_strmap by_text;
-  char *template; /* owned; [template_len] */
-  size_t template_len;
+  weir_bpe bpe;
+  weir_spm *spm;
+  weir_unigram *unigram;
+  uint8_t *is_end;     /* [vocab.n] */
+  uint8_t *is_special; /* [vocab.n] */
+  weir_strings strings;
+  weir_str template, first_mark;
+  weir_first_rule first;
   int32_t bos, eos;
   bool adds_bos;
+  weir_sections outer, inner; /* scratch */
 };
 
 /* ---- lists of ids ---- */
@@ -51,99 +60,125 @@ weir_status weir_tokens_push(weir_tokens *t, int32_t id, weir_err *e) {
 
 /* ---- creation ---- */
 
-/* *out is -1 when the file does not say. */
-static weir_status read_id(const weir_gguf *g, const char *key, int32_t n_vocab, int32_t *out, weir_err *e) {
-  int64_t id;
-  const weir_status st = weir_gguf_i64(g, key, -1, &id, e);
-  if (st != WEIR_OK) return st;
-  if (id < -1 || id >= n_vocab || (id == -1 && weir_gguf_has(g, key)))
-    return weir_fail(e, WEIR_EFORMAT, "key \"%s\": id %" PRId64 " of %" PRId32 " tokens", key, id, n_vocab);
-  *out = (int32_t)id;
-  return WEIR_OK;
-}
-
 /* The end of a text or of a turn: what the file names, and control tokens with the spellings that chat models
  * use, because many files name only one of several. */
-static weir_status find_ends(weir_tokenizer *t, const weir_gguf *g, weir_err *e) {
-  static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                     "tokenizer.ggml.eom_token_id"};
-  /* The last is DeepSeek's, with U+FF5C bars and U+2581 for spaces; octal, because hex escapes have no end.
-   */
-  static const char *const spelled[] = {
-      "<|im_end|>",      "<|eot_id|>",
-      "<|eom_id|>",      "<|endoftext|>",
-      "<|end|>",         "<|end_of_text|>",
-      "<|end_of_turn|>", "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"};
-  for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-    int32_t id = -1;
-    const weir_status st = read_id(g, keys[i], t->vocab.n, &id, e);
-    if (st != WEIR_OK) return st;
-    if (id >= 0) t->is_end[id] = 1;
-  }
+static void find_ends(weir_tokenizer *t, const weir_tok_spec *s) {
+  /* DeepSeek's has U+FF5C bars and U+2581 for spaces; octal, because hex escapes have no end. */
+  static const char *const spelled[] = {"<|im_end|>",
+                                        "<|eot_id|>",
+                                        "<|eom_id|>",
+                                        "<|endoftext|>",
+                                        "<|end|>",
+                                        "<|end_of_text|>",
+                                        "<|end_of_turn|>",
+                                        "<end_of_turn>",
+                                        "<|eot|>",
+                                        "<|END_OF_TURN_TOKEN|>",
+                                        "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"};
+  for (int32_t i = 0; i < s->n_end; i++) t->is_end[s->end[i]] = 1;
   for (int32_t id = 0; id < t->vocab.n; id++) {
     if (t->vocab.type[id] != WEIR_TOKEN_CONTROL) continue;
     for (size_t i = 0; i < sizeof spelled / sizeof spelled[0]; i++)
       if (weir_str_eq(t->vocab.text[id], weir_str_of(spelled[i]))) t->is_end[id] = 1;
   }
-  return WEIR_OK;
 }
 
-static weir_status keep_template(weir_tokenizer *t, const weir_gguf *g, weir_err *e) {
-  weir_str text;
-  weir_status st = weir_gguf_str(g, "tokenizer.chat_template", &text, e);
-  if (st != WEIR_OK || text.len == 0) return st;
-  st = WEIR_NEW(text.len, &t->template, e);
-  if (st != WEIR_OK) return st;
-  memcpy(t->template, text.data, text.len);
-  t->template_len = text.len;
-  return WEIR_OK;
+/* Tokens that are declared normalized are looked for by their own normalised text. */
+static weir_status list_added(weir_tokenizer *t, const weir_tok_spec *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_strings kept = {0};
+  weir_special *raw = NULL, *normalized = NULL;
+  int32_t n_raw = 0, n_normalized = 0;
+  WEIR_TRY(WEIR_NEW((size_t)s->n_added, &raw, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->n_added, &normalized, e));
+  for (int32_t i = 0; i < s->n_added; i++) {
+    const weir_tok_added *a = &s->added[i];
+    weir_special one = {.text = a->text,
+                        .id = a->id,
+                        .special = a->special,
+                        .lstrip = a->lstrip,
+                        .rstrip = a->rstrip,
+                        .single_word = a->single_word};
+    if (!a->normalized || !weir_norm_changes(t->norm)) {
+      /* without a normaliser there is one text, but the library still looks for those apart */
+      if (a->normalized)
+        normalized[n_normalized++] = one;
+      else
+        raw[n_raw++] = one;
+      continue;
+    }
+    weir_str text;
+    WEIR_TRY(weir_norm_run(t->norm, a->text.data, a->text.len, true, &text, e));
+    WEIR_TRY(weir_strings_keep(&kept, text, &one.text, e));
+    normalized[n_normalized++] = one;
+  }
+  WEIR_TRY(weir_specials_init(&t->raw, raw, n_raw, e));
+  WEIR_TRY(weir_specials_init(&t->normalized, normalized, n_normalized, e));
+out:
+  free(raw);
+  free(normalized);
+  weir_strings_fini(&kept);
+  return st;
 }
 
-static weir_status check_model(const weir_gguf *g, weir_err *e) {
-  char shown[WEIR_STR_SHOW_BYTES];
-  weir_str model;
-  const weir_status st = weir_gguf_str(g, "tokenizer.ggml.model", &model, e);
-  if (st != WEIR_OK) return st;
-  if (!model.data)
-    return weir_fail(e, WEIR_EFORMAT, "key \"tokenizer.ggml.model\" is missing: the file has no tokenizer");
-  if (weir_str_eq(model, weir_str_of("gpt2"))) return WEIR_OK;
-  const bool pieces = weir_str_eq(model, weir_str_of("llama")) || weir_str_eq(model, weir_str_of("t5"));
-  return weir_fail(e, WEIR_EUNSUP, "tokenizer model %s%s is not supported (known: gpt2, byte-level BPE)",
-                   weir_str_show(model, shown), pieces ? " (SentencePiece)" : "");
+static weir_status create_model(weir_tokenizer *t, const weir_tok_spec *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  float *score = NULL;
+  if (s->kind == WEIR_TOK_BPE) return weir_bpe_init(&t->bpe, s, &t->vocab, e);
+  if (s->byte_level)
+    return weir_fail(e, WEIR_EUNSUP, "a ByteLevel pre-tokenizer is supported in front of a BPE model alone");
+  if (s->kind == WEIR_TOK_UNIGRAM && s->sum_doubles) {
+    int32_t n = 0;
+    while (n < s->n && s->in_model[n]) n++; /* added tokens stand behind */
+    return weir_unigram_create_json(t->vocab.text, s->score, n, s->unk, s->byte_fallback, &t->unigram, e);
+  }
+  WEIR_TRY(WEIR_NEW((size_t)s->n, &score, e));
+  for (int32_t i = 0; i < s->n; i++) score[i] = (float)s->score[i];
+  if (s->kind == WEIR_TOK_UNIGRAM)
+    WEIR_TRY(weir_unigram_create(t->vocab.text, score, t->vocab.type, s->n, s->unk, s->byte_fallback,
+                                 &t->unigram, e));
+  else
+    WEIR_TRY(weir_spm_create(t->vocab.text, score, t->vocab.type, s->n, s->unk, &t->spm, e));
+out:
+  free(score);
+  return st;
 }
 
-weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
+static weir_status from_spec(const weir_tok_spec *s, weir_tokenizer **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_tokenizer *t = NULL;
-  weir_str pre;
   *out = NULL;
-  WEIR_TRY(check_model(g, e));
-  WEIR_TRY(weir_gguf_str(g, "tokenizer.ggml.pre", &pre, e));
-  if (!pre.data || weir_str_eq(pre, weir_str_of("default"))) {
-    /* The model was trained with some pre-tokeniser that its converter did not record; GPT-2's is the
-     * likeliest. */
-    weir_log(WEIR_LOG_WARN, "key \"tokenizer.ggml.pre\" is %s: taking the gpt-2 pattern",
-             pre.data ? "\"default\"" : "missing");
-    pre = weir_str_of("gpt-2");
-  }
   WEIR_TRY(WEIR_NEW(1, &t, e));
-  WEIR_TRY(weir_pretok_create(pre, false, &t->pretok, e));
-  WEIR_TRY(weir_vocab_init(&t->vocab, g, e));
-  WEIR_TRY(weir_specials_init(&t->specials, &t->vocab, e));
-  WEIR_TRY(weir_bpe_init(&t->bpe, g, &t->vocab, e));
-  WEIR_TRY(read_id(g, "tokenizer.ggml.bos_token_id", t->vocab.n, &t->bos, e));
-  WEIR_TRY(
-      weir_gguf_bool(g, "tokenizer.ggml.add_bos_token", weir_pretok_adds_bos(t->pretok), &t->adds_bos, e));
+  t->kind = s->kind;
+  t->bos = s->bos;
+  t->eos = s->eos;
+  t->adds_bos = s->adds_bos;
+  t->first = s->first;
+  WEIR_TRY(weir_strings_keep(&t->strings, s->chat_template, &t->template, e));
+  WEIR_TRY(weir_strings_keep(&t->strings, s->first_mark, &t->first_mark, e));
+  WEIR_TRY(weir_pretok_create(s, false, &t->pretok, e));
+  WEIR_TRY(weir_norm_create(s, false, &t->norm, e));
+  WEIR_TRY(weir_vocab_init(&t->vocab, s, e));
+  WEIR_TRY(list_added(t, s, e));
+  WEIR_TRY(create_model(t, s, e));
   WEIR_TRY(WEIR_NEW((size_t)t->vocab.n, &t->is_end, e));
-  WEIR_TRY(read_id(g, "tokenizer.ggml.eos_token_id", t->vocab.n, &t->eos, e));
-  WEIR_TRY(find_ends(t, g, e));
-  WEIR_TRY(keep_template(t, g, e));
-  WEIR_TRY(weir_strmap_init(&t->by_text, (size_t)t->vocab.n, e));
-  for (int32_t i = 0; i < t->vocab.n; i++) weir_strmap_add(&t->by_text, t->vocab.text[i], i);
+  WEIR_TRY(WEIR_NEW((size_t)t->vocab.n, &t->is_special, e));
+  for (int32_t i = 0; i < t->vocab.n; i++)
+    t->is_special[i] = t->vocab.type[i] == WEIR_TOKEN_CONTROL || t->vocab.type[i] == WEIR_TOKEN_UNKNOWN;
+  find_ends(t, s);
   *out = t;
   t = NULL;
 out:
   weir_tokenizer_destroy(t);
+  return st;
+}
+
+weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
+  weir_tok_spec s = {0};
+  *out = NULL;
+  weir_status st = weir_tok_spec_from_gguf(&s, g, e);
+  if (st == WEIR_OK) st = from_spec(&s, out, e);
+  weir_tok_spec_fini(&s);
   return st;
 }
 
@@ -153,74 +188,102 @@ weir_status weir_tokenizer_create(const weir_mfile *m, weir_tokenizer **out, wei
 
 void weir_tokenizer_destroy(weir_tokenizer *t) {
   if (!t) return;
+  weir_norm_destroy(t->norm);
   weir_pretok_destroy(t->pretok);
   weir_bpe_fini(&t->bpe);
-  weir_specials_fini(&t->specials);
+  weir_spm_destroy(t->spm);
+  weir_unigram_destroy(t->unigram);
+  weir_specials_fini(&t->raw);
+  weir_specials_fini(&t->normalized);
   weir_vocab_fini(&t->vocab);
-  weir_strmap_fini(&t->by_text);
-  free(t->template);
+  weir_strings_fini(&t->strings);
+  weir_sections_fini(&t->outer);
+  weir_sections_fini(&t->inner);
   free(t->is_end);
+  free(t->is_special);
   free(t);
 }
 
 /* ---- text to ids ---- */
 
+/* A stretch between added tokens of the text as it was given. */
+typedef struct stretch {
+  bool at_start; /* of the whole text */
+  bool fresh;    /* goes on no other */
+  bool special;  /* special tokens may be found in its normalised text */
+} stretch;
+
 static weir_status encode_piece(weir_tokenizer *t, const char *p, size_t n, weir_tokens *io, weir_err *e) {
-  if (weir_pretok_takes_whole(t->pretok)) {
-    const int32_t id = weir_strmap_get(&t->vocab.by_bytes, (weir_str){p, n});
-    if (id >= 0) return weir_tokens_push(io, id, e);
+  switch (t->kind) {
+    case WEIR_TOK_SPM: return weir_spm_encode(t->spm, p, n, io, e);
+    case WEIR_TOK_UNIGRAM: return weir_unigram_encode(t->unigram, p, n, io, e);
+    default: return weir_bpe_encode(&t->bpe, &t->vocab, p, n, io, e);
   }
-  return weir_bpe_encode(&t->bpe, &t->vocab, p, n, io, e);
 }
 
-static weir_status encode_utf8(weir_tokenizer *t, const char *p, size_t n, weir_tokens *io, weir_err *e) {
+static weir_status encode_normalised(weir_tokenizer *t, const char *p, size_t n, stretch how, weir_tokens *io,
+                                     weir_err *e) {
   weir_status st = WEIR_OK;
-  const uint32_t *end;
-  size_t n_pieces, begin = 0;
+  weir_cut cut;
+  WEIR_TRY(weir_pretok_run(t->pretok, p, n, how.at_start, how.fresh, &cut, e));
+  for (size_t i = 0; i < cut.n; i++)
+    WEIR_TRY(encode_piece(t, cut.text + cut.piece[i].begin, cut.piece[i].end - cut.piece[i].begin, io, e));
+out:
+  return st;
+}
+
+static weir_status encode_utf8(weir_tokenizer *t, const char *p, size_t n, stretch how, weir_tokens *io,
+                               weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_str text;
   if (n == 0) return WEIR_OK;
-  WEIR_TRY(weir_pretok_split(t->pretok, p, n, &end, &n_pieces, e));
-  for (size_t i = 0; i < n_pieces; i++) {
-    WEIR_TRY(encode_piece(t, p + begin, end[i] - begin, io, e));
-    begin = end[i];
+  WEIR_TRY(weir_norm_run(t->norm, p, n, how.fresh, &text, e));
+  const weir_span all = {0, text.len};
+  t->inner.n = 0;
+  WEIR_TRY(weir_specials_cut(&t->normalized, text.data, text.len, (weir_marks){&all, how.special ? 1 : 0},
+                             &t->inner, e));
+  for (size_t i = 0; i < t->inner.n; i++) {
+    const weir_section *s = &t->inner.at[i];
+    const stretch part = {how.at_start && s->begin == 0, how.fresh || i > 0, false};
+    if (s->id >= 0)
+      WEIR_TRY(weir_tokens_push(io, s->id, e));
+    else
+      WEIR_TRY(encode_normalised(t, text.data + s->begin, s->end - s->begin, part, io, e));
   }
 out:
   return st;
 }
 
-/* Bytes that are part of no character, or of a character that the vocabulary has not all bytes of: one token
- * each, or else one U+FFFD, which loses the bytes but keeps that something was there. */
+/* Bytes that are part of no character: one token each, or else one U+FFFD, which loses the bytes but keeps
+ * that something was there. */
 static weir_status encode_bytes(weir_tokenizer *t, const char *p, int32_t n, weir_tokens *io, weir_err *e) {
   weir_status st = WEIR_OK;
   for (int32_t i = 0; i < n; i++)
-    if (t->vocab.byte_id[(unsigned char)p[i]] < 0) return encode_utf8(t, "\xef\xbf\xbd", 3, io, e);
+    if (t->vocab.byte_id[(unsigned char)p[i]] < 0)
+      return encode_utf8(t, "\xef\xbf\xbd", 3, (stretch){false, false, false}, io, e);
   for (int32_t i = 0; i < n; i++) WEIR_TRY(weir_tokens_push(io, t->vocab.byte_id[(unsigned char)p[i]], e));
 out:
   return st;
 }
 
-static bool has_bytes(const weir_vocab *v, const char *p, int32_t n) {
-  if (v->has_all_bytes) return true;
-  for (int32_t i = 0; i < n; i++)
-    if (v->byte_id[(unsigned char)p[i]] < 0) return false;
-  return true;
-}
-
-/* Text without special tokens: runs of UTF-8, and the bytes between them. */
-static weir_status encode_text(weir_tokenizer *t, const char *p, size_t n, weir_tokens *io, weir_err *e) {
+/* Text without added tokens: runs of UTF-8, and the bytes between them. */
+static weir_status encode_text(weir_tokenizer *t, const char *p, size_t n, stretch how, weir_tokens *io,
+                               weir_err *e) {
   weir_status st = WEIR_OK;
   size_t begin = 0;
   for (size_t at = 0; at < n;) {
     int32_t len;
-    if (weir_utf8_next(p + at, n - at, &len) == WEIR_UTF8_CHAR && has_bytes(&t->vocab, p + at, len)) {
+    if (weir_utf8_next(p + at, n - at, &len) == WEIR_UTF8_CHAR) {
       at += (size_t)len;
       continue;
     }
-    WEIR_TRY(encode_utf8(t, p + begin, at - begin, io, e));
+    WEIR_TRY(encode_utf8(t, p + begin, at - begin, how, io, e));
     WEIR_TRY(encode_bytes(t, p + at, len, io, e));
     at += (size_t)len;
     begin = at;
+    how.at_start = how.fresh = false;
   }
-  WEIR_TRY(encode_utf8(t, p + begin, n - begin, io, e));
+  WEIR_TRY(encode_utf8(t, p + begin, n - begin, how, io, e));
 out:
   return st;
 }
@@ -233,33 +296,34 @@ static weir_status check_spans(const weir_span *span, int32_t n, size_t len, wei
   return WEIR_OK;
 }
 
+static void give_back(weir_sections *s) {
+  enum { KEPT = 1 << 14 };
+  if (s->cap > KEPT) weir_sections_fini(s);
+  s->n = 0;
+}
+
 weir_status weir_tokenize_marked(weir_tokenizer *t, const char *text, size_t len, const weir_span *span,
                                  int32_t n_spans, weir_tokens *io, weir_err *e) {
   weir_status st = WEIR_OK;
   const int32_t n_before = io->n;
-  size_t begin = 0;
-  int32_t s = 0;
+  int32_t m = 0;
   if (len > WEIR_TOKENIZE_MAX_BYTES)
     return weir_fail(e, WEIR_EINVAL, "a text of %zu bytes is too long (limit %d)", len,
                      WEIR_TOKENIZE_MAX_BYTES);
   WEIR_TRY(check_spans(span, n_spans, len, e));
-  for (size_t at = 0; at < len;) {
-    while (s < n_spans && span[s].end <= at) s++;
-    int32_t id = -1;
-    if (s < n_spans && at >= span[s].begin)
-      id = weir_specials_at(&t->specials, text + at, span[s].end - at, true);
-    const int32_t user = weir_specials_at(&t->specials, text + at, len - at, false);
-    if (id < 0 || (user >= 0 && t->vocab.text[user].len > t->vocab.text[id].len)) id = user;
-    if (id < 0) {
-      at++;
+  give_back(&t->outer);
+  give_back(&t->inner);
+  WEIR_TRY(weir_specials_cut(&t->raw, text, len, (weir_marks){span, n_spans}, &t->outer, e));
+  for (size_t i = 0; i < t->outer.n; i++) {
+    const weir_section s = t->outer.at[i];
+    if (s.id >= 0) {
+      WEIR_TRY(weir_tokens_push(io, s.id, e));
       continue;
     }
-    WEIR_TRY(encode_text(t, text + begin, at - begin, io, e));
-    WEIR_TRY(weir_tokens_push(io, id, e));
-    at += t->vocab.text[id].len;
-    begin = at;
+    while (m < n_spans && span[m].end < s.end) m++;
+    const bool marked = m < n_spans && span[m].begin <= s.begin;
+    WEIR_TRY(encode_text(t, text + s.begin, s.end - s.begin, (stretch){s.begin == 0, true, marked}, io, e));
   }
-  WEIR_TRY(encode_text(t, text + begin, len - begin, io, e));
 out:
   if (st != WEIR_OK) io->n = n_before;
   return st;
@@ -277,19 +341,16 @@ static bool in_range(const weir_tokenizer *t, int32_t id) { return id >= 0 && id
 
 int32_t weir_tokenizer_n_vocab(const weir_tokenizer *t) { return t->vocab.n; }
 int32_t weir_tokenizer_bos(const weir_tokenizer *t) { return t->bos; }
-bool weir_tokenizer_adds_bos(const weir_tokenizer *t) { return t->adds_bos && t->bos >= 0; }
 int32_t weir_tokenizer_eos(const weir_tokenizer *t) { return t->eos; }
-int32_t weir_tokenizer_find(const weir_tokenizer *t, weir_str text) {
-  return weir_strmap_get(&t->by_text, text);
-}
-weir_str weir_tokenizer_template(const weir_tokenizer *t) {
-  return (weir_str){t->template ? t->template : "", t->template_len};
-}
+bool weir_tokenizer_adds_bos(const weir_tokenizer *t) { return t->adds_bos && t->bos >= 0; }
 bool weir_tokenizer_is_end(const weir_tokenizer *t, int32_t id) { return in_range(t, id) && t->is_end[id]; }
-
 bool weir_tokenizer_is_special(const weir_tokenizer *t, int32_t id) {
-  return in_range(t, id) &&
-         (t->vocab.type[id] == WEIR_TOKEN_CONTROL || t->vocab.type[id] == WEIR_TOKEN_UNKNOWN);
+  return in_range(t, id) && t->is_special[id];
+}
+weir_str weir_tokenizer_template(const weir_tokenizer *t) { return t->template; }
+
+int32_t weir_tokenizer_find(const weir_tokenizer *t, weir_str text) {
+  return weir_strmap_get(&t->vocab.by_text, text);
 }
 
 weir_str weir_token_bytes(const weir_tokenizer *t, int32_t id) {
@@ -299,17 +360,32 @@ weir_str weir_token_text(const weir_tokenizer *t, int32_t id) {
   return in_range(t, id) ? t->vocab.text[id] : (weir_str){"", 0};
 }
 
+weir_first_rule weir_tokenizer_first(const weir_tokenizer *t, weir_str *mark) {
+  *mark = t->first_mark;
+  return t->first;
+}
+
+/* A place that is kept free: it means nothing. */
+static bool is_padding(const weir_tokenizer *t, int32_t id) {
+  const weir_str s = t->vocab.text[id];
+  return t->vocab.type[id] == WEIR_TOKEN_UNUSED &&
+         (s.len == 0 || (s.len > 4 && memcmp(s.data, "[PAD", 4) == 0));
+}
+
 weir_status weir_tokenizer_same(const weir_tokenizer *small, const weir_tokenizer *large, int32_t *n_common,
                                 weir_err *e) {
   char a[WEIR_STR_SHOW_BYTES], b[WEIR_STR_SHOW_BYTES];
   const int32_t n = small->vocab.n < large->vocab.n ? small->vocab.n : large->vocab.n;
   *n_common = 0;
-  for (int32_t i = 0; i < n; i++)
-    if (!weir_str_eq(small->vocab.text[i], large->vocab.text[i]))
-      return weir_fail(e, WEIR_EINVAL,
-                       "the vocabularies differ: token %" PRId32
-                       " is %s in the small model and %s in the large one",
-                       i, weir_str_show(small->vocab.text[i], a), weir_str_show(large->vocab.text[i], b));
+  for (int32_t i = 0; i < n; i++) {
+    const weir_vocab *x = &small->vocab, *y = &large->vocab;
+    if (weir_str_eq(x->text[i], y->text[i]) || weir_str_eq(x->bytes[i], y->bytes[i])) continue;
+    if (is_padding(small, i) || is_padding(large, i)) continue;
+    return weir_fail(e, WEIR_EINVAL,
+                     "the vocabularies differ: token %" PRId32
+                     " is %s in the small model and %s in the large one",
+                     i, weir_str_show(x->text[i], a), weir_str_show(y->text[i], b));
+  }
   *n_common = n;
   return WEIR_OK;
 }

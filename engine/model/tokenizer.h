@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Text to token ids and back. Byte-level BPE with the published gpt-2, llama-3 and qwen2 pre-tokeniser
- * patterns. Immutable after creation except for scratch: one thread at a time per tokenizer. */
+/* Text to token ids and back, as the model's file declares it: byte-level BPE, SentencePiece BPE and unigram,
+ * with the normalisers, pre-tokenisers and added tokens of GGUF and of tokenizer.json. For text that is UTF-8
+ * the ids are those of the tokenizers library (for GGUF: of llama.cpp). Immutable after creation except for
+ * scratch: one thread at a time per tokenizer. */
 #ifndef WEIR_MODEL_TOKENIZER_H
 #define WEIR_MODEL_TOKENIZER_H
 #include <stdbool.h>
@@ -13,6 +15,10 @@
 #include "model/mfile.h"
 
 typedef struct weir_tokenizer weir_tokenizer;
+
+typedef struct weir_span {
+  size_t begin, end; /* bytes [begin, end) */
+} weir_span;
 
 /* Reads the model's tokenizer; keeps no pointer into the file. A kind or step weir does not know is
  * refused by name with the list of known ones. */
@@ -29,20 +35,21 @@ void weir_tokens_fini(weir_tokens *);
 
 enum { WEIR_TOKENIZE_MAX_BYTES = 1 << 28 };
 
-/* Appends the ids of text[0..len), any bytes (invalid UTF-8 is encoded byte by byte). On an error io is as
- * before. Nothing is normalised: the bytes of the ids are the bytes of the text. parse_special: the text of
- * special tokens ("<|im_end|>") becomes their id; otherwise it is ordinary text. User-defined tokens are
- * found by their text always. The longest match counts. No BOS is added. */
+/* Appends the ids of text[0..len), any bytes. On an error io is as before. Bytes that are no UTF-8 become
+ * byte tokens where the vocabulary has them, so that the bytes of the ids are the bytes of the text, else
+ * U+FFFD. A model that declares a normaliser (NFC, Lowercase, SentencePiece's rules, a dummy prefix) is given
+ * the normalised text, and then the bytes of the ids are that text's. parse_special: the text of special
+ * tokens
+ * ("<|im_end|>") becomes their id; otherwise it is ordinary text. Added tokens that are not special are found
+ * by their text always. The longest match counts. No BOS is added. */
 weir_status weir_tokenize(weir_tokenizer *, const char *text, size_t len, bool parse_special, weir_tokens *io,
                           weir_err *e);
 
-typedef struct weir_span {
-  size_t begin, end; /* bytes [begin, end) */
-} weir_span;
-
 /* Like weir_tokenize, but the text of special tokens is recognised inside the given spans alone (ascending,
  * apart or touching, within the text; a token must lie in one span): the marks of a chat template are
- * special, what a user typed is not. WEIR_EINVAL when the spans are not as said. */
+ * special, what a user typed is not. A special token that is declared "normalized" is recognised where the
+ * stretch between its neighbours that are not lies in one span. WEIR_EINVAL when the spans are not as said.
+ */
 weir_status weir_tokenize_marked(weir_tokenizer *, const char *text, size_t len, const weir_span *span,
                                  int32_t n_spans, weir_tokens *io, weir_err *e);
 
@@ -52,8 +59,8 @@ bool weir_tokenizer_adds_bos(const weir_tokenizer *);
 int32_t weir_tokenizer_eos(const weir_tokenizer *); /* -1: none; one of those that weir_tokenizer_is_end */
 bool weir_tokenizer_is_end(const weir_tokenizer *, int32_t id);     /* end of text, of turn */
 bool weir_tokenizer_is_special(const weir_tokenizer *, int32_t id); /* control tokens: no text of their own */
-/* The raw bytes an ordinary token stands for, or the literal text of a special one; empty for an id out of
- * range. Borrowed for the tokenizer's life. */
+/* The raw bytes a token stands for in the middle of a text, of a special one its literal text; empty for an
+ * id out of range. Borrowed for the tokenizer's life. */
 weir_str weir_token_bytes(const weir_tokenizer *, int32_t id);
 /* The token as the file spells it; for comparing vocabularies. */
 weir_str weir_token_text(const weir_tokenizer *, int32_t id);
@@ -64,8 +71,9 @@ int32_t weir_tokenizer_find(const weir_tokenizer *, weir_str text);
  * life. */
 weir_str weir_tokenizer_template(const weir_tokenizer *);
 
-/* Two models share a cascade only when ids mean the same text. *n_common = ids both have (a padded tail may
- * differ in size). WEIR_EINVAL naming the first id that differs and both spellings. */
+/* Two models share a cascade only when ids mean the same text, however their files spell it. *n_common = ids
+ * both have (a padded tail may differ in size; ids that one of them leaves free are not compared).
+ * WEIR_EINVAL naming the first id that differs and both spellings. */
 weir_status weir_tokenizer_same(const weir_tokenizer *small, const weir_tokenizer *large, int32_t *n_common,
                                 weir_err *e);
 
@@ -73,7 +81,9 @@ weir_status weir_tokenizer_same(const weir_tokenizer *small, const weir_tokenize
 typedef struct weir_detok {
   unsigned char pending[4]; /* an incomplete character */
   int32_t n_pending;
-} weir_detok; /* zeroed: start */
+  bool started; /* set it for a text that goes on another: SentencePiece's models put a space in front of a
+                   text, which is dropped at its start */
+} weir_detok;   /* zeroed: start of a text */
 /* Appends to `out` what the token completes; invalid bytes become U+FFFD each maximal subpart, as the Unicode
  * standard advises (3.9, "substitution of maximal subparts"). Special tokens give nothing unless
  * show_special. */

@@ -73,8 +73,8 @@ static void set_up(void) {
   if (tokenizer[0]) return;
   for (int i = 1; i < N_PRES; i++) {
     tokenizer[i] = tiny_tokenizer(pres[i]);
-    if (weir_pretok_create(weir_str_of(pres[i]), false, &compiled[i], &e) != WEIR_OK) die(&e);
-    if (weir_pretok_create(weir_str_of(pres[i]), true, &interpreted[i], &e) != WEIR_OK) die(&e);
+    if (weir_pretok_create_named(weir_str_of(pres[i]), false, &compiled[i], &e) != WEIR_OK) die(&e);
+    if (weir_pretok_create_named(weir_str_of(pres[i]), true, &interpreted[i], &e) != WEIR_OK) die(&e);
   }
   if (weir_gguf_open("models/weir-demo-small-Q8_0.gguf", &g, &e) != WEIR_OK) die(&e);
   if (weir_tokenizer_from_gguf(g, &tokenizer[0], &e) != WEIR_OK) die(&e);
@@ -89,15 +89,14 @@ static bool is_utf8(const char *p, size_t n) {
 }
 
 static void check_cuts(int which, const char *text, size_t len) {
-  const uint32_t *a, *b;
-  size_t na, nb;
+  weir_cut a, b;
   weir_err e = {0};
   if (which == 0 || !is_utf8(text, len)) return;
-  if (weir_pretok_split(compiled[which], text, len, &a, &na, &e) != WEIR_OK) die(&e);
-  if (weir_pretok_split(interpreted[which], text, len, &b, &nb, &e) != WEIR_OK) die(&e);
-  require(na == nb && (na == 0 || memcmp(a, b, na * sizeof *a) == 0),
+  if (weir_pretok_run(compiled[which], text, len, true, true, &a, &e) != WEIR_OK) die(&e);
+  if (weir_pretok_run(interpreted[which], text, len, true, true, &b, &e) != WEIR_OK) die(&e);
+  require(a.n == b.n && (a.n == 0 || memcmp(a.piece, b.piece, a.n * sizeof *a.piece) == 0),
           "compiler and interpreter cut differently");
-  require(na == 0 || a[na - 1] == len, "the last piece does not end the text");
+  require(a.n == 0 || a.piece[a.n - 1].end == len, "the last piece does not end the text");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -85,23 +85,23 @@ static void pieces(void **state) {
     if (strcmp(name, field[0]) != 0) {
       snprintf(name, sizeof name, "%s", field[0]);
       weir_pretok_destroy(p);
-      if (weir_pretok_create(weir_str_of(name), no_jit, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
+      if (weir_pretok_create_named(weir_str_of(name), no_jit, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
       kinds++;
     }
     char shown[WEIR_STR_SHOW_BYTES];
     const size_t len = unescape(field[1]);
     const int n_want = numbers(field[2], want);
-    const uint32_t *end;
-    size_t n, begin = 0;
-    if (weir_pretok_split(p, field[1], len, &end, &n, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    bool same = n == (size_t)n_want;
-    for (size_t i = 0; same && i < n; i++) {
-      same = end[i] - begin == (size_t)want[i];
-      begin = end[i];
+    weir_cut cut;
+    size_t begin = 0;
+    if (weir_pretok_run(p, field[1], len, true, true, &cut, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    bool same = cut.n == (size_t)n_want;
+    for (size_t i = 0; same && i < cut.n; i++) {
+      same = cut.piece[i].begin == begin && cut.piece[i].end - begin == (size_t)want[i];
+      begin = cut.piece[i].end;
     }
     if (!same)
       fail_msg("%s cuts %s into %zu pieces, want %d: %s", name,
-               weir_str_show((weir_str){field[1], len}, shown), n, n_want, field[2]);
+               weir_str_show((weir_str){field[1], len}, shown), cut.n, n_want, field[2]);
     rows++;
   }
   fclose(f);

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The memory of a tokenizer's description. Owns it; may call base; one thread. */
+#include "model/tok_spec.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+
+enum { BLOCK_BYTES = 1 << 18 };
+
+typedef struct weir_strings_block {
+  struct weir_strings_block *next;
+  size_t used, cap;
+  char data[];
+} weir_strings_block;
+
+weir_status weir_strings_keep(weir_strings *s, weir_str from, weir_str *out, weir_err *e) {
+  *out = (weir_str){"", 0};
+  if (from.len == 0) return WEIR_OK;
+  weir_strings_block *b = s->block;
+  if (!b || b->cap - b->used < from.len) {
+    const size_t cap = from.len > BLOCK_BYTES ? from.len : BLOCK_BYTES;
+    size_t bytes;
+    void *fresh = NULL;
+    if (!weir_add_size(cap, sizeof *b, &bytes))
+      return weir_fail(e, WEIR_ENOMEM, "a string of %zu bytes is too long", from.len);
+    const weir_status st = weir_calloc(bytes, 1, "tokenizer text", &fresh, e);
+    if (st != WEIR_OK) return st;
+    b = fresh;
+    b->cap = cap;
+    b->next = s->block;
+    s->block = b;
+  }
+  char *at = b->data + b->used;
+  memcpy(at, from.data, from.len);
+  b->used += from.len;
+  *out = (weir_str){at, from.len};
+  return WEIR_OK;
+}
+
+void weir_strings_fini(weir_strings *s) {
+  while (s->block) {
+    weir_strings_block *next = s->block->next;
+    free(s->block);
+    s->block = next;
+  }
+}
+
+weir_status weir_tok_spec_reserve(weir_tok_spec *s, int32_t n, bool scores, weir_err *e) {
+  weir_status st = WEIR_OK;
+  s->n = n;
+  s->bos = s->eos = s->unk = -1;
+  WEIR_TRY(WEIR_NEW((size_t)n, &s->text, e));
+  WEIR_TRY(WEIR_NEW((size_t)n, &s->type, e));
+  WEIR_TRY(WEIR_NEW((size_t)n, &s->in_model, e));
+  if (scores) WEIR_TRY(WEIR_NEW((size_t)n, &s->score, e));
+  for (int32_t i = 0; i < n; i++) {
+    s->text[i] = (weir_str){"", 0};
+    s->type[i] = WEIR_TOKEN_UNUSED;
+  }
+out:
+  return st;
+}
+
+weir_status weir_tok_spec_add_end(weir_tok_spec *s, int32_t id, weir_err *e) {
+  for (int32_t i = 0; i < s->n_end; i++)
+    if (s->end[i] == id) return WEIR_OK;
+  if (s->n_end == s->cap_end) {
+    const int32_t cap = s->cap_end ? s->cap_end * 2 : 8;
+    int32_t *grown = realloc(s->end, (size_t)cap * sizeof *grown);
+    if (!grown) return weir_fail(e, WEIR_ENOMEM, "cannot hold %" PRId32 " ids", cap);
+    s->end = grown;
+    s->cap_end = cap;
+  }
+  s->end[s->n_end++] = id;
+  return WEIR_OK;
+}
+
+static weir_status fail_steps(const char *what, weir_err *e) {
+  return weir_fail(e, WEIR_EUNSUP, "more than %d steps of a %s", WEIR_TOK_MAX_STEPS, what);
+}
+
+weir_status weir_tok_spec_add_norm(weir_tok_spec *s, weir_norm_step step, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (s->n_norm == WEIR_TOK_MAX_STEPS) return fail_steps("normalizer", e);
+  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
+  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
+  s->norm[s->n_norm++] = step;
+out:
+  return st;
+}
+
+weir_status weir_tok_spec_add_pre(weir_tok_spec *s, weir_pre_step step, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (s->n_pre == WEIR_TOK_MAX_STEPS) return fail_steps("pre-tokenizer", e);
+  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
+  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
+  s->pre[s->n_pre++] = step;
+out:
+  return st;
+}
+
+weir_status weir_tok_spec_add_decode(weir_tok_spec *s, weir_decode_step step, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (s->n_decode == WEIR_TOK_MAX_STEPS) return fail_steps("decoder", e);
+  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
+  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
+  s->decode[s->n_decode++] = step;
+out:
+  return st;
+}
+
+void weir_tok_spec_fini(weir_tok_spec *s) {
+  weir_strings_fini(&s->strings);
+  free(s->text);
+  free(s->score);
+  free(s->type);
+  free(s->in_model);
+  free(s->merge);
+  free(s->added);
+  free(s->end);
+  *s = (weir_tok_spec){0};
+}
