@@ -129,15 +129,22 @@ ATTEND_INLINE void add_values(float *acc, const attend_rows *kv, float s[][WEIR_
   for (; i < dp; i += VF_LANES) add_values_wide(acc, i, kv, s, fade, from, n, dp, R, 1, f16);
 }
 
-/* Scores of the row -> their weights, where it sees those of from <= j < n; m and l follow. Returns what
- * fades the row's past. */
-ATTEND_INLINE float soften(float *score, int from, int n, float cap, float *row_m, float *row_l) {
+/* Soft cap and window of one row's scores. Apart from what every block goes through, whose loops would
+ * otherwise be slower for it. */
+static __attribute__((noinline)) void bend_scores(float *score, float cap, int from) {
+  if (cap > 0.0f)
+    for (int i = 0; i < WEIR_ATTEND_BLOCK; i += VF_LANES)
+      vf_store(score + i, vf_mul(vf_set1(cap), vf_tanh(vf_load(score + i))));
+  for (int i = 0; i < from; i++) score[i] = -INFINITY;
+}
+
+/* Scores of the row -> their weights, where it sees n of them; m and l follow. Returns what fades the row's
+ * past. */
+ATTEND_INLINE float soften(float *score, int n, float *row_m, float *row_l) {
   vf s[VF_PER_BLOCK], top = vf_set1(-INFINITY), sum = vf_zero();
   for (int g = 0; g < VF_PER_BLOCK; g++) {
-    const int left = n - g * VF_LANES, hidden = from - g * VF_LANES;
+    const int left = n - g * VF_LANES;
     s[g] = vf_load(score + g * VF_LANES);
-    if (cap > 0.0f) s[g] = vf_mul(vf_set1(cap), vf_tanh(s[g]));
-    if (hidden > 0) s[g] = vf_fill_below(s[g], hidden < VF_LANES ? hidden : VF_LANES, -INFINITY);
     if (left < VF_LANES) s[g] = vf_fill_from(s[g], left > 0 ? left : 0, -INFINITY);
     top = vf_max(top, s[g]);
   }
@@ -153,12 +160,26 @@ ATTEND_INLINE float soften(float *score, int from, int n, float cap, float *row_
   return fade;
 }
 
+/* Values of a block in which the windows of some of the n rows from r on begin: each row by itself. Few
+ * blocks are such, and what they all go through is faster without this in it. */
+static __attribute__((noinline)) void add_values_apart(weir_attend_tile *t, const attend_rows *kv, int32_t r,
+                                                       int n, float s[][WEIR_ATTEND_BLOCK], const float *fade,
+                                                       const int *from, const int *sees, bool f16) {
+  for (int i = 0; i < n; i++) {
+    float *acc = t->acc + (size_t)(r + i) * (size_t)t->dp;
+    if (f16)
+      add_values(acc, kv, s + i, fade + i, from[i], sees[i], t->dp, 1, true);
+    else
+      add_values(acc, kv, s + i, fade + i, from[i], sees[i], t->dp, 1, false);
+  }
+}
+
 /* R rows from r on take in the block that begins at `at` and has n positions. */
 ATTEND_INLINE void attend_block(weir_attend_tile *t, const attend_rows *kv, int32_t r, int32_t at, int n,
                                 const int R, const bool f16) {
   float s[4][WEIR_ATTEND_BLOCK], fade[4];
   float *acc = t->acc + (size_t)r * (size_t)t->dp;
-  int from[4], sees[4], all_from = 0, all = n; /* each row's, and what all of them see */
+  int from[4], sees[4], all_from = 0, all = n; /* each row's; the latest and the earliest of them */
   for (int i = 0; i < R; i++) {
     const int32_t left = t->pos[r + i] - at + 1, hidden = t->from[r + i] - at;
     sees[i] = left < n ? (int)left : n;
@@ -167,20 +188,15 @@ ATTEND_INLINE void attend_block(weir_attend_tile *t, const attend_rows *kv, int3
     if (from[i] > all_from) all_from = from[i];
   }
   score_block(s, t->q + (size_t)r * (size_t)t->dp, kv, t->dp, R, f16);
-  for (int i = 0; i < R; i++)
-    fade[i] = soften(s[i], from[i], sees[i], t->softcap, &t->m[r + i], &t->l[r + i]);
-  if (R > 1) { /* what one row sees before all do; everything, where all never do */
-    const bool meet = all_from < all;
-    if (!meet) all_from = WEIR_ATTEND_BLOCK;
-    for (int i = 0; i < R; i++)
-      if (from[i] < all_from) {
-        const int to = sees[i] < all_from ? sees[i] : all_from;
-        add_values(acc + (size_t)i * (size_t)t->dp, kv, s + i, &fade[i], from[i], to, t->dp, 1, f16);
-        fade[i] = 1.0f;
-      }
-    if (!meet) return;
+  for (int i = 0; i < R; i++) {
+    if (t->softcap > 0.0f || from[i] > 0) bend_scores(s[i], t->softcap, from[i]);
+    fade[i] = soften(s[i], sees[i], &t->m[r + i], &t->l[r + i]);
   }
-  add_values(acc, kv, s, fade, all_from, all, t->dp, R, f16);
+  if (all_from > 0) {
+    add_values_apart(t, kv, r, R, s, fade, from, sees, f16);
+    return;
+  }
+  add_values(acc, kv, s, fade, 0, all, t->dp, R, f16);
   if (R > 1) {
     static const float keep[1] = {1.0f};
     for (int i = 0; i < R; i++)
@@ -213,11 +229,9 @@ static void find_rows(attend_rows *kv, const weir_attend_tile *t, int32_t at, in
     kv->k[j] = k;
     kv->v[j] = k + t->v_bytes;
   }
-  for (int j = 0; j < WEIR_ATTEND_BLOCK; j++)
-    if (j < from || j >= n) { /* scored, then thrown away */
-      kv->k[j] = kv->k[from];
-      kv->v[j] = kv->v[from];
-    }
+  for (int j = 0; j < from; j++)
+    kv->k[j] = kv->k[from], kv->v[j] = kv->v[from]; /* scored, then thrown away */
+  for (int j = n; j < WEIR_ATTEND_BLOCK; j++) kv->k[j] = kv->k[from], kv->v[j] = kv->v[from];
   kv->row_bytes = t->row_bytes;
 }
 

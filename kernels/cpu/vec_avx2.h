@@ -36,9 +36,6 @@ static inline vf vf_zero_below(vf v, vf x, float lim) {
 static inline vf vf_fill_from(vf v, int n, float fill) {
   return _mm256_blendv_ps(_mm256_set1_ps(fill), v, _mm256_castsi256_ps(vf_first(n)));
 }
-static inline vf vf_fill_below(vf v, int n, float fill) {
-  return _mm256_blendv_ps(v, _mm256_set1_ps(fill), _mm256_castsi256_ps(vf_first(n)));
-}
 static inline float vf_hsum(vf a) {
   __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   x = _mm_add_ps(x, _mm_movehl_ps(x, x));

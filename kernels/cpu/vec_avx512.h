@@ -33,9 +33,6 @@ static inline vf vf_zero_below(vf v, vf x, float lim) {
 static inline vf vf_fill_from(vf v, int n, float fill) {
   return _mm512_mask_mov_ps(_mm512_set1_ps(fill), vf_first(n), v);
 }
-static inline vf vf_fill_below(vf v, int n, float fill) {
-  return _mm512_mask_mov_ps(v, vf_first(n), _mm512_set1_ps(fill));
-}
 static inline __m256 vf_high(vf a) { return _mm512_extractf32x8_ps(a, 1); }
 static inline float vf_hsum(vf a) {
   const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), vf_high(a));

@@ -41,8 +41,6 @@ static inline vf vf_pow2_magic(vf x) {
 static inline vf vf_zero_below(vf v, vf x, float lim) { return x < lim ? 0 : v; }
 /* v, and `fill` in the lanes from n on. */
 static inline vf vf_fill_from(vf v, int n, float fill) { return n > 0 ? v : fill; }
-/* v, and `fill` in the lanes below n. */
-static inline vf vf_fill_below(vf v, int n, float fill) { return n > 0 ? fill : v; }
 static inline float vf_hsum(vf a) { return a; }
 static inline float vf_hmax(vf a) { return a; }
 /* Lane i: the sum of a[i], by the same tree for each. */
