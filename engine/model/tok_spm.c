@@ -39,6 +39,7 @@ struct weir_spm {
   int32_t unk;
   int32_t byte_id[256]; /* -1: none */
   size_t longest;       /* bytes of a piece */
+  bool parts_at_spaces; /* no merge joins something to a U+2581 behind it: words can be done one by one */
   symbol *sym;          /* scratch [cap] */
   uint64_t *heap;       /* scratch [2 * cap]: rank << 32 | position, smallest first */
   size_t cap;
@@ -83,6 +84,21 @@ static bool is_mergeable(uint8_t type) {
   return type == WEIR_TOKEN_NORMAL || type == WEIR_TOKEN_USER || type == WEIR_TOKEN_UNUSED;
 }
 
+static const char space[] = "\xe2\x96\x81"; /* U+2581, as SentencePiece spells it */
+enum { SPACE_BYTES = sizeof space - 1 };
+
+/* Whether a space stands behind something else than a space. */
+static bool has_inner_space(weir_str p) {
+  bool before = true;
+  for (size_t at = 0; at < p.len;) {
+    const bool is = p.len - at >= SPACE_BYTES && memcmp(p.data + at, space, SPACE_BYTES) == 0;
+    if (is && !before) return true;
+    before = is;
+    at += is ? SPACE_BYTES : 1;
+  }
+  return false;
+}
+
 /* Enters the pieces, last ones first, so that of equal ones the highest id stays. */
 static weir_status enter_pieces(weir_spm *s, int32_t n, weir_err *e) {
   weir_status st = WEIR_OK;
@@ -108,11 +124,13 @@ static weir_status enter_pieces(weir_spm *s, int32_t n, weir_err *e) {
       goto out;
     }
     if (p.len > s->longest) s->longest = p.len;
+    if (s->type[i] != WEIR_TOKEN_USER && has_inner_space(p)) s->parts_at_spaces = false;
     weir_strmap_add(&s->by_text, p, i);
     if (s->type[i] == WEIR_TOKEN_USER) user[n_user++] = i;
     if (s->type[i] == WEIR_TOKEN_UNUSED && !s->cut) WEIR_TRY(WEIR_NEW((size_t)n, &s->cut, e));
   }
   WEIR_TRY(weir_trie_init(&s->user, s->piece, user, n_user, e));
+  if (s->cut) s->parts_at_spaces = false; /* how one came about last is a matter of the whole text */
 out:
   free(user);
   return st;
@@ -131,6 +149,7 @@ weir_status weir_spm_create(const weir_str *piece, const float *score, const uin
   s->piece = piece;
   s->type = type;
   s->unk = unk;
+  s->parts_at_spaces = true;
   for (int b = 0; b < 256; b++) s->byte_id[b] = -1;
   WEIR_TRY(enter_pieces(s, n, e));
   WEIR_TRY(rank_scores(s, score, n, e));
@@ -206,7 +225,6 @@ static int32_t split(const weir_spm *s, const char *text, uint32_t len, symbol *
     sym[n] = (symbol){at, (uint32_t)bytes, n - 1, n + 1, -1, frozen};
     at += (uint32_t)bytes;
   }
-  sym[n - 1].next = -1;
   return n;
 }
 
@@ -227,10 +245,27 @@ static void offer(weir_spm *s, const char *text, int32_t at, size_t *n_heap) {
   if (id >= 0) heap_push(s->heap, n_heap, (uint64_t)s->rank[id] << 32 | (uint32_t)at);
 }
 
-/* At most n - 1 entries at first; each of at most n - 1 merges takes one away and puts two. */
-static void merge_all(weir_spm *s, const char *text, int32_t n) {
+/* The end of the part of sym[0..n) that begins at `begin`: the next word, or all. */
+static int32_t part_end(const weir_spm *s, const char *text, int32_t begin, int32_t n) {
+  int32_t end = begin + 1;
+  if (!s->parts_at_spaces) return n;
+  for (; end < n; end++) {
+    const symbol *last = &s->sym[end - 1];
+    const bool before = last->len >= SPACE_BYTES &&
+                        memcmp(text + last->at + last->len - SPACE_BYTES, space, SPACE_BYTES) == 0;
+    if (!before && s->sym[end].len >= SPACE_BYTES && memcmp(text + s->sym[end].at, space, SPACE_BYTES) == 0)
+      break;
+  }
+  return end;
+}
+
+/* Merges within sym[begin..end). At most n - 1 entries at first; each of at most n - 1 merges takes one away
+ * and puts two. */
+static void merge_part(weir_spm *s, const char *text, int32_t begin, int32_t end) {
   size_t n_heap = 0;
-  for (int32_t i = 0; i < n; i++) {
+  s->sym[begin].prev = -1;
+  s->sym[end - 1].next = -1;
+  for (int32_t i = begin; i < end; i++) {
     const int32_t id = find_pair(s, text, i);
     if (id >= 0) s->heap[n_heap++] = (uint64_t)s->rank[id] << 32 | (uint32_t)i;
   }
@@ -327,9 +362,13 @@ weir_status weir_spm_encode(weir_spm *s, const char *text, size_t len, weir_toke
     return weir_fail(e, WEIR_EINVAL, "a text of %zu bytes is too long (limit %d)", len,
                      WEIR_TOKENIZE_MAX_BYTES);
   WEIR_TRY(reserve(s, len, e));
-  merge_all(s, text, split(s, text, (uint32_t)len, s->sym));
-  for (int32_t i = 0; i >= 0; i = s->sym[i].next)
-    WEIR_TRY(emit(&x, (weir_str){text + s->sym[i].at, s->sym[i].len}, e));
+  const int32_t n = split(s, text, (uint32_t)len, s->sym);
+  for (int32_t begin = 0, end; begin < n; begin = end) {
+    end = part_end(s, text, begin, n);
+    merge_part(s, text, begin, end);
+    for (int32_t i = begin; i >= 0; i = s->sym[i].next)
+      WEIR_TRY(emit(&x, (weir_str){text + s->sym[i].at, s->sym[i].len}, e));
+  }
 out:
   if (st != WEIR_OK) io->n = n_before;
   if (s->cap > SCRATCH_KEPT) free_scratch(s);
