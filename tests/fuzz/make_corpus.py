@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seed inputs of the fuzz targets: corpus/gguf, corpus/tokenize. Only needed to change them; files found
+"""Writes the seed inputs of the fuzz targets: corpus/gguf, corpus/tokenize, corpus/safetensors, corpus/hf. Only needed to change them; files found
 by fuzzing are added beside them by hand (crash-*, slow-*)."""
+import json
 import os
 import struct
 import sys
@@ -63,6 +64,81 @@ def model(arch, pre, extra=(), version=3, alignment=32):
                 version, alignment)
 
 
+def safetensors(tensors, metadata=None):
+    """tensors: (name, dtype, shape, bytes)"""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    for name, dtype, shape, size in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
+        data += bytes(range(1, size + 1)) if size < 255 else bytes(size)
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+# as fuzz_hf.c numbers them
+HF_NAMES = ["config.json", "model.safetensors", "model.safetensors.index.json", "a.safetensors", "b.safetensors",
+            "generation_config.json", "tokenizer_config.json", "tokenizer.json"]
+
+
+def directory(**files):
+    raw = b""
+    for name, content in files.items():
+        content = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":")).encode()
+        raw += bytes([HF_NAMES.index(name.replace("_json", ".json").replace("_st", ".safetensors"))])
+        raw += len(content).to_bytes(3, "little") + content
+    return raw
+
+
+def all_safetensors():
+    write("safetensors", "empty", safetensors([]))
+    write("safetensors", "kinds", safetensors([("a", "F32", [2, 3], 24), ("b", "BF16", [4], 8), ("c", "I64", [], 8),
+                                               ("d", "F8_E4M3", [3, 1], 3), ("e", "F4", [2], 1), ("f", "U8", [0, 7], 0)],
+                                              {"format": "pt"}))
+    write("safetensors", "hole", safetensors([("a", "F32", [1], 4), ("b", "F32", [1], 4)]).replace(b"[4,8]", b"[5,9]"))
+    write("safetensors", "cut", safetensors([("a", "F32", [1], 4)])[:40])
+
+
+def all_hf():
+    norm = ("model.norm.weight", "F32", [4], 16)
+    base = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": 4, "max_position_embeddings": 64}
+    kinds = {
+        "llama": {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+                                   "original_max_position_embeddings": 16}, "rope_theta": 5e5},
+        "mistral": {"sliding_window": 16}, "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
+        "qwen2": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1, "rope_scaling": {
+            "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+        "qwen3": {"head_dim": 8}, "qwen3_moe": {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 4},
+        "gemma2": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8},
+        "gemma3_text": {"sliding_window": 8, "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}},
+        "phi3": {"original_max_position_embeddings": 16, "rope_scaling": {
+            "type": "longrope", "short_factor": [1, 1.5], "long_factor": [2, 3.5]}},
+    }
+    for kind, more in kinds.items():
+        config = {"model_type": kind, **base, **more}
+        layer = "model.layers.1."
+        w = [norm, (layer + "post_attention_layernorm.weight", "BF16", [8], 16),
+             (layer + "self_attn.qkv_proj.weight" if kind == "phi3" else layer + "self_attn.q_proj.weight", "F16", [2, 4], 16)]
+        if kind == "mixtral":
+            w += [("model.layers.0.block_sparse_moe.experts.%d.w%d.weight" % (i, k), "F16", [2, 2], 8) for i in (0, 1) for k in (1, 2, 3)]
+        if kind == "qwen3_moe":
+            w += [("model.layers.0.mlp.experts.gate_up_proj", "F32", [3, 4, 2], 96), ("model.layers.0.mlp.experts.down_proj", "F32", [3, 2, 2], 48)]
+        write("hf", kind, directory(config_json=config, model_st=safetensors(w)))
+    write("hf", "gemma3", directory(config_json={"model_type": "gemma3", "text_config": {**base, "rope_scaling": {
+        "factor": 8.0, "rope_type": "linear"}}}, model_st=safetensors([("language_model.model.norm.weight", "F32", [4], 16)]),
+        generation_config_json={"eos_token_id": [1, 106]}, tokenizer_config_json={"bos_token": "<s>"}))
+    write("hf", "shards", directory(config_json={"model_type": "llama", **base, "tie_word_embeddings": True}, **{
+        "model_st.index_json": {"metadata": {}, "weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors"}},
+        "a_st": safetensors([norm]), "b_st": safetensors([("lm_head.weight", "F32", [1, 2], 8)])}))
+    convert = os.path.join(HERE, "..", "vectors", "convert")
+    for case in ("gptq-sym", "gptq-act-order", "gptq-asym-v2", "awq-asym", "packed-odd", "packed-groups", "fp8-tensor", "fp8-rows",
+                 "fp8-blocks-exact"):
+        with open(os.path.join(convert, case + ".json")) as c, open(os.path.join(convert, case + ".safetensors"), "rb") as w:
+            write("hf", case, directory(config_json=json.load(c), model_st=w.read()))
+
+
 def write(folder, name, raw):
     folder = os.path.join(HERE, "corpus", folder)
     os.makedirs(folder, exist_ok=True)
@@ -87,6 +163,8 @@ def main():
     texts += [b"\xff\xfe", b"a\xc3", b"\xed\xa0\x80 \xf4\x90\x80\x80", b"a" * 300, b" " * 300, b"\n" * 300, bytes(range(256))]
     for i, text in enumerate(texts):
         write("tokenize", "text-%03d" % i, bytes([i % 14]) + text)
+    all_safetensors()
+    all_hf()
 
 
 if __name__ == "__main__":
