@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds the golden logits against transformers' LlamaForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM, built
-from a config and given the same dequantised weights in float64 (their norms and rotation angles compute in
-float32 all the same, which bounds the agreement). Also holds our dequantisation against gguf-py's.
+"""Holds the golden logits against transformers' own models in float64 (whose norms and rotation angles compute in
+float32 all the same, which bounds the agreement): for the plain ones built from a config and given the dequantised
+weights of the GGUF file, for those of arch_models.py read from their directories by AutoModelForCausalLM. Also holds
+our dequantisation against gguf-py's.
 
-usage: crosscheck.py [NAME...]    names of models without .gguf; all that have a .wvec by default
+usage: crosscheck.py [NAME...]    names of logits/<name>.wvec; all by default
 """
 import os
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from gguf import GGUFReader
 from gguf.quants import dequantize as gguf_dequantize
 
 import wvec
+from arch_models import BY_NAME
+from make_arch_models import write_hf
 from reference import Model
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -63,24 +67,46 @@ def build(m):
     return model
 
 
+def from_directory(a):
+    """transformers' model of hf-<name>, or of what that directory would be."""
+    path = os.path.join(HERE, "models", "hf-" + a.name)
+    with tempfile.TemporaryDirectory() as temp:
+        if not a.shards:
+            a.shards, path = 1, temp
+            write_hf(path, a)
+        model, said = tf.AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float64, attn_implementation="eager", output_loading_info=True,
+            **({"experts_implementation": "eager"} if a.experts else {}))
+    wrong = [k for k, v in said.items() if v]
+    assert not wrong, (a.name, said)
+    return model.eval()
+
+
+def from_gguf(name):
+    path = os.path.join(HERE, "models", name + ".gguf")
+    m = Model(path)
+    for t in GGUFReader(path).tensors:
+        theirs = gguf_dequantize(t.data, t.tensor_type).astype(np.float64).reshape(-1)
+        assert np.allclose(m.w[t.name].reshape(-1), theirs, rtol=1e-6, atol=0), t.name
+    return build(m)
+
+
 def main():
     names = sys.argv[1:] or sorted(f[:-5] for f in os.listdir(os.path.join(HERE, "logits")) if f.endswith(".wvec"))
     print("transformers", tf.__version__, "torch", torch.__version__)
     worst = 0.0
     for name in names:
-        path = os.path.join(HERE, "models", name + ".gguf")
-        m = Model(path)
-        for t in GGUFReader(path).tensors:
-            theirs = gguf_dequantize(t.data, t.tensor_type).astype(np.float64).reshape(-1)
-            assert np.allclose(m.w[t.name].reshape(-1), theirs, rtol=1e-6, atol=0), t.name
-        model = build(m)
+        a = BY_NAME.get(name.removesuffix("-short"))
+        model = from_directory(a) if a else from_gguf(name)
         worst_of_model = 0.0
         for ids, logits in wvec.read(os.path.join(HERE, "logits", name + ".wvec"))[1]:
+            if name == "phi3" and len(ids) <= a.config["original_max_position_embeddings"]:
+                continue  # transformers takes the short factors; phi3-short has those
             with torch.no_grad():
                 theirs = model(torch.tensor(np.array(ids, dtype=np.int64))[None]).logits[0].numpy()
             # relative to the largest logit of the position: a logit near zero has no scale of its own
             worst_of_model = max(worst_of_model, (np.abs(theirs - logits).max(1) / np.abs(logits).max(1)).max())
-        print(f"{name:18} worst relative difference {worst_of_model:.2e}")
+        print(f"{name:18} {type(model).__name__:20} worst relative difference {worst_of_model:.2e}")
         worst = max(worst, worst_of_model)
     print(f"worst of all {worst:.2e}")
     sys.exit(1 if worst > 1e-5 else 0)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward pass of llama, qwen2 and qwen3 models in float64 over the dequantised weights of a GGUF file.
+"""Forward pass of all architectures that the engine knows, in float64 over the dequantised weights of a GGUF file.
 
 Written to be read, and independent of the engine: numpy only, no code shared with it. gguf-py parses the
-container; the dequantisation is our own. Shapes: n tokens, d = dim, h query heads, g key/value heads,
+container; the dequantisation is our own, but for Q5_0 and the K types, which are gguf-py's. Shapes: n tokens, d = dim, h query heads, g key/value heads,
 e = head_dim, f = feed-forward width, v = rows of the embedding (>= entries of the tokenizer).
 """
 import numpy as np
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize as gguf_dequantize
 
 QK = 32  # elements of a Q8_0 or Q4_0 block
 
@@ -30,7 +31,8 @@ def dequantize(raw, kind, shape):
         q = block[:, 2:]
         x = scale * (np.concatenate([q & 15, q >> 4], axis=1).astype(np.float64) - 8)
     else:
-        raise ValueError(f"tensor type {kind} is not handled")
+        rows = raw.reshape(int(np.prod(shape[:-1])), -1)
+        x = gguf_dequantize(rows, GGMLQuantizationType[kind]).astype(np.float64)
     return x.reshape(shape)
 
 
@@ -58,23 +60,47 @@ def round_blocks(x):
     return (np.round(q) * d).reshape(x.shape)
 
 
+FLOAT = ("F32", "F16", "BF16")
+ARCHS = ("llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "phi3")
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+def yarn(theta, dims, factor, orig, beta_fast, beta_slow):
+    """Frequencies of YaRN (arXiv 2309.00071, section 3.2, with the ramp's ends rounded outwards)."""
+    freq = theta ** (-2.0 * np.arange(dims // 2) / dims)
+    dim = lambda turns: dims * np.log(orig / (turns * 2 * np.pi)) / (2 * np.log(theta))
+    low, high = max(np.floor(dim(beta_fast)), 0), min(np.ceil(dim(beta_slow)), dims - 1)
+    ramp = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
+    return freq / factor * ramp + freq * (1 - ramp)
+
+
 class Model:
     """act_q8: quantise the input of every linear with quantised weights to 8 bits (as the engine does, to
-    measure what that costs); kv_f16: keep keys and values in IEEE half. Both off: the golden reference."""
+    measure what that costs); kv_f16: keep keys and values in IEEE half. Both off: the golden reference.
+    n_ctx: the context that is asked for, which chooses between LongRoPE's tables; the file's by default.
+    wrong: an error to plant, for measuring how far it moves the logits (wrong.py)."""
 
-    def __init__(self, path, act_q8=False, kv_f16=False):
+    def __init__(self, path, act_q8=False, kv_f16=False, n_ctx=None, wrong=""):
         r = GGUFReader(path)
         self.key = {k: f.contents() for k, f in r.fields.items()}
         self.arch = self.key["general.architecture"]
-        if self.arch not in ("llama", "qwen2", "qwen3"):
+        if self.arch not in ARCHS:
             raise ValueError(f"architecture {self.arch} is not handled")
         self.w, self.kind = {}, {}
         for t in r.tensors:
             shape = [int(n) for n in t.shape][::-1]
             self.kind[t.name] = t.tensor_type.name
             self.w[t.name] = dequantize(t.data, t.tensor_type.name, shape)
-        self.act_q8, self.kv_f16 = act_q8, kv_f16
+        self.act_q8, self.kv_f16, self.wrong = act_q8, kv_f16, wrong
         get = lambda name, default=None: self.key.get(f"{self.arch}.{name}", default)
+        self.get = get
         self.layers = get("block_count")
         self.dim = get("embedding_length")
         self.heads = get("attention.head_count")
@@ -87,26 +113,61 @@ class Model:
         self.n_tokens = len(self.key["tokenizer.ggml.tokens"])
         self.n_vocab = self.w["token_embd.weight"].shape[0]
         self.interleaved = self.arch == "llama"  # how the file's q and k rows are ordered
+        self.gemma = self.arch.startswith("gemma")
+        self.window = get("attention.sliding_window", 4096 if self.arch == "gemma2" else 0)
+        every = {"gemma2": 2, "gemma3": 6}.get(self.arch, 0)
+        self.windowed = [bool(self.window) and (not every or i % every < every - 1) for i in range(self.layers)]
+        self.attn_cap = get("attn_logit_softcapping", 50.0 if self.arch == "gemma2" else 0.0)
+        self.final_cap = get("final_logit_softcapping", 30.0 if self.arch == "gemma2" else 0.0)
+        self.n_used = get("expert_used_count", 0)
+        self.renorm = get("expert_weights_norm", True)
+        self.freq, self.mscale = self.rope_of(n_ctx or self.ctx)
+        self.freq_local, self.mscale_local = self.freq, self.mscale
+        if self.arch == "gemma3" and wrong != "local theta":
+            self.freq_local, self.mscale_local = 10000.0 ** (-2.0 * np.arange(self.rope_dims // 2) / self.rope_dims), 1
         self.reset()
+
+    def rope_of(self, n_ctx):
+        """Frequencies [rope_dims/2] and the factor of cos and sin."""
+        freq = self.theta ** (-2.0 * np.arange(self.rope_dims // 2) / self.rope_dims)
+        kind, factor = self.get("rope.scaling.type", "none"), self.get("rope.scaling.factor", 1.0)
+        orig = self.get("rope.scaling.original_context_length", self.ctx)
+        if self.wrong == "rope scaling":
+            return freq, 1.0
+        if "rope_freqs.weight" in self.w:
+            return freq / self.w["rope_freqs.weight"], 1.0
+        if "rope_factors_long.weight" in self.w:
+            which = "long" if n_ctx > orig else "short"
+            return freq / self.w[f"rope_factors_{which}.weight"], self.get("rope.scaling.attn_factor")
+        if kind == "linear":
+            return freq / factor, 1.0
+        if kind == "yarn":
+            m = 1.0 if self.wrong == "attention factor" else 0.1 * np.log(factor) + 1
+            return yarn(self.theta, self.rope_dims, factor, orig, 32, 1), m
+        assert kind == "none", kind
+        return freq, 1.0
 
     def reset(self):
         self.k = [np.zeros((0, self.kv_heads, self.head_dim)) for _ in range(self.layers)]
         self.v = [np.zeros((0, self.kv_heads, self.head_dim)) for _ in range(self.layers)]
 
     def norm(self, x, name):
-        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.eps) * self.w[name]
+        w = self.w[name] - 1 if self.wrong == "plus one" else self.w[name]
+        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.eps) * w
+
+    def product(self, x, w, name):
+        return (round_blocks(x) if self.act_q8 and self.kind[name] not in FLOAT else x) @ w.T
 
     def linear(self, x, name):
-        if self.act_q8 and self.kind[name + ".weight"] in ("Q8_0", "Q4_0"):
-            x = round_blocks(x)
-        y = x @ self.w[name + ".weight"].T
+        y = self.product(x, self.w[name + ".weight"], name + ".weight")
         return y + self.w[name + ".bias"] if name + ".bias" in self.w else y
 
-    def rotate(self, x, pos):
-        """x[n, heads, e]: rotates pair i by pos * theta^(-2i/rope_dims); pairs are (2i, 2i+1) or (i, i+half)."""
+    def rotate(self, x, pos, local):
+        """x[n, heads, e]: rotates pair i by pos * freq[i]; pairs are (2i, 2i+1) or (i, i+half)."""
         half = self.rope_dims // 2
-        angle = pos[:, None] * self.theta ** (-2.0 * np.arange(half) / self.rope_dims)  # [n, half]
-        c, s = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]
+        freq, mscale = (self.freq_local, self.mscale_local) if local else (self.freq, self.mscale)
+        angle = pos[:, None] * freq  # [n, half]
+        c, s = mscale * np.cos(angle)[:, None, :], mscale * np.sin(angle)[:, None, :]
         at = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if self.interleaved else \
              (slice(0, half), slice(half, 2 * half))
         y = x.copy()
@@ -115,43 +176,79 @@ class Model:
         y[..., at[1]] = a * s + b * c
         return y
 
+    def qkv(self, x, p):
+        if p + "attn_qkv.weight" not in self.w:
+            return [self.linear(x, p + part) for part in ("attn_q", "attn_k", "attn_v")]
+        n_q, n_kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return np.split(self.linear(x, p + "attn_qkv"), [n_q, n_q + n_kv], axis=-1)
+
     def attention(self, x, layer):
         p = f"blk.{layer}."
         n, past = x.shape[0], self.k[layer].shape[0]
         pos = np.arange(past, past + n)
-        q = self.linear(x, p + "attn_q").reshape(n, self.heads, self.head_dim)
-        k = self.linear(x, p + "attn_k").reshape(n, self.kv_heads, self.head_dim)
-        v = self.linear(x, p + "attn_v").reshape(n, self.kv_heads, self.head_dim)
+        q, k, v = (y.reshape(n, -1, self.head_dim) for y in self.qkv(x, p))
         if p + "attn_q_norm.weight" in self.w:
             q = self.norm(q, p + "attn_q_norm.weight")
             k = self.norm(k, p + "attn_k_norm.weight")
-        q, k = self.rotate(q, pos), self.rotate(k, pos)
+        local = self.windowed[layer]
+        q, k = self.rotate(q, pos, local), self.rotate(k, pos, local)
         if self.kv_f16:
             k, v = k.astype(np.float16).astype(np.float64), v.astype(np.float16).astype(np.float64)
         k = self.k[layer] = np.concatenate([self.k[layer], k])
         v = self.v[layer] = np.concatenate([self.v[layer], v])
         group = self.heads // self.kv_heads
-        future = np.arange(past + n)[None, :] > pos[:, None]
+        hidden = np.arange(past + n)[None, :] > pos[:, None]
+        if local and self.wrong != "no window":
+            hidden |= np.arange(past + n)[None, :] <= pos[:, None] - self.window - (self.wrong == "window + 1")
         out = np.empty((n, self.heads, self.head_dim))
         for h in range(self.heads):
             score = q[:, h] @ k[:, h // group].T / np.sqrt(self.head_dim)
-            score[future] = -np.inf
+            if self.attn_cap and self.wrong != "attention soft cap":
+                score = self.attn_cap * np.tanh(score / self.attn_cap)
+            score[hidden] = -np.inf
             out[:, h] = softmax(score) @ v[:, h // group]
         return self.linear(out.reshape(n, -1), p + "attn_output")
 
     def mlp(self, x, layer):
         p = f"blk.{layer}."
-        gate = self.linear(x, p + "ffn_gate")
-        return self.linear(gate / (1 + np.exp(-gate)) * self.linear(x, p + "ffn_up"), p + "ffn_down")
+        if self.n_used:
+            return self.experts(x, p)
+        act = gelu_tanh if self.gemma and self.wrong != "silu" else silu
+        if p + "ffn_gate.weight" in self.w:
+            gate, up = self.linear(x, p + "ffn_gate"), self.linear(x, p + "ffn_up")
+        else:
+            gate, up = np.split(self.linear(x, p + "ffn_up"), 2, axis=-1)
+        return self.linear(act(gate) * up, p + "ffn_down")
+
+    def experts(self, x, p):
+        prob = softmax(self.linear(x, p + "ffn_gate_inp"))  # [n, experts]
+        out = np.zeros_like(x)
+        for i in range(len(x)):
+            chosen = np.argsort(-prob[i], kind="stable")[:self.n_used]
+            weight = prob[i][chosen]
+            if self.renorm != (self.wrong == "renormalise"):
+                weight = weight / weight.sum()
+            for e, w in zip(chosen, weight):
+                part = lambda y, name: self.product(y, self.w[p + name][e], p + name)
+                h = silu(part(x[i], "ffn_gate_exps.weight")) * part(x[i], "ffn_up_exps.weight")
+                out[i] += w * part(h, "ffn_down_exps.weight")
+        return out
+
+    def post(self, x, name):
+        return self.norm(x, name) if name in self.w and self.wrong != "post norms" else x
 
     def forward(self, ids):
         """Appends ids to the context; logits[n, v] after each of them."""
         x = self.w["token_embd.weight"][np.asarray(ids)]
+        if self.gemma and self.wrong != "embedding scale":
+            x = x * np.sqrt(self.dim)
         for i in range(self.layers):
-            x = x + self.attention(self.norm(x, f"blk.{i}.attn_norm.weight"), i)
-            x = x + self.mlp(self.norm(x, f"blk.{i}.ffn_norm.weight"), i)
+            p = f"blk.{i}."
+            x = x + self.post(self.attention(self.norm(x, p + "attn_norm.weight"), i), p + "post_attention_norm.weight")
+            x = x + self.post(self.mlp(self.norm(x, p + "ffn_norm.weight"), i), p + "post_ffw_norm.weight")
         x = self.norm(x, "output_norm.weight")
-        return self.linear(x, "output" if "output.weight" in self.w else "token_embd")
+        y = self.linear(x, "output" if "output.weight" in self.w else "token_embd")
+        return self.final_cap * np.tanh(y / self.final_cap) if self.final_cap and self.wrong != "final soft cap" else y
 
     def logits(self, ids):
         """logits[n, v] of a whole sequence from an empty context."""

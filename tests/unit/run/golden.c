@@ -54,22 +54,104 @@ void wvec_free(wvec *v) {
   free(v->seq);
 }
 
-model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv) {
+const golden_model golden_models[GOLDEN_MODELS] = {
+    {"llama-F32", "llama-F32", 1e-5, 0, false, 0},
+    {"llama-tied-F16", "llama-tied-F16", 1e-5, 0, false, 0},
+    {"llama-tied-BF16", "llama-tied-BF16", 1e-5, 0, false, 0},
+    {"qwen2-padded-F32", "qwen2-padded-F32", 1e-5, 0, false, 0},
+    {"qwen3-F32", "qwen3-F32", 1e-5, 0, false, 0},
+    {"stories260k", "stories260k", 1e-5, 0, false, 0},
+    {"llama-Q8_0", "llama-Q8_0", 0, 0.2, true, 0},
+    {"llama-Q4_0", "llama-Q4_0", 0, 0.2, true, 0},
+    {"llama-mixed", "llama-mixed", 0, 0.2, true, 0},
+    {"qwen2-padded-Q8_0", "qwen2-padded-Q8_0", 0, 0.2, true, 0},
+    {"qwen3-Q4_0", "qwen3-Q4_0", 0, 0.2, true, 0},
+    {"pair-small", "pair-small", 0, 0.2, true, 0},
+    {"pair-large", "pair-large", 0, 0.2, true, 0},
+    {"llama3-BF16", "llama3", 1e-5, 0, false, 0},
+    {"hf-llama3", "llama3", 1e-5, 0, false, 0},
+    {"llama-linear-BF16", "llama-linear", 1e-5, 0, false, 0},
+    {"hf-smollm", "smollm", 1e-5, 0, false, 0},
+    {"mistral-Q8_0", NULL, 0, 0, true, 0},
+    {"hf-mistral", "mistral", 1e-5, 0, false, 0},
+    {"mixtral-BF16", "mixtral", 1e-5, 0, false, 0},
+    {"mixtral-Q4_0", NULL, 0, 0, true, 0},
+    {"hf-mixtral", "mixtral", 1e-5, 0, false, 0},
+    {"qwen2-yarn-BF16", "qwen2-yarn", 1e-5, 0, false, 0},
+    {"hf-qwen2-yarn", "qwen2-yarn", 1e-5, 0, false, 0},
+    {"hf-qwen3", "qwen3", 1e-5, 0, false, 0},
+    {"qwen3moe-Q8_0", NULL, 0, 0, true, 0},
+    {"hf-qwen3moe", "qwen3moe", 1e-5, 0, false, 0},
+    {"hf-qwen3moe-plain", "qwen3moe-plain", 1e-5, 0, false, 0},
+    {"gemma2-BF16", "gemma2", 1e-5, 0, false, 0},
+    {"gemma2-Q8_0", NULL, 0, 0, true, 0},
+    {"hf-gemma2", "gemma2", 1e-5, 0, false, 0},
+    {"gemma3-BF16", "gemma3", 1e-5, 0, false, 0},
+    {"gemma3-Q4_0", NULL, 0, 0, true, 0},
+    {"hf-gemma3", "gemma3", 1e-5, 0, false, 0},
+    {"phi3-BF16", "phi3", 1e-5, 0, false, 0},
+    {"phi3-BF16", "phi3-short", 1e-5, 0, false, 32},
+    {"phi3-Q8_0", NULL, 0, 0, true, 0},
+    {"hf-phi3", "phi3", 1e-5, 0, false, 0},
+    {"hf-phi3", "phi3-short", 1e-5, 0, false, 32},
+    {"phi3-window-BF16", "phi3-window", 1e-5, 0, false, 0},
+};
+
+static wvec vectors_in(const char *folder, const char *name) {
+  char path[256];
+  snprintf(path, sizeof path, "tests/vectors/%s/%s.wvec", folder, name);
+  return wvec_read(path);
+}
+wvec golden_vectors(const golden_model *g) {
+  return g->exact ? vectors_in("logits", g->exact) : golden_vectors_rounded(g);
+}
+wvec golden_vectors_rounded(const golden_model *g) { return vectors_in("logits-q8", g->name); }
+
+const weir_isa golden_isas[GOLDEN_ISAS] = {WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI};
+
+bool have_isa(weir_isa isa) {
+  weir_dev *d;
+  weir_err e;
+  const weir_cpu_opts o = {.n_threads = 1, .isa = isa};
+  if (weir_dev_open_cpu(&o, &d, &e) != WEIR_OK) return false;
+  weir_dev_destroy(d);
+  return true;
+}
+
+const int32_t *straight_pages(void) {
+  static int32_t page[GOLDEN_PAGES];
+  for (int32_t i = 0; i < GOLDEN_PAGES; i++) page[i] = i;
+  return page;
+}
+
+static model open_model(const char *name, int32_t n_ctx, weir_isa isa, int32_t n_threads, weir_dtype kv) {
   model m = {0};
   weir_err e = {0};
   weir_mfile *g;
   weir_hparams h;
   char path[256];
-  snprintf(path, sizeof path, strchr(name, '/') ? "%s" : "tests/vectors/models/%s.gguf", name);
+  const bool is_path = strchr(name, '/') != NULL, is_dir = strncmp(name, "hf-", 3) == 0;
+  snprintf(path, sizeof path, "%s%s%s", is_path ? "" : "tests/vectors/models/", name,
+           is_path || is_dir ? "" : ".gguf");
   const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true};
   must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
   must(weir_mfile_open(path, &g, &e), &e);
   must(weir_hparams_read(g, &h, &e), &e);
-  const weir_instance_opts o = {
-      .n_pages = GOLDEN_PAGES, .max_tokens = GOLDEN_MAX_TOKENS, .max_seqs = GOLDEN_MAX_SEQS, .kv_dtype = kv};
+  const weir_instance_opts o = {.n_ctx = n_ctx,
+                                .n_pages = GOLDEN_PAGES,
+                                .max_tokens = GOLDEN_MAX_TOKENS,
+                                .max_seqs = GOLDEN_MAX_SEQS,
+                                .kv_dtype = kv};
   must(weir_instance_create(m.dev, g, &h, &o, &m.inst, &e), &e);
   weir_mfile_close(g); /* nothing may point into the file any more */
   return m;
+}
+
+model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv) {
+  return open_model(name, 0, isa, n_threads, kv);
+}
+model model_open_golden(const golden_model *g, weir_isa isa, int32_t n_threads, weir_dtype kv) {
+  return open_model(g->name, g->n_ctx, isa, n_threads, kv);
 }
 
 void model_close(model *m) {
