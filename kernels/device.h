@@ -178,7 +178,7 @@ void weir_weight_release(weir_weight *); /* zeroes it; a zeroed one is fine */
 weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
                           weir_err *);
 /* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident.
- */
+ * y may be resid: so an output is normed by itself before it is added (Gemma 2). */
 weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                                 float eps, weir_err *);
 /* y[n, W.rows] = x[n, W.cols] W^T + bias[W.rows] (NULL: none). Each y element's order of reduction depends on

@@ -84,6 +84,18 @@ static void test_against_reference(void **state) {
             first = y;
             first_isa = devs.isa[i];
           }
+          if (!with) { /* in place: y over resid */
+            weir_err e = {0};
+            weir_mat x = kern_mat(devs.dev[i], rows, cols, 2);
+            kern_put(devs.dev[i], x, resid);
+            float *dw = (float *)kern_copy(devs.dev[i], w, sizeof *w * (size_t)cols);
+            kern_ok(weir_op_add_rmsnorm(devs.dev[i], x, x, (weir_mat){0}, dw, EPS, &e), &e, "add_rmsnorm");
+            float *over = kern_get(devs.dev[i], x);
+            kern_same(over, first, sizeof *over * n, "in place");
+            free(over);
+            weir_dev_release(devs.dev[i], dw);
+            kern_mat_free(devs.dev[i], x);
+          }
           if (rows == 3) { /* the middle row alone */
             float *y1, *r1;
             run(devs.dev[i], 1, cols, resid + cols, with ? delta + cols : NULL, w, &y1, &r1);
