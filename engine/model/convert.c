@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "kernels/quant.h"
 #include "model/hparams_hf_in.h"
+#include "model/json.h"
 
 /* ---- quantization_config ---- */
 
@@ -127,31 +128,48 @@ out:
   return st;
 }
 
-weir_status weir_quant_conf_read(const weir_hf *hf, weir_quant_conf *out, weir_err *e) {
+static weir_status read_method(const json_t *q, const char *prefix, weir_str method, weir_quant_conf *out,
+                               weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
-  weir_str method;
+  const weir_hf_conf c = {q, prefix};
+  if (!method.data) {
+    const weir_status st = weir_hf_conf_text(&c, "quant_method", &method, e);
+    if (st != WEIR_OK) return st;
+  }
+  if (method.data && ONE_OF(method, "gptq")) return read_gptq(&c, out, e);
+  if (method.data && ONE_OF(method, "awq")) return read_awq(&c, out, e);
+  if (method.data && ONE_OF(method, "fp8", "fbgemm_fp8")) return read_fp8(&c, out, e);
+  if (method.data && ONE_OF(method, "compressed-tensors")) return read_compressed(&c, out, e);
+  return weir_fail(
+      e, WEIR_EUNSUP,
+      "key \"%squant_method\": %s is not supported (known: fp8 fbgemm_fp8 gptq awq compressed-tensors)",
+      prefix, weir_str_show(method, shown));
+}
+
+/* Before transformers knew of them, GPTQ and AWQ kept this in files of their own. */
+static weir_status read_old_file(const weir_hf *hf, weir_quant_conf *out, weir_err *e) {
+  static const struct {
+    const char *file, *method;
+  } old[] = {{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
+  for (size_t i = 0; i < sizeof old / sizeof *old; i++) {
+    const weir_str text = weir_hf_file(hf, old[i].file);
+    json_t *q;
+    if (!text.data) continue;
+    weir_status st = weir_json_parse_object(text, &q, e);
+    if (st == WEIR_OK) st = read_method(q, "", weir_str_of(old[i].method), out, e);
+    json_decref(q);
+    return st == WEIR_OK ? st : weir_fail_ctx(e, st, "%s", old[i].file);
+  }
+  return WEIR_OK;
+}
+
+weir_status weir_quant_conf_read(const weir_hf *hf, weir_quant_conf *out, weir_err *e) {
   *out = (weir_quant_conf){.method = WEIR_QUANT_NONE, .block_rows = 128, .block_cols = 128};
   const json_t *q = json_object_get(weir_hf_config(hf), "quantization_config");
-  if (!q || json_is_null(q)) return WEIR_OK;
+  if (!q || json_is_null(q)) return read_old_file(hf, out, e);
   if (!json_is_object(q))
     return weir_fail(e, WEIR_EFORMAT, "config.json: key \"quantization_config\": want an object");
-  const weir_hf_conf c = {q, "quantization_config."};
-  weir_status st = weir_hf_conf_text(&c, "quant_method", &method, e);
-  if (st != WEIR_OK) return weir_fail_ctx(e, st, "config.json");
-  if (method.data && ONE_OF(method, "gptq"))
-    st = read_gptq(&c, out, e);
-  else if (method.data && ONE_OF(method, "awq"))
-    st = read_awq(&c, out, e);
-  else if (method.data && ONE_OF(method, "fp8", "fbgemm_fp8"))
-    st = read_fp8(&c, out, e);
-  else if (method.data && ONE_OF(method, "compressed-tensors"))
-    st = read_compressed(&c, out, e);
-  else
-    st = weir_fail(
-        e, WEIR_EUNSUP,
-        "key \"quantization_config.quant_method\": %s is not supported (known: fp8 fbgemm_fp8 gptq awq "
-        "compressed-tensors)",
-        weir_str_show(method, shown));
+  const weir_status st = read_method(q, "quantization_config.", (weir_str){NULL, 0}, out, e);
   return st == WEIR_OK ? st : weir_fail_ctx(e, st, "config.json");
 }
 

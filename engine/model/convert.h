@@ -32,7 +32,8 @@ typedef struct weir_quant_conf {
   int64_t group_size;             /* int4: inputs that share a scale; 0: all */
 } weir_quant_conf;
 
-/* Refuses by name what is not one of the above. */
+/* From config.json, else from the file that an older GPTQ or AWQ export has for it. Refuses by name what is
+ * not one of the above. */
 weir_status weir_quant_conf_read(const weir_hf *, weir_quant_conf *out, weir_err *e);
 
 /* How one matrix [rows, cols] is converted. */

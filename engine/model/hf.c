@@ -45,6 +45,8 @@ static const struct {
     {"merges.txt", WEIR_HF_MAX_TOKENIZER_BYTES},
     {"added_tokens.json", WEIR_HF_MAX_JSON_BYTES},
     {"special_tokens_map.json", WEIR_HF_MAX_JSON_BYTES},
+    {"quantize_config.json", WEIR_HF_MAX_JSON_BYTES},
+    {"quant_config.json", WEIR_HF_MAX_JSON_BYTES},
     {"chat_template.jinja", WEIR_HF_MAX_TEMPLATE_BYTES},
     {"chat_template.json", WEIR_HF_MAX_TEMPLATE_BYTES},
 };

@@ -40,7 +40,8 @@ const json_t *weir_hf_tokenizer_config(const weir_hf *); /* tokenizer_config.jso
 
 /* A file's bytes, {NULL, 0} when absent; borrowed until weir_hf_close. Known ones: config.json,
  * generation_config.json, tokenizer_config.json, tokenizer.json, tokenizer.model, vocab.json, merges.txt,
- * added_tokens.json, special_tokens_map.json, chat_template.jinja, chat_template.json. */
+ * added_tokens.json, special_tokens_map.json, quantize_config.json, quant_config.json, chat_template.jinja,
+ * chat_template.json. */
 weir_str weir_hf_file(const weir_hf *, const char *name);
 
 /* ---- for the reader of the weights ---- */

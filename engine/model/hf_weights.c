@@ -239,9 +239,29 @@ static bool is_zero(const weir_st_tensor *t) {
   return true;
 }
 
-static weir_status add_tensors(weir_hf_weights *w, const weir_quant_conf *q, const module *m, weir_err *e) {
+/* transformers would drop what the model's class does not have; here that is said. */
+static weir_status add_bias(weir_hf_weights *w, weir_arch arch, const module *m, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  const weir_st_tensor *bias = m->param[WEIR_HF_BIAS];
+  const char *what = strrchr(m->name.module, '.');
+  const bool belongs = arch == WEIR_ARCH_QWEN2 && what &&
+                       (!strcmp(what, ".attn_q") || !strcmp(what, ".attn_k") || !strcmp(what, ".attn_v"));
+  if (!bias || (!belongs && is_zero(bias))) return WEIR_OK;
+  if (!belongs)
+    return weir_fail(e, WEIR_EUNSUP, "tensor %s: %s models have no such bias",
+                     weir_str_show(bias->name, shown), weir_arch_name(arch));
+  named_tensor *t = next_tensor(w, m, "bias");
+  const weir_status st = plain_info(bias, &t->t.info, e);
+  if (st != WEIR_OK) return st;
+  t->t.data = bias->data;
+  keep_tensor(w, t);
+  return WEIR_OK;
+}
+
+static weir_status add_tensors(weir_hf_weights *w, const weir_quant_conf *q, weir_arch arch, const module *m,
+                               weir_err *e) {
   weir_status st = WEIR_OK;
-  const weir_st_tensor *bias = m->param[WEIR_HF_BIAS], *weight = m->param[WEIR_HF_WEIGHT];
+  const weir_st_tensor *weight = m->param[WEIR_HF_WEIGHT];
   named_tensor *t = next_tensor(w, m, "weight");
   WEIR_TRY(weir_convert_plan(q, m->param, &t->t.convert, e));
   if (t->t.convert.method != WEIR_QUANT_NONE) {
@@ -259,23 +279,17 @@ static weir_status add_tensors(weir_hf_weights *w, const weir_quant_conf *q, con
     t->t.data = weight->data;
     keep_tensor(w, t);
   }
-  const bool of_attention = strstr(m->name.module, "attn_") && !strstr(m->name.module, "attn_output");
-  if (bias && (of_attention || !is_zero(bias))) {
-    t = next_tensor(w, m, "bias");
-    WEIR_TRY(plain_info(bias, &t->t.info, e));
-    t->t.data = bias->data;
-    keep_tensor(w, t);
-  }
+  WEIR_TRY(add_bias(w, arch, m, e));
 out:
   return st;
 }
 
-static weir_status name_tensors(weir_hf_weights *w, const weir_quant_conf *q, weir_err *e) {
+static weir_status name_tensors(weir_hf_weights *w, const weir_quant_conf *q, weir_arch arch, weir_err *e) {
   weir_status st = WEIR_OK;
   const size_t most = 2 * (size_t)w->n_modules + 1;
   WEIR_TRY(WEIR_NEW(most, &w->tensor, e));
   WEIR_TRY(weir_strmap_init(&w->tensor_map, most, e));
-  for (int32_t i = 0; i < w->n_modules; i++) WEIR_TRY(add_tensors(w, q, &w->module[i], e));
+  for (int32_t i = 0; i < w->n_modules; i++) WEIR_TRY(add_tensors(w, q, arch, &w->module[i], e));
 out:
   return st;
 }
@@ -292,7 +306,7 @@ weir_status weir_hf_weights_open(weir_hf *hf, const weir_hparams *h, weir_hf_wei
   WEIR_TRY(WEIR_NEW(1, &w, e));
   WEIR_TRY(open_files(w, hf, e));
   WEIR_TRY(collect(w, h, e));
-  WEIR_TRY(name_tensors(w, &quant, e));
+  WEIR_TRY(name_tensors(w, &quant, h->arch, e));
   if (w->n_unknown > 0)
     weir_log(WEIR_LOG_WARN, "%s: %" PRId64 " tensors are not used, the first is %s", weir_hf_path(hf),
              w->n_unknown, weir_str_show(w->first_unknown, shown));

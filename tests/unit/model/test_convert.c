@@ -384,9 +384,47 @@ static void accepted(void **state) {
   }
 }
 
+/* Older exports say it in a file of their own. */
+static void old_config_files(void **state) {
+  (void)state;
+  static const char config[] = "{\"model_type\": \"llama\", \"num_hidden_layers\": 1}";
+  static const st_entry gptq[] = {QWEIGHT, QZEROS, SCALES},
+                        awq[] = {{MODULE "qweight", "I32", "[32, 1]", zeros, 128}, QZEROS, SCALES};
+  static const struct {
+    const char *name, *text;
+    const st_entry *entry;
+    const char *fragment; /* NULL: fine */
+  } c[] = {
+      {"quantize_config.json", "{\"bits\": 4, \"group_size\": 32, \"desc_act\": false}", gptq, NULL},
+      {"quantize_config.json", "{\"bits\": 8}", gptq, "quantize_config.json: key \"bits\": 8 bits"},
+      {"quantize_config.json", "[", gptq, "quantize_config.json: JSON"},
+      {"quant_config.json", "{\"w_bit\": 4, \"q_group_size\": 32, \"version\": \"GEMM\"}", awq, NULL},
+      {"quant_config.json", "{\"version\": \"GEMV\"}", awq, "quant_config.json: key \"version\": \"GEMV\""},
+      {"other.json", "{}", gptq, "quantised, but config.json does not say how"}};
+  for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+    weir_mfile *m;
+    weir_tensor_info info;
+    weir_err e = {0};
+    size_t len;
+    uint8_t *file = st_file(c[i].entry, 3, 0, &len);
+    const weir_hf_part part[] = {{"config.json", {config, sizeof config - 1}},
+                                 {"model.safetensors", {(char *)file, len}},
+                                 {c[i].name, {c[i].text, strlen(c[i].text)}}};
+    const weir_status st = weir_mfile_parse_hf(part, 3, &m, &e);
+    if ((st == WEIR_OK) != !c[i].fragment || (c[i].fragment && !strstr(e.msg, c[i].fragment)))
+      fail_msg("case %zu: %d \"%s\"", i, st, e.msg);
+    if (st == WEIR_OK) {
+      assert_true(weir_mfile_find(m, tensor_name, &info));
+      assert_int_equal(info.dtype, WEIR_Q8_0);
+    }
+    weir_mfile_close(m);
+    free(file);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(golden_modules), cmocka_unit_test(refused),
-                                     cmocka_unit_test(accepted)};
+                                     cmocka_unit_test(old_config_files), cmocka_unit_test(accepted)};
   weir_log_set_level(WEIR_LOG_ERROR);
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
