@@ -17,10 +17,11 @@
   "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{" \
   "202a}"                                                                                                 \
   "-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* The last ranges are symbols that are Alphabetic: circled and squared letters. */
+/* Behind the categories: symbols that are Alphabetic (circled and squared letters), and digits of Latin-1
+ * that Oniguruma's table for it counts (superscripts, fractions). */
 #define WORD                                                                                                 \
   "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}" \
-  "-\\x{1f189}"
+  "-\\x{1f189}\\xb2\\xb3\\xb9\\xbc-\\xbe"
 
 /* \s+$ as it stands would look for the end of a run of white space from each of its characters. From the
  * first alone it finds the same: the run at the end of the text, or the part of a run before its last

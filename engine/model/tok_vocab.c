@@ -119,7 +119,7 @@ static bool is_literal(const weir_tok_spec *s, int32_t i) {
                               s->type[i] == WEIR_TOKEN_USER);
 }
 
-static weir_status fill(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
+static weir_status fill(weir_vocab *v, const weir_tok_spec *s, const weir_str *shown, weir_err *e) {
   weir_status st = WEIR_OK;
   decoder d = {0};
   WEIR_TRY(decoder_init(&d, s, e));
@@ -129,7 +129,7 @@ static weir_status fill(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
     v->type[i] = s->type[i];
     if (is_literal(s, i)) continue;
     weir_str bytes;
-    WEIR_TRY(decode(&d, v->text[i], &bytes, e));
+    WEIR_TRY(decode(&d, shown && shown[i].data ? shown[i] : v->text[i], &bytes, e));
     if (bytes.data != v->text[i].data && !weir_str_eq(bytes, v->text[i]))
       WEIR_TRY(weir_strings_keep(&v->strings, bytes, &v->bytes[i], e));
   }
@@ -180,7 +180,7 @@ static void find_bytes(weir_vocab *v, const weir_tok_spec *s) {
   }
 }
 
-weir_status weir_vocab_init(weir_vocab *v, const weir_tok_spec *s, weir_err *e) {
+weir_status weir_vocab_init(weir_vocab *v, const weir_tok_spec *s, const weir_str *shown, weir_err *e) {
   weir_status st = WEIR_OK;
   *v = (weir_vocab){.n = s->n};
   if (s->n < 1 || s->n > WEIR_MAX_VOCAB)
@@ -190,7 +190,7 @@ weir_status weir_vocab_init(weir_vocab *v, const weir_tok_spec *s, weir_err *e) 
   WEIR_TRY(WEIR_NEW((size_t)v->n, &v->type, e));
   WEIR_TRY(weir_strmap_init(&v->by_piece, (size_t)v->n, e));
   WEIR_TRY(weir_strmap_init(&v->by_text, (size_t)v->n, e));
-  WEIR_TRY(fill(v, s, e));
+  WEIR_TRY(fill(v, s, shown, e));
   WEIR_TRY(index_pieces(v, s, e));
   find_bytes(v, s);
   for (int32_t i = 0; i < s->n_added; i++) {

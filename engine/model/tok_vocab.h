@@ -16,7 +16,8 @@ typedef struct weir_vocab {
   weir_strings strings; /* owned: all the bytes above */
 } weir_vocab;
 
-weir_status weir_vocab_init(weir_vocab *, const weir_tok_spec *, weir_err *e);
+/* shown: [n] the spelling that is decoded where it is not the token's own, data NULL where it is; or NULL. */
+weir_status weir_vocab_init(weir_vocab *, const weir_tok_spec *, const weir_str *shown, weir_err *e);
 void weir_vocab_fini(weir_vocab *);
 
 /* GPT-2's printable stand-ins: decodes a spelling to out[0..text.len), returns the number of bytes, or -1

@@ -83,41 +83,44 @@ static void find_ends(weir_tokenizer *t, const weir_tok_spec *s) {
   }
 }
 
-/* Tokens that are declared normalized are looked for by their own normalised text. */
-static weir_status list_added(weir_tokenizer *t, const weir_tok_spec *s, weir_err *e) {
+/* A token that is declared normalized is looked for, and shown, by its own normalised text: shown[id]. */
+static weir_status normalise_added(weir_tokenizer *t, const weir_tok_spec *s, weir_str *shown, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_strings kept = {0};
+  for (int32_t i = 0; i < s->n_added && weir_norm_changes(t->norm); i++) {
+    const weir_tok_added *a = &s->added[i];
+    weir_str text;
+    if (!a->normalized) continue;
+    WEIR_TRY(weir_norm_run(t->norm, a->text.data, a->text.len, true, &text, e));
+    WEIR_TRY(weir_strings_keep(&t->strings, text, &shown[a->id], e));
+  }
+out:
+  return st;
+}
+
+static weir_status list_added(weir_tokenizer *t, const weir_tok_spec *s, const weir_str *shown, weir_err *e) {
+  weir_status st = WEIR_OK;
   weir_special *raw = NULL, *normalized = NULL;
   int32_t n_raw = 0, n_normalized = 0;
   WEIR_TRY(WEIR_NEW((size_t)s->n_added, &raw, e));
   WEIR_TRY(WEIR_NEW((size_t)s->n_added, &normalized, e));
   for (int32_t i = 0; i < s->n_added; i++) {
     const weir_tok_added *a = &s->added[i];
-    weir_special one = {.text = a->text,
-                        .id = a->id,
-                        .special = a->special,
-                        .lstrip = a->lstrip,
-                        .rstrip = a->rstrip,
-                        .single_word = a->single_word};
-    if (!a->normalized || !weir_norm_changes(t->norm)) {
-      /* without a normaliser there is one text, but the library still looks for those apart */
-      if (a->normalized)
-        normalized[n_normalized++] = one;
-      else
-        raw[n_raw++] = one;
-      continue;
-    }
-    weir_str text;
-    WEIR_TRY(weir_norm_run(t->norm, a->text.data, a->text.len, true, &text, e));
-    WEIR_TRY(weir_strings_keep(&kept, text, &one.text, e));
-    normalized[n_normalized++] = one;
+    const weir_special one = {.text = a->normalized && shown[a->id].data ? shown[a->id] : a->text,
+                              .id = a->id,
+                              .special = a->special,
+                              .lstrip = a->lstrip,
+                              .rstrip = a->rstrip,
+                              .single_word = a->single_word};
+    if (a->normalized)
+      normalized[n_normalized++] = one;
+    else
+      raw[n_raw++] = one;
   }
   WEIR_TRY(weir_specials_init(&t->raw, raw, n_raw, e));
   WEIR_TRY(weir_specials_init(&t->normalized, normalized, n_normalized, e));
 out:
   free(raw);
   free(normalized);
-  weir_strings_fini(&kept);
   return st;
 }
 
@@ -147,6 +150,7 @@ out:
 static weir_status from_spec(const weir_tok_spec *s, weir_tokenizer **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_tokenizer *t = NULL;
+  weir_str *shown = NULL;
   *out = NULL;
   WEIR_TRY(WEIR_NEW(1, &t, e));
   t->kind = s->kind;
@@ -158,8 +162,10 @@ static weir_status from_spec(const weir_tok_spec *s, weir_tokenizer **out, weir_
   WEIR_TRY(weir_strings_keep(&t->strings, s->first_mark, &t->first_mark, e));
   WEIR_TRY(weir_pretok_create(s, false, &t->pretok, e));
   WEIR_TRY(weir_norm_create(s, false, &t->norm, e));
-  WEIR_TRY(weir_vocab_init(&t->vocab, s, e));
-  WEIR_TRY(list_added(t, s, e));
+  WEIR_TRY(WEIR_NEW((size_t)s->n, &shown, e));
+  WEIR_TRY(normalise_added(t, s, shown, e));
+  WEIR_TRY(weir_vocab_init(&t->vocab, s, shown, e));
+  WEIR_TRY(list_added(t, s, shown, e));
   WEIR_TRY(create_model(t, s, e));
   WEIR_TRY(WEIR_NEW((size_t)t->vocab.n, &t->is_end, e));
   WEIR_TRY(WEIR_NEW((size_t)t->vocab.n, &t->is_special, e));
@@ -169,21 +175,35 @@ static weir_status from_spec(const weir_tok_spec *s, weir_tokenizer **out, weir_
   *out = t;
   t = NULL;
 out:
+  free(shown);
   weir_tokenizer_destroy(t);
   return st;
 }
 
-weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
-  weir_tok_spec s = {0};
+static weir_status finish(weir_status st, weir_tok_spec *s, weir_tokenizer **out, weir_err *e) {
   *out = NULL;
-  weir_status st = weir_tok_spec_from_gguf(&s, g, e);
-  if (st == WEIR_OK) st = from_spec(&s, out, e);
-  weir_tok_spec_fini(&s);
+  if (st == WEIR_OK) st = from_spec(s, out, e);
+  weir_tok_spec_fini(s);
   return st;
 }
 
+weir_status weir_tokenizer_from_gguf(const weir_gguf *g, weir_tokenizer **out, weir_err *e) {
+  weir_tok_spec s;
+  const weir_status st = weir_tok_spec_from_gguf(&s, g, e);
+  return finish(st, &s, out, e);
+}
+
+weir_status weir_tokenizer_from_json(weir_str json, weir_tokenizer **out, weir_err *e) {
+  weir_tok_spec s;
+  const weir_status st = weir_tok_spec_from_json(&s, json, e);
+  return finish(st, &s, out, e);
+}
+
 weir_status weir_tokenizer_create(const weir_mfile *m, weir_tokenizer **out, weir_err *e) {
-  return weir_tokenizer_from_gguf(weir_mfile_gguf(m), out, e);
+  weir_tok_spec s;
+  const weir_status st = weir_mfile_gguf(m) ? weir_tok_spec_from_gguf(&s, weir_mfile_gguf(m), e)
+                                            : weir_tok_spec_from_hf(&s, weir_mfile_hf(m), e);
+  return finish(st, &s, out, e);
 }
 
 void weir_tokenizer_destroy(weir_tokenizer *t) {

@@ -25,6 +25,8 @@ typedef struct weir_span {
 weir_status weir_tokenizer_create(const weir_mfile *, weir_tokenizer **out, weir_err *e);
 /* From tokenizer.ggml.* of a GGUF file. */
 weir_status weir_tokenizer_from_gguf(const weir_gguf *, weir_tokenizer **out, weir_err *e);
+/* From the text of a tokenizer.json alone; it says nothing of ends and chat templates. */
+weir_status weir_tokenizer_from_json(weir_str json, weir_tokenizer **out, weir_err *e);
 void weir_tokenizer_destroy(weir_tokenizer *);
 
 typedef struct weir_tokens {
