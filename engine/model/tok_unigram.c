@@ -12,7 +12,9 @@
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "model/hparams.h"
@@ -112,21 +114,76 @@ out:
   return st;
 }
 
+/* ---- numbers as the tokenizers library reads them ----
+ *
+ * Its JSON parser (serde_json without "float_roundtrip", de.rs, f64_from_parts) takes the digits of a number
+ * as one integer, makes that a double and multiplies or divides it by a power of ten: two roundings, and one
+ * number in four comes out a bit off. Which of two paths of equal pieces wins hangs on that bit ("0" and
+ * "00", in either order). The digits are found again as the shortest that read back the same, which is what
+ * such files are written with. */
+
+enum { POWERS = 309, MAX_DIGITS = 17 };
+
+static double read_by_parts(double exact, const double *power) {
+  char text[32];
+  int digits = 15; /* up to so many always come back */
+  do {
+    snprintf(text, sizeof text, "%.*e", digits - 1, fabs(exact));
+  } while (strtod(text, NULL) != fabs(exact) && ++digits <= MAX_DIGITS);
+  const char *const e = strchr(text, 'e');
+  if (!e) return exact;
+  uint64_t significand = 0;
+  int exponent = (int)strtol(e + 1, NULL, 10), zeros = 0;
+  bool point = false;
+  for (const char *p = text; p < e; p++) {
+    if (*p < '0' || *p > '9') {
+      point = true;
+      continue;
+    }
+    if (point) exponent--;
+    zeros++;
+    if (*p == '0') continue;
+    for (; zeros > 1; zeros--) significand *= 10;
+    significand = significand * 10 + (uint64_t)(*p - '0');
+    zeros = 0;
+  }
+  exponent += zeros; /* at the end they are not written */
+  double v = (double)significand;
+  if (exponent >= 0) {
+    v *= power[exponent < POWERS ? exponent : POWERS - 1];
+  } else {
+    for (; - exponent >= POWERS; exponent += POWERS - 1) v /= power[POWERS - 1];
+    v /= power[-exponent];
+  }
+  return exact < 0 ? -v : v;
+}
+
+static weir_status make_powers(double **out, weir_err *e) {
+  const weir_status st = WEIR_NEW(POWERS, out, e);
+  for (int i = 0; st == WEIR_OK && i < POWERS; i++) {
+    char text[8];
+    snprintf(text, sizeof text, "1e%d", i);
+    (*out)[i] = strtod(text, NULL);
+  }
+  return st;
+}
+
 weir_status weir_unigram_create_json(const weir_str *piece, const double *score, int32_t n, int32_t unk,
                                      bool byte_fallback, weir_unigram **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_unigram *u = NULL;
   int32_t *which = NULL;
-  double least = INFINITY;
+  double least = INFINITY, *power = NULL;
   *out = NULL;
   WEIR_TRY(begin(n, unk, &u, e));
   u->is_json = true;
+  WEIR_TRY(make_powers(&power, e));
   WEIR_TRY(WEIR_NEW((size_t)n, &which, e));
   for (int32_t i = 0; i < n; i++) {
     WEIR_TRY(check_score(score[i], i, e));
     which[i] = i;
-    u->score[i] = score[i];
-    if (score[i] < least) least = score[i];
+    u->score[i] = read_by_parts(score[i], power);
+    if (u->score[i] < least) least = u->score[i];
     const int32_t byte = byte_fallback ? weir_piece_byte(piece[i]) : -1;
     if (byte >= 0) u->byte_id[byte] = i;
   }
@@ -136,6 +193,7 @@ weir_status weir_unigram_create_json(const weir_str *piece, const double *score,
   u = NULL;
 out:
   free(which);
+  free(power);
   weir_unigram_destroy(u);
   return st;
 }

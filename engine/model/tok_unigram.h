@@ -14,7 +14,8 @@ typedef struct weir_unigram weir_unigram;
 weir_status weir_unigram_create(const weir_str *piece, const float *score, const uint8_t *type /* [n] */,
                                 int32_t n, int32_t unk, bool byte_fallback, weir_unigram **out, weir_err *e);
 
-/* As the tokenizers library does it (tokenizer.json): sums are doubles, every entry of "vocab" is matched,
+/* As the tokenizers library does it (tokenizer.json; the scores are given as correctly read, and lose the bit
+ * that its parser loses in here): sums are doubles, every entry of "vocab" is matched,
  * also "<unk>" and "<0x0A>"; byte_fallback looks the spellings <0xNN> up among all entries. */
 weir_status weir_unigram_create_json(const weir_str *piece, const double *score, int32_t n, int32_t unk,
                                      bool byte_fallback, weir_unigram **out, weir_err *e);

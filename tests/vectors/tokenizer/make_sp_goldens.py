@@ -102,6 +102,7 @@ def encoder(kind, pieces, byte_fallback):
     if kind == "json":
         vocab = [(text, score) for text, score, _ in pieces]
         model = tokenizers.Tokenizer(tokenizers.models.Unigram(vocab, 0, bool(byte_fallback)))
+        model = tokenizers.Tokenizer.from_str(model.to_str())  # as a file is read: scores lose a bit there
         return lambda text: model.encode(text).ids
     sp = sentencepiece.SentencePieceProcessor(model_proto=model_proto(kind, pieces, byte_fallback))
     return lambda text: sp.encode(text)
