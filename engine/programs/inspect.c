@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `weir inspect`: what a GGUF file holds. Main thread. */
+/* `weir inspect`: what a model holds, be it a GGUF file or a Hugging Face directory. Main thread. */
 #include "programs/inspect.h"
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/gguf.h"
+#include "model/hf.h"
 #include "model/hparams.h"
 #include "model/tokenizer.h"
 #include "programs/options.h"
@@ -20,31 +22,37 @@ void weir_bytes_text(double bytes, char *buf, size_t n) {
 
 typedef struct inspected {
   weir_mfile *file;
-  const weir_gguf *gguf;
   weir_hparams h;
   weir_tokenizer *tok;
   int64_t params, bytes, bytes_of[WEIR_DTYPE_COUNT], elems_of[WEIR_DTYPE_COUNT];
 } inspected;
 
-static int64_t elements(const weir_gguf_tensor *t) {
+static int64_t elements(const weir_tensor_info *t) {
   int64_t n = 1;
   for (int d = 0; d < t->n_dims; d++) n *= t->dim[d]; /* the reader has checked that the product fits */
   return n;
 }
 
+/* A directory may hold weights alone. */
+static bool has_tokenizer(const weir_mfile *file) {
+  const weir_hf *hf = weir_mfile_hf(file);
+  return !hf || weir_hf_file(hf, "tokenizer.json").data || weir_hf_file(hf, "tokenizer.model").data;
+}
+static int32_t n_tokens(const inspected *m) { return m->tok ? weir_tokenizer_n_vocab(m->tok) : 0; }
+
 static weir_status open_model(const char *path, inspected *m, weir_err *e) {
   weir_status st = WEIR_OK;
   WEIR_TRY(weir_mfile_open(path, &m->file, e));
-  m->gguf = weir_mfile_gguf(m->file);
-  for (int64_t i = 0; i < weir_gguf_n_tensors(m->gguf); i++) {
-    const weir_gguf_tensor *t = weir_gguf_tensor_at(m->gguf, i);
-    m->params += elements(t);
-    m->bytes += (int64_t)t->bytes;
-    m->bytes_of[t->dtype] += (int64_t)t->bytes;
-    m->elems_of[t->dtype] += elements(t);
+  for (int64_t i = 0; i < weir_mfile_n_tensors(m->file); i++) {
+    weir_tensor_info t;
+    weir_mfile_tensor_at(m->file, i, &t);
+    m->params += elements(&t);
+    m->bytes += (int64_t)t.bytes;
+    m->bytes_of[t.dtype] += (int64_t)t.bytes;
+    m->elems_of[t.dtype] += elements(&t);
   }
   st = weir_hparams_read(m->file, &m->h, e);
-  if (st == WEIR_OK) st = weir_tokenizer_create(m->file, &m->tok, e);
+  if (st == WEIR_OK && has_tokenizer(m->file)) st = weir_tokenizer_create(m->file, &m->tok, e);
   if (st != WEIR_OK) weir_fail_ctx(e, st, "%s", path);
 out:
   return st;
@@ -59,22 +67,78 @@ static int64_t kv_bytes(const weir_hparams *h, int64_t elem) {
   return 2 * elem * h->n_layers * (int64_t)h->n_kv_heads * h->head_dim;
 }
 
+static const json_t *hf_config(const inspected *m) { return weir_hf_config(weir_mfile_hf(m->file)); }
+
+/* Counts the keys of an object, those of objects in it by "outer.inner"; prints them when there is an `o`.
+ * The reader of the file has bounded the depth. */
+static int64_t walk_json(const json_t *object, const char *prefix, weir_out *o) {
+  const char *key;
+  json_t *v;
+  int64_t n = 0;
+  json_object_foreach((json_t *)(uintptr_t)object, key, v) {
+    char name[200], shown[160];
+    weir_str_escape(weir_str_of(key), shown, sizeof shown);
+    snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", shown);
+    if (json_object_size(v) > 0) {
+      n += walk_json(v, name, o);
+      continue;
+    }
+    n++;
+    if (!o) continue;
+    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(12));
+    weir_out_printf(o, "%s = %.196s%s\n", name, text ? text : "?", text && strlen(text) > 196 ? "..." : "");
+    free(text);
+  }
+  return n;
+}
+
+static int32_t n_windowed(const weir_hparams *h) {
+  int32_t n = 0;
+  for (int32_t i = 0; h->window && i < h->n_layers; i++) n += h->windowed[i];
+  return n;
+}
+
+static void print_attention(const weir_hparams *h, weir_out *o) {
+  static const char *const stretch[] = {[WEIR_ROPE_LINEAR] = "linear",
+                                        [WEIR_ROPE_LLAMA3] = "llama3",
+                                        [WEIR_ROPE_YARN] = "yarn",
+                                        [WEIR_ROPE_FACTORS] = "factors of its own",
+                                        [WEIR_ROPE_LONGROPE] = "longrope"};
+  const weir_rope *r = &h->rope;
+  weir_out_printf(o, "positions     context %d, rope theta %g over %d dims", h->n_ctx, (double)r->theta,
+                  h->rope_dims);
+  if (r->kind != WEIR_ROPE_PLAIN) weir_out_printf(o, ", %s", stretch[r->kind]);
+  if (r->kind != WEIR_ROPE_PLAIN && r->factor > 0) weir_out_printf(o, " x%g", (double)r->factor);
+  if (h->rope_local.theta != r->theta) weir_out_printf(o, " (%g in windows)", (double)h->rope_local.theta);
+  weir_out_printf(o, "%s%s\n", h->rope_interleaved ? ", interleaved" : "",
+                  h->qk_norm ? ", q and k normed" : "");
+  if (h->window)
+    weir_out_printf(o, "windows       %d positions in %d of %d layers\n", h->window, n_windowed(h),
+                    h->n_layers);
+  if (h->n_experts)
+    weir_out_printf(o, "experts       %d of %d a token, feed-forward %d\n", h->n_experts_used, h->n_experts,
+                    h->expert_ff);
+}
+
 static void print_model(const char *path, const inspected *m, int64_t kv_elem, weir_out *o) {
   const weir_hparams *h = &m->h;
   char weights[32], kv[32], full[32];
   weir_bytes_text((double)m->bytes, weights, sizeof weights);
   weir_bytes_text((double)kv_bytes(h, kv_elem), kv, sizeof kv);
   weir_bytes_text((double)kv_bytes(h, kv_elem) * h->n_ctx, full, sizeof full);
-  weir_out_printf(o, "%s: %s, GGUF v%u, %lld keys, %lld tensors\n", path, h->name, weir_gguf_version(m->gguf),
-                  (long long)weir_gguf_n_keys(m->gguf), (long long)weir_gguf_n_tensors(m->gguf));
+  const weir_gguf *g = weir_mfile_gguf(m->file);
+  weir_out_printf(o, "%s: %s, ", path, h->name);
+  if (g)
+    weir_out_printf(o, "GGUF v%u, %lld keys", weir_gguf_version(g), (long long)weir_gguf_n_keys(g));
+  else
+    weir_out_printf(o, "Hugging Face, %lld keys", (long long)walk_json(hf_config(m), "", NULL));
+  weir_out_printf(o, ", %lld tensors\n", (long long)weir_mfile_n_tensors(m->file));
   weir_out_printf(
       o, "architecture  %s, %d layers, dim %d, %d heads of %d (%d for keys and values), feed-forward %d\n",
       weir_arch_name(h->arch), h->n_layers, h->dim, h->n_heads, h->head_dim, h->n_kv_heads, h->n_ff);
-  weir_out_printf(o, "positions     context %d, rope theta %g over %d dims%s%s\n", h->n_ctx,
-                  (double)h->rope.theta, h->rope_dims, h->rope_interleaved ? ", interleaved" : "",
-                  h->qk_norm ? ", q and k normed" : "");
-  weir_out_printf(o, "vocabulary    %d rows, %d tokens%s%s\n", h->n_vocab, weir_tokenizer_n_vocab(m->tok),
-                  weir_tokenizer_adds_bos(m->tok) ? ", begins a text with a token of its own" : "",
+  print_attention(h, o);
+  weir_out_printf(o, "vocabulary    %d rows, %d tokens%s%s\n", h->n_vocab, n_tokens(m),
+                  m->tok && weir_tokenizer_adds_bos(m->tok) ? ", begins a text with a token of its own" : "",
                   h->tied_head ? ", head tied to the embedding" : "");
   weir_out_printf(o, "parameters    %lld in %s:", (long long)m->params, weights);
   for (int t = 0; t < WEIR_DTYPE_COUNT; t++)
@@ -93,32 +157,39 @@ static json_t *json_model(const char *path, const inspected *m, int64_t kv_elem)
       json_object_set_new(mix, weir_dtype_get((weir_dtype)t)->name,
                           json_real((double)m->elems_of[t] / (double)m->params));
   return json_pack(
-      "{s:s, s:s, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:o}", /**/
+      "{s:s, s:s, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:i, s:i, s:i, "
+      "s:o}", /**/
       "schema", "weir.inspect.v1", "file", path, "name", weir_json_text(h->name, strlen(h->name)), "arch",
       weir_arch_name(h->arch), "layers", h->n_layers, "dim", h->dim, "heads", h->n_heads, "kv_heads",
-      h->n_kv_heads, "head_dim", h->head_dim, "ff", h->n_ff, "vocab", h->n_vocab, "tokens",
-      weir_tokenizer_n_vocab(m->tok), "context", h->n_ctx, "parameters", (json_int_t)m->params,
-      "weight_bytes", (json_int_t)m->bytes, "kv_bytes_per_token", (json_int_t)kv_bytes(h, kv_elem), "mix",
-      mix);
+      h->n_kv_heads, "head_dim", h->head_dim, "ff", h->n_ff, "vocab", h->n_vocab, "tokens", n_tokens(m),
+      "context", h->n_ctx, "parameters", (json_int_t)m->params, "weight_bytes", (json_int_t)m->bytes,
+      "kv_bytes_per_token", (json_int_t)kv_bytes(h, kv_elem), "window", h->window, "windowed_layers",
+      n_windowed(h), "experts", h->n_experts, "experts_used", h->n_experts_used, "mix", mix);
+}
+
+static void print_key(const weir_gguf *g, int64_t i, weir_out *o) {
+  char value[200];
+  const weir_str key = weir_gguf_key(g, i);
+  weir_gguf_value_text(g, i, value, sizeof value);
+  weir_out_text(o, key.data, key.len);
+  weir_out_printf(o, " = ");
+  for (char *p = value; *p; p++)
+    if (*p == '\n') *p = ' ';
+  weir_out_text(o, value, strlen(value));
+  weir_out_printf(o, "\n");
 }
 
 static void print_keys(const inspected *m, weir_out *o) {
-  for (int64_t i = 0; i < weir_gguf_n_keys(m->gguf); i++) {
-    char value[200];
-    const weir_str key = weir_gguf_key(m->gguf, i);
-    weir_gguf_value_text(m->gguf, i, value, sizeof value);
-    weir_out_text(o, key.data, key.len);
-    weir_out_printf(o, " = ");
-    for (char *p = value; *p; p++)
-      if (*p == '\n') *p = ' ';
-    weir_out_text(o, value, strlen(value));
-    weir_out_printf(o, "\n");
-  }
+  const weir_gguf *g = weir_mfile_gguf(m->file);
+  if (!g) walk_json(hf_config(m), "", o);
+  for (int64_t i = 0; g && i < weir_gguf_n_keys(g); i++) print_key(g, i, o);
 }
 
 static void print_tensors(const inspected *m, weir_out *o) {
-  for (int64_t i = 0; i < weir_gguf_n_tensors(m->gguf); i++) {
-    const weir_gguf_tensor *t = weir_gguf_tensor_at(m->gguf, i);
+  for (int64_t i = 0; i < weir_mfile_n_tensors(m->file); i++) {
+    weir_tensor_info info;
+    const weir_tensor_info *t = &info;
+    weir_mfile_tensor_at(m->file, i, &info);
     char shape[96] = "", bytes[32];
     size_t n = 0;
     for (int d = 0; d < t->n_dims && n < sizeof shape; d++)
