@@ -23,4 +23,12 @@ void weir_interrupt_init(void) {
   sigaction(SIGTERM, &once, NULL);
 }
 
+void weir_interrupt_reset(void) {
+  struct sigaction leave = {.sa_handler = SIG_DFL};
+  sigemptyset(&leave.sa_mask);
+  sigaction(SIGINT, &leave, NULL);
+  sigaction(SIGTERM, &leave, NULL);
+  pending = 0;
+}
+
 int weir_interrupt_pending(void) { return pending; }

@@ -8,6 +8,8 @@ void weir_interrupt_ignore_pipe(void);
 /* Takes both signals. Called when models are loaded and a loop begins that looks at them: before, and where
  * nothing looks, a signal ends the program as it does any other. */
 void weir_interrupt_init(void);
+/* Forgets a signal that came, and leaves both to the system again, as before weir_interrupt_init. */
+void weir_interrupt_reset(void);
 /* The signal that came, or 0. */
 int weir_interrupt_pending(void);
 

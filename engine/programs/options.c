@@ -10,7 +10,8 @@
 #define TOKENIZE WEIR_CMD_TOKENIZE
 #define QUANTIZE WEIR_CMD_QUANTIZE
 #define PPL      WEIR_CMD_PERPLEXITY
-#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE)
+#define CHAT     WEIR_CMD_CHAT
+#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE | CHAT)
 #define INT      WEIR_OPT_INT
 #define FLOAT    WEIR_OPT_FLOAT
 #define FLOATS   WEIR_OPT_FLOATS
@@ -28,7 +29,7 @@ const weir_option weir_options[] = {
    "A file of prompts, one a line, with \\n for a line break inside one. \"-\" is standard input."},
   {"escape", 0, BOOL, RUN | TOKENIZE, "Input", NULL, "true", ANY, NULL, false,
    "\\n, \\t, \\r and \\\\ in --prompt stand for what they do in C."},
-  {"special", 0, BOOL, RUN | EVAL | TOKENIZE | PPL, "Input", NULL, "false", ANY, NULL, false,
+  {"special", 0, BOOL, RUN | EVAL | TOKENIZE | PPL | CHAT, "Input", NULL, "false", ANY, NULL, false,
    "The names of special tokens (<|im_end|>) in the text become those tokens, and are shown when a model writes them."},
   {"limit", 0, INT, EVAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
    "Only the first N tasks; 0: all."},
@@ -41,9 +42,9 @@ const weir_option weir_options[] = {
   {"bos", 0, BOOL, TOKENIZE, "Input", NULL, "false", ANY, "", true,
    "Put the begin-of-text token first, as `weir run` does for models that want it."},
 
-  {"small", 's', STRING, RUN | EVAL | INSPECT | PPL, "Models", "FILE", NULL, ANY, NULL, false,
+  {"small", 's', STRING, RUN | EVAL | INSPECT | PPL | CHAT, "Models", "FILE", NULL, ANY, NULL, false,
    "The small model, GGUF. Without --small and --large: the pair that comes with weir."},
-  {"large", 'l', STRING, RUN | EVAL | INSPECT | PPL, "Models", "FILE", NULL, ANY, NULL, false,
+  {"large", 'l', STRING, RUN | EVAL | INSPECT | PPL | CHAT, "Models", "FILE", NULL, ANY, NULL, false,
    "The large model, GGUF. One of the two alone is run alone."},
   {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
    "The model whose tokenizer is used. Default: the small one that comes with weir."},
@@ -53,32 +54,37 @@ const weir_option weir_options[] = {
   {"pair", 0, BOOL, INSPECT, "Models", NULL, "false", ANY, "", true,
    "Two models as a cascade: vocabulary, memory by tier, measured steps, predicted speed-up."},
 
-  {"mode", 'm', ENUM, RUN, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact", NULL, false,
+  {"template", 0, STRING, CHAT, "Chat", "NAME", NULL, ANY, NULL, false,
+   "How a conversation is written for the model: chatml, llama3, gemma, mistral-v3, plain ..., or a file of Jinja to "
+   "recognise. Default: what the model's own template is recognised as; /template lists the names."},
+  {"system", 0, STRING, CHAT, "Chat", "TEXT", NULL, ANY, NULL, false, "The system message."},
+
+  {"mode", 'm', ENUM, RUN | CHAT, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact", NULL, false,
    "small, large: that model alone. defer: the small model writes, and tokens the gate stops are written by the large "
    "one. rollback: the same, and the large model takes back small tokens it finds unlikely. exact: the text of the "
    "large model, seed for seed, drafted by the small one."},
   {"mode", 'm', ENUM, EVAL, "Cascade", NULL, "defer", 0, 0, "defer|rollback|exact", NULL, false,
    "The cascade that is set beside the small and the large model alone."},
-  {"entropy", 'e', FLOAT, RUN, "Cascade", "TAU", NULL, ANY, NULL, false,
+  {"entropy", 'e', FLOAT, RUN | CHAT, "Cascade", "TAU", NULL, ANY, NULL, false,
    "The gate: a token whose distribution in the small model has more entropy than TAU nats goes to the large one. inf: "
    "never; -1: always. Default 0.45; in mode exact it ends a draft early and is off unless given."},
   {"entropy", 'e', FLOATS, EVAL, "Cascade", "TAU,TAU..", "0.1,0.3,0.5,0.7,1,1.5", ANY, NULL, false,
    "The thresholds to measure, nats."},
   {"entropy", 'e', FLOAT, PPL, "Cascade", "TAU", "0.45", ANY, NULL, false,
    "The threshold, nats, of the shares that are told of tokens above and below it, and of the cascade."},
-  {"gate", 0, ENUM, RUN | EVAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
+  {"gate", 0, ENUM, RUN | EVAL | CHAT, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
    "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
-  {"threshold", 0, FLOAT, RUN, "Cascade", "X", NULL, ANY, NULL, false,
+  {"threshold", 0, FLOAT, RUN | CHAT, "Cascade", "X", NULL, ANY, NULL, false,
    "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it. Instead of --entropy."},
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
-  {"accept-nll", 0, FLOAT, RUN | EVAL, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
+  {"accept-nll", 0, FLOAT, RUN | EVAL | CHAT, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
    "Mode rollback: the large model lets a token stand while -log p is at most this. Default 3."},
-  {"window", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
+  {"window", 0, INT, RUN | EVAL | CHAT, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
    "Tokens the small model may write before the large one must look. Default: rollback 10, exact 5."},
-  {"hold", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
+  {"hold", 0, INT, RUN | EVAL | CHAT, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
    "Tokens the large model writes once it was asked. Default 1."},
-  {"horizon", 0, INT, RUN | EVAL, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
+  {"horizon", 0, INT, RUN | EVAL | CHAT, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
    "Mode rollback: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
    "Beside each threshold, the control: as many tokens deferred, but by chance."},
@@ -97,33 +103,35 @@ const weir_option weir_options[] = {
   {"requantize", 0, BOOL, QUANTIZE, "Types", NULL, "false", ANY, NULL, false,
    "Take matrices that are quantised already: their rounding stays in the result, and the new one comes on top."},
 
-  {"temperature", 't', FLOAT, RUN | EVAL, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
+  {"temperature", 't', FLOAT, RUN | EVAL | CHAT, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
    "0: the likeliest token, always."},
-  {"top-k", 0, INT, RUN | EVAL, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
-  {"top-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "1", 1e-6, 1, NULL, NULL, false,
+  {"top-k", 0, INT, RUN | EVAL | CHAT, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
+  {"top-p", 0, FLOAT, RUN | EVAL | CHAT, "Sampling", "P", "1", 1e-6, 1, NULL, NULL, false,
    "The likeliest that sum to P; 1: off."},
-  {"min-p", 0, FLOAT, RUN | EVAL, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
+  {"min-p", 0, FLOAT, RUN | EVAL | CHAT, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
    "None below P times the likeliest; 0: off."},
-  {"seed", 0, INT, RUN | EVAL, "Sampling", "N", "1", 0, 4294967295.0, NULL, NULL, false,
+  {"seed", 0, INT, RUN | EVAL | CHAT, "Sampling", "N", "1", 0, 4294967295.0, NULL, NULL, false,
    "The same seed gives the same text, whatever runs beside it."},
 
   {"max-tokens", 'n', INT, RUN | EVAL, "Length", "N", "256", 1, 1048576, NULL, NULL, false,
    "Tokens to write at most; the context may end the text before."},
+  {"max-tokens", 'n', INT, CHAT, "Length", "N", "1024", 1, 1048576, NULL, NULL, false,
+   "Tokens of an answer at most; the context may end it before."},
   {"stop", 0, STRINGS, RUN, "Length", "TEXT", NULL, ANY, NULL, false,
    "Ends the text before this; escapes as in --prompt."},
   {"ignore-eos", 0, BOOL, RUN, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
 
-  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
-  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
+  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE | CHAT, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
+  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
-  {"ctx", 'c', INT, RUN | EVAL | INSPECT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
+  {"ctx", 'c', INT, RUN | EVAL | INSPECT | CHAT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},
   {"ctx", 'c', INT, PPL, "Machine", "N", "512", 0, 1048576, NULL, NULL, false,
    "Tokens of a window, at most the context of the models; 0: 512."},
   {"stride", 0, INT, PPL, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "0: windows one behind the other, of which the second half is scored, as llama-perplexity of llama.cpp does it. "
    "Else windows N tokens apart that score what is new in them."},
-  {"kv", 0, ENUM, RUN | EVAL | INSPECT | PPL, "Machine", NULL, "f16", 0, 0, "f16|f32", NULL, false,
+  {"kv", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT, "Machine", NULL, "f16", 0, 0, "f16|f32", NULL, false,
    "How keys and values are stored."},
   {"batch", 'b', INT, RUN | EVAL, "Machine", "N", "8", 1, 256, NULL, NULL, false,
    "Prompts under way at once. 1 measures what a single user sees."},
@@ -132,7 +140,7 @@ const weir_option weir_options[] = {
   {"large-wait", 0, INT, RUN | EVAL, "Machine", "MS", "5", 0, 60000, NULL, NULL, false,
    "... or one has waited so long, or nothing else can be done."},
 
-  {"show", 0, ENUM, RUN, "Output", NULL, "auto", 0, 0, "auto|origin|entropy|none", NULL, false,
+  {"show", 0, ENUM, RUN | CHAT, "Output", NULL, "auto", 0, 0, "auto|origin|entropy|none", NULL, false,
    "origin: the large model's tokens in colour, between \xc2\xab \xc2\xbb where there are no colours. entropy: all "
    "tokens shaded by it. auto: origin on a terminal with colours, else none."},
   {"color", 0, ENUM, ALL, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
@@ -143,7 +151,7 @@ const weir_option weir_options[] = {
   {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
    "One JSON object a line, each with a `schema`; rates are fractions."},
   {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
-  {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
+  {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE | CHAT, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
   {"svg", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
    "Draws exact match against deferral rate."},
   {"answers", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
@@ -200,6 +208,15 @@ const weir_command weir_commands[] = {
      "  weir tokenize -p 'Hello, world'\n"
      "  weir tokenize -p 'Hello, world' | weir tokenize --ids\n",
      weir_main_tokenize},
+    {"chat", WEIR_CMD_CHAT, "talk to a model or a pair", "weir chat [options]",
+     "A conversation: each line of standard input is a message, and the answers go to standard output. Lines "
+     "that begin\n"
+     "with a slash are commands; /help lists them. The keys and values of earlier turns are kept, not computed "
+     "again.",
+     "  weir chat --entropy 0.3\n"
+     "  weir chat --large model.gguf --template chatml --system 'You are terse.'\n"
+     "  weir chat --json < questions.txt\n",
+     weir_main_chat},
     {"perplexity", WEIR_CMD_PERPLEXITY, "how well models foretell a text", "weir perplexity [options] [FILE]",
      "Prints perplexity, bits a byte and entropy of one model or of two side by side on FILE or standard "
      "input, and how\n"

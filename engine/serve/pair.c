@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
@@ -29,6 +30,7 @@ struct weir_pair {
   int32_t n_tiers, n_vocab;
   weir_exec *exec[WEIR_MAX_TIERS];
   weir_tokenizer *tokenizer;
+  weir_buf small_template; /* of tier 0 when that is not the model the tokenizer is of */
 };
 
 static weir_status open_file(opened *o, weir_err *e) {
@@ -129,6 +131,10 @@ weir_status weir_pair_open(const weir_pair_opts *o, weir_pair **out, weir_err *e
   WEIR_TRY(weir_dev_open_cpu(&cpu, &p->dev, e));
   for (int32_t i = 0; i < n; i++) WEIR_TRY(load(p, &m[i], i, o, n_ctx, e));
   /* The large model's: it has the say on end-of-text and templates. */
+  if (n == 2) {
+    const weir_str s = weir_tokenizer_template(m[0].tokenizer);
+    WEIR_TRY(weir_buf_put(&p->small_template, s.data, s.len, e));
+  }
   p->tokenizer = m[n - 1].tokenizer;
   m[n - 1].tokenizer = NULL;
   *out = p;
@@ -144,6 +150,7 @@ void weir_pair_close(weir_pair *p) {
   for (int32_t i = 0; i < p->n_tiers; i++)
     if (p->exec[i]) p->exec[i]->ops->destroy(p->exec[i]);
   weir_tokenizer_destroy(p->tokenizer);
+  weir_buf_fini(&p->small_template);
   weir_dev_destroy(p->dev);
   free(p);
 }
@@ -151,6 +158,10 @@ void weir_pair_close(weir_pair *p) {
 int32_t weir_pair_n_tiers(const weir_pair *p) { return p->n_tiers; }
 weir_exec *weir_pair_exec(const weir_pair *p, int32_t tier) { return p->exec[tier]; }
 weir_tokenizer *weir_pair_tokenizer(const weir_pair *p) { return p->tokenizer; }
+weir_str weir_pair_template(const weir_pair *p, int32_t tier) {
+  if (tier == p->n_tiers - 1) return weir_tokenizer_template(p->tokenizer);
+  return (weir_str){p->small_template.data, p->small_template.len};
+}
 int32_t weir_pair_n_vocab(const weir_pair *p) { return p->n_vocab; }
 const char *weir_pair_isa(const weir_pair *p) { return weir_isa_name(weir_cpu_isa(p->dev)); }
 int32_t weir_pair_n_threads(const weir_pair *p) { return weir_cpu_n_threads(p->dev); }

@@ -37,6 +37,8 @@ void weir_pair_close(weir_pair *); /* NULL is fine; engines over it first */
 int32_t weir_pair_n_tiers(const weir_pair *);
 weir_exec *weir_pair_exec(const weir_pair *, int32_t tier);
 weir_tokenizer *weir_pair_tokenizer(const weir_pair *);
+/* The chat template a tier's model came with, empty when it has none. Borrowed for the pair's life. */
+weir_str weir_pair_template(const weir_pair *, int32_t tier);
 int32_t weir_pair_n_vocab(const weir_pair *); /* ids both tiers have */
 const char *weir_pair_isa(const weir_pair *);
 int32_t weir_pair_n_threads(const weir_pair *);
