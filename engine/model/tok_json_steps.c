@@ -171,6 +171,9 @@ static weir_status add_regex(weir_tok_spec *s, const char *regex, weir_split_beh
 static weir_status byte_level(weir_tok_spec *s, const json_t *step, weir_err *e) {
   weir_status st = WEIR_OK;
   bool prefix, regex;
+  for (int32_t i = 0; i < s->n_pre; i++)
+    if (s->pre[i].kind == WEIR_PRE_SPELL)
+      return weir_fail(e, WEIR_EUNSUP, "ByteLevel twice is not supported");
   WEIR_TRY(weir_json_flag(step, "add_prefix_space", true, &prefix, e));
   WEIR_TRY(weir_json_flag(step, "use_regex", true, &regex, e));
   if (prefix) WEIR_TRY(weir_tok_spec_add_pre(s, (weir_pre_step){.kind = WEIR_PRE_PREFIX_SPACE}, e));
@@ -237,8 +240,10 @@ static weir_status read_pre(weir_tok_spec *s, const json_t *step, weir_err *e) {
   bool flag;
   WEIR_TRY(weir_json_type(step, &type, e));
   if (is(type, "Sequence")) return each(s, step, "pretokenizers", read_pre, e);
-  if (s->byte_level)
-    return weir_fail(e, WEIR_EUNSUP, "ByteLevel with another pre-tokenizer behind it is not supported");
+  if (s->byte_level) { /* what comes behind ByteLevel sees its alphabet */
+    s->byte_level = false;
+    WEIR_TRY(weir_tok_spec_add_pre(s, (weir_pre_step){.kind = WEIR_PRE_SPELL}, e));
+  }
   if (is(type, "ByteLevel")) return byte_level(s, step, e);
   if (is(type, "Split")) return split(s, step, e);
   if (is(type, "Metaspace")) return metaspace(s, step, e);

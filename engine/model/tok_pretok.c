@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "model/tok_norm.h"
 #include "model/tok_regex.h"
+#include "model/tok_vocab.h"
 
 typedef struct pieces {
   weir_piece *at; /* owned */
@@ -208,6 +209,16 @@ out:
   return st;
 }
 
+static weir_status spell(const char *p, size_t len, weir_buf *text, pieces *out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  const size_t begin = text->len;
+  WEIR_TRY(weir_buf_reserve(text, 2 * len, e)); /* len is below 2^31 */
+  for (size_t i = 0; i < len; i++) text->len += weir_vocab_spell((unsigned char)p[i], text->data + text->len);
+  WEIR_TRY(push(out, begin, text->len, e));
+out:
+  return st;
+}
+
 weir_status weir_pretok_run(weir_pretok *p, const char *text, size_t len, bool at_start, bool fresh,
                             weir_cut *out, weir_err *e) {
   enum { TEXT_KEPT = 1 << 20 };
@@ -231,6 +242,8 @@ weir_status weir_pretok_run(weir_pretok *p, const char *text, size_t len, bool a
       const bool may_prepend = fresh || i > 0;
       if (s->is.kind == WEIR_PRE_SPLIT)
         WEIR_TRY(split_piece(s, text, one, to, e));
+      else if (s->is.kind == WEIR_PRE_SPELL)
+        WEIR_TRY(spell(at, n, spare, to, e));
       else if (s->is.kind == WEIR_PRE_PREFIX_SPACE)
         WEIR_TRY(prefix_space(at, n, may_prepend, spare, to, e));
       else

@@ -72,9 +72,10 @@ typedef enum {
 typedef enum { WEIR_PREPEND_ALWAYS, WEIR_PREPEND_FIRST, WEIR_PREPEND_NEVER } weir_prepend_scheme;
 
 typedef enum {
-  WEIR_PRE_SPLIT,       /* at the matches of pattern */
-  WEIR_PRE_METASPACE,   /* spaces to content, content in front, pieces begin at content */
-  WEIR_PRE_PREFIX_SPACE /* a space in front of a piece that begins with none */
+  WEIR_PRE_SPLIT,        /* at the matches of pattern */
+  WEIR_PRE_METASPACE,    /* spaces to content, content in front, pieces begin at content */
+  WEIR_PRE_PREFIX_SPACE, /* a space in front of a piece that begins with none */
+  WEIR_PRE_SPELL         /* bytes to GPT-2's alphabet, where steps behind it look at that */
 } weir_pre_kind;
 
 typedef struct weir_pre_step {

@@ -23,6 +23,23 @@ static int32_t byte_of_code(uint32_t code) {
   return i <= 32 ? i : i <= 66 ? 127 + (i - 33) : 173;
 }
 
+size_t weir_vocab_spell(unsigned char byte, char out[2]) {
+  uint32_t code = byte;
+  if (byte <= 32)
+    code = 256u + byte;
+  else if (byte >= 127 && byte <= 160)
+    code = 256u + 33u + (byte - 127u);
+  else if (byte == 173)
+    code = 256u + 67u;
+  if (code < 0x80) {
+    out[0] = (char)code;
+    return 1;
+  }
+  out[0] = (char)(unsigned char)(0xc0 | code >> 6);
+  out[1] = (char)(unsigned char)(0x80 | (code & 0x3f));
+  return 2;
+}
+
 int64_t weir_vocab_unspell(weir_str text, char *out) {
   int64_t n = 0;
   for (size_t at = 0; at < text.len;) {
@@ -168,12 +185,20 @@ out:
   return st;
 }
 
+static bool is_spelled(const weir_tok_spec *s) {
+  for (int32_t i = 0; i < s->n_pre; i++)
+    if (s->pre[i].kind == WEIR_PRE_SPELL) return true;
+  return false;
+}
+
 static void find_bytes(weir_vocab *v, const weir_tok_spec *s) {
+  const bool spelled = is_spelled(s);
   for (int b = 0; b < 256; b++) {
-    const char c = (char)(unsigned char)b;
-    v->byte_id[b] = s->byte_level ? weir_strmap_get(&v->by_piece, (weir_str){&c, 1}) : -1;
+    char c[2] = {(char)(unsigned char)b, 0};
+    const size_t n = spelled ? weir_vocab_spell((unsigned char)b, c) : 1;
+    v->byte_id[b] = s->byte_level || spelled ? weir_strmap_get(&v->by_piece, (weir_str){c, n}) : -1;
   }
-  if (s->byte_level || !s->byte_fallback) return;
+  if (s->byte_level || spelled || !s->byte_fallback) return;
   for (int32_t i = 0; i < v->n; i++) {
     const int32_t byte = s->in_model[i] || v->type[i] == WEIR_TOKEN_BYTE ? weir_piece_byte(v->text[i]) : -1;
     if (byte >= 0 && v->byte_id[byte] < 0) v->byte_id[byte] = i;

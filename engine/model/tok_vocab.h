@@ -23,5 +23,7 @@ void weir_vocab_fini(weir_vocab *);
 /* GPT-2's printable stand-ins: decodes a spelling to out[0..text.len), returns the number of bytes, or -1
  * when a character is not one of the 256. */
 int64_t weir_vocab_unspell(weir_str text, char *out);
+/* The other way: writes the one or two bytes of the character that stands for `byte`, returns how many. */
+size_t weir_vocab_spell(unsigned char byte, char out[2]);
 
 #endif
