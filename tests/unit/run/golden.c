@@ -68,6 +68,7 @@ const golden_model golden_models[GOLDEN_MODELS] = {
     {"qwen3-Q4_0", "qwen3-Q4_0", 0, 0.2, true, 0},
     {"pair-small", "pair-small", 0, 0.2, true, 0},
     {"pair-large", "pair-large", 0, 0.2, true, 0},
+    {"llama-K-mixed", "llama-K-mixed", 0, 0.2, true, 0},
     {"llama3-BF16", "llama3", 1e-5, 0, false, 0},
     {"hf-llama3", "llama3", 1e-5, 0, false, 0},
     {"llama-linear-BF16", "llama-linear", 1e-5, 0, false, 0},
