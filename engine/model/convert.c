@@ -179,6 +179,16 @@ bool weir_convert_is_scale(const weir_st_tensor *t) {
   return t->dtype == WEIR_ST_F16 || t->dtype == WEIR_ST_BF16 || t->dtype == WEIR_ST_F32;
 }
 
+/* A finite half's bits, put where a float has them, are off by the difference of the biases, 2^112; also
+ * those of subnormals. */
+static float half_value(uint16_t h) {
+  if ((h & 0x7c00) == 0x7c00) return weir_f16_to_f32(h);
+  const uint32_t bits = (uint32_t)(h & 0x7fff) << 13;
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return (h & 0x8000 ? -0x1p112f : 0x1p112f) * f;
+}
+
 float weir_convert_scale(const weir_st_tensor *t, int64_t i) {
   uint16_t half;
   float f;
@@ -187,7 +197,7 @@ float weir_convert_scale(const weir_st_tensor *t, int64_t i) {
     return f;
   }
   memcpy(&half, t->data + 2 * i, sizeof half);
-  return t->dtype == WEIR_ST_F16 ? weir_f16_to_f32(half) : weir_bf16_to_f32(half);
+  return t->dtype == WEIR_ST_F16 ? half_value(half) : weir_bf16_to_f32(half);
 }
 
 uint32_t weir_convert_word(const weir_st_tensor *t, int64_t i) {

@@ -33,6 +33,10 @@ static float scale_at(const weir_convert *c, int64_t group, int64_t row) {
       c->scale, c->method == WEIR_QUANT_PACKED ? row * n_groups(c) + group : group * c->rows + row);
 }
 
+static uint16_t half_at(const weir_convert *c, int64_t group, int64_t row) {
+  return weir_f32_to_f16(scale_at(c, group, row)); /* exact: the plan has looked */
+}
+
 static int32_t zero_at(const weir_convert *c, int64_t group, int64_t row) {
   if (c->method == WEIR_QUANT_PACKED) return ZERO;
   const uint32_t word = weir_convert_word(c->zero, group * (c->rows / 8) + row / 8);
@@ -44,22 +48,29 @@ static int64_t group_of(const weir_convert *c, int64_t col) {
   return c->g_idx ? (int64_t)weir_convert_word(c->g_idx, col) : col / c->scale_cols;
 }
 
-/* Codes of up to eight rows from r0 (a multiple of 8) and 32 inputs from i0 (a multiple of 32). */
+static void put_nibbles(uint32_t word, uint8_t code[8]) {
+  for (int k = 0; k < 8; k++) code[k] = (uint8_t)(word >> 4 * k & 15);
+}
+
+/* Codes of up to eight rows from r0 (a multiple of 8) and 32 inputs from i0 (a multiple of 32). Whole words:
+ * behind the last input stand some that are not looked at. */
 static void read_tile(const weir_convert *c, int64_t r0, int64_t n_rows, int64_t i0, int64_t n_cols,
                       uint8_t code[TILE_ROWS][TILE_COLS]) {
-  for (int64_t r = 0; r < n_rows; r++)
+  const int64_t n_words = (n_cols + 7) / 8, per_row = (c->cols + 7) / 8;
+  if (c->method == WEIR_QUANT_AWQ) {
     for (int64_t i = 0; i < n_cols; i++) {
-      uint32_t word, nibble = (uint32_t)(i % 8);
-      if (c->method == WEIR_QUANT_AWQ) {
-        word = weir_convert_word(c->weight, (i0 + i) * (c->rows / 8) + r0 / 8);
-        nibble = awq_nibble[r];
-      } else if (c->method == WEIR_QUANT_PACKED) {
-        word = weir_convert_word(c->weight, (r0 + r) * ((c->cols + 7) / 8) + (i0 + i) / 8);
-      } else {
-        word = weir_convert_word(c->weight, (i0 + i) / 8 * c->rows + r0 + r);
-      }
-      code[r][i] = (uint8_t)(word >> 4 * nibble & 15);
+      const uint32_t word = weir_convert_word(c->weight, (i0 + i) * (c->rows / 8) + r0 / 8);
+      for (int r = 0; r < TILE_ROWS; r++) code[r][i] = (uint8_t)(word >> 4 * awq_nibble[r] & 15);
     }
+  } else if (c->method == WEIR_QUANT_PACKED) {
+    for (int64_t r = 0; r < n_rows; r++)
+      for (int64_t k = 0; k < n_words; k++)
+        put_nibbles(weir_convert_word(c->weight, (r0 + r) * per_row + i0 / 8 + k), code[r] + 8 * k);
+  } else {
+    for (int64_t k = 0; k < n_words; k++)
+      for (int64_t r = 0; r < n_rows; r++)
+        put_nibbles(weir_convert_word(c->weight, (i0 / 8 + k) * c->rows + r0 + r), code[r] + 8 * k);
+  }
 }
 
 /* ---- plan ---- */
@@ -147,21 +158,29 @@ static weir_status read_order(weir_convert *c, weir_err *e) {
   return WEIR_OK;
 }
 
-/* Scales as halves, and which zero points there are. */
+/* Whether all zero points are 8: then all their words are the same, in whatever order the nibbles stand. */
+static bool is_symmetric(const weir_convert *c) {
+  const uint32_t word = c->method == WEIR_QUANT_GPTQ ? 0x77777777 : 0x88888888;
+  if (c->method == WEIR_QUANT_PACKED) return true;
+  const int64_t n = n_groups(c) * (c->rows / 8);
+  for (int64_t i = 0; i < n; i++)
+    if (weir_convert_word(c->zero, i) != word) return false;
+  return true;
+}
+
 static weir_status choose_dtype(weir_convert *c, weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
-  bool halves = true, symmetric = true;
-  for (int64_t i = 0; i < n_groups(c) * c->rows; i++) {
+  bool halves = true;
+  const int64_t n = n_groups(c) * c->rows;
+  for (int64_t i = 0; i < n; i++) {
     const float s = weir_convert_scale(c->scale, i);
     if (!isfinite(s))
       return weir_fail(e, WEIR_EFORMAT, "tensor %s: scale %" PRId64 " is not finite",
                        weir_str_show(c->scale->name, shown), i);
-    halves = halves && weir_f16_to_f32(weir_f32_to_f16(s)) == s;
+    if (c->scale->dtype != WEIR_ST_F16) halves = halves && weir_f16_to_f32(weir_f32_to_f16(s)) == s;
   }
-  for (int64_t g = 0; g < n_groups(c) && symmetric; g++)
-    for (int64_t r = 0; r < c->rows && symmetric; r++) symmetric = zero_at(c, g, r) == ZERO;
   const bool blocks = !c->g_idx && c->cols % WEIR_QK == 0 && c->scale_cols % WEIR_QK == 0;
-  c->dtype = !halves || !blocks ? WEIR_F32 : symmetric ? WEIR_Q4_0 : WEIR_Q8_0;
+  c->dtype = !halves || !blocks ? WEIR_F32 : is_symmetric(c) ? WEIR_Q4_0 : WEIR_Q8_0;
   return WEIR_OK;
 }
 
@@ -200,27 +219,29 @@ out:
 
 /* ---- run ---- */
 
-static void put_q4_0(const weir_convert *c, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
-                     void *dst) {
-  weir_block_q4_0 *b = (weir_block_q4_0 *)dst + (row * c->cols + i0) / WEIR_QK;
-  b->d = weir_f32_to_f16(scale_at(c, i0 / c->scale_cols, row));
+/* A tile of these is a row of blocks, all of group g. */
+static void put_q4_0(const weir_convert *c, int64_t g, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
+                     weir_block_q4_0 *dst) {
+  weir_block_q4_0 *b = dst + (row * c->cols + i0) / WEIR_QK;
+  b->d = half_at(c, g, row);
   for (int i = 0; i < WEIR_QK / 2; i++) b->q[i] = (uint8_t)(code[i] | code[i + WEIR_QK / 2] << 4);
 }
 
-static void put_q8_0(const weir_convert *c, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
-                     void *dst) {
-  weir_block_q8_0 *b = (weir_block_q8_0 *)dst + (row * c->cols + i0) / WEIR_QK;
-  const int32_t zero = zero_at(c, i0 / c->scale_cols, row);
-  b->d = weir_f32_to_f16(scale_at(c, i0 / c->scale_cols, row));
-  for (int i = 0; i < WEIR_QK; i++) b->q[i] = (int8_t)(code[i] - zero); /* -16..15 */
+static void put_q8_0(const weir_convert *c, int64_t g, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
+                     weir_block_q8_0 *dst) {
+  weir_block_q8_0 *b = dst + (row * c->cols + i0) / WEIR_QK;
+  const int32_t zero = zero_at(c, g, row);
+  b->d = half_at(c, g, row);
+  for (int i = 0; i < WEIR_QK; i++) b->q[i] = (int8_t)(code[i] - zero); /* -15..15 */
 }
 
-static void put_f32(const weir_convert *c, int64_t row, int64_t i0, int64_t n, const uint8_t code[TILE_COLS],
-                    void *dst) {
-  float *out = (float *)dst + row * c->cols + i0;
-  for (int64_t i = 0; i < n; i++) {
+/* Input by input: its group is found once for all rows. */
+static void put_f32(const weir_convert *c, int64_t r0, int64_t n_rows, int64_t i0, int64_t n_cols,
+                    uint8_t code[TILE_ROWS][TILE_COLS], float *dst) {
+  for (int64_t i = 0; i < n_cols; i++) {
     const int64_t g = group_of(c, i0 + i);
-    out[i] = (float)(code[i] - zero_at(c, g, row)) * scale_at(c, g, row);
+    for (int64_t r = 0; r < n_rows; r++)
+      dst[(r0 + r) * c->cols + i0 + i] = (float)(code[r][i] - zero_at(c, g, r0 + r)) * scale_at(c, g, r0 + r);
   }
 }
 
@@ -230,14 +251,12 @@ void weir_convert_int4_run(const weir_convert *c, void *dst) {
     for (int64_t i0 = 0; i0 < c->cols; i0 += TILE_COLS) {
       const int64_t n_rows = c->rows - r0 < TILE_ROWS ? c->rows - r0 : TILE_ROWS,
                     n_cols = c->cols - i0 < TILE_COLS ? c->cols - i0 : TILE_COLS;
+      const int64_t g = i0 / c->scale_cols;
       read_tile(c, r0, n_rows, i0, n_cols, code);
+      if (c->dtype == WEIR_F32) put_f32(c, r0, n_rows, i0, n_cols, code, dst);
       for (int64_t r = 0; r < n_rows; r++) {
-        if (c->dtype == WEIR_Q4_0)
-          put_q4_0(c, r0 + r, i0, code[r], dst);
-        else if (c->dtype == WEIR_Q8_0)
-          put_q8_0(c, r0 + r, i0, code[r], dst);
-        else
-          put_f32(c, r0 + r, i0, n_cols, code[r], dst);
+        if (c->dtype == WEIR_Q4_0) put_q4_0(c, g, r0 + r, i0, code[r], dst);
+        if (c->dtype == WEIR_Q8_0) put_q8_0(c, g, r0 + r, i0, code[r], dst);
       }
     }
 }
