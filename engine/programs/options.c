@@ -225,9 +225,11 @@ const weir_command weir_commands[] = {
      "  weir perplexity --large model.gguf --ctx 1024 --stride 512 --json < text.txt\n",
      weir_main_perplexity},
     {"quantize", WEIR_CMD_QUANTIZE, "make a model smaller", "weir quantize [options] IN OUT",
-     "Writes a GGUF file whose matrices have another type. Everything is decided and checked before anything is\n"
-     "written, and OUT gets its name when it is whole: an interrupted run leaves nothing.",
+     "Writes a GGUF file whose matrices have another type, of a GGUF file or a Hugging Face directory. Everything is\n"
+     "decided and checked before anything is written, and OUT gets its name when it is whole: an interrupted run\n"
+     "leaves nothing.",
      "  weir quantize model-BF16.gguf model-Q8_0.gguf\n"
+     "  weir quantize --type Q4_K Qwen3-0.6B/ Qwen3-0.6B-Q4_K.gguf\n"
      "  weir quantize --type Q4_K --rule 'ffn_down|attn_v=Q6_K' model-F16.gguf model-Q4_K.gguf\n"
      "  weir quantize --type Q4_K --dry-run --verbose model-F16.gguf\n",
      weir_main_quantize},

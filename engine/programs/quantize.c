@@ -14,6 +14,7 @@
 #include "programs/inspect.h"
 #include "programs/interrupt.h"
 #include "programs/options.h"
+#include "programs/quantize_hf.h"
 
 enum { QUANTIZATION_VERSION = 2 }; /* ggml's GGML_QNT_VERSION: how blocks are laid out */
 
@@ -64,11 +65,16 @@ static bool is_ours(weir_str key) {
   return false;
 }
 
-static weir_status write_keys(job *j, const weir_gguf *g, weir_err *e) {
+static weir_status write_keys(job *j, weir_err *e) {
   weir_status st = WEIR_OK;
   bool any = false;
-  for (int64_t i = 0; i < weir_gguf_n_keys(g); i++)
+  const weir_gguf *g = weir_mfile_gguf(j->file);
+  for (int64_t i = 0; g && i < weir_gguf_n_keys(g); i++)
     if (!is_ours(weir_gguf_key(g, i))) WEIR_TRY(weir_gguf_writer_copy(j->w, g, i, e));
+  if (!g) {
+    WEIR_TRY(weir_quantize_hf_keys(j->file, j->w, e));
+    WEIR_TRY(weir_quantize_hf_tokenizer(j->file, j->w, e));
+  }
   for (int64_t i = 0; i < j->plan.n; i++) any |= weir_dtype_is_quant(j->plan.tensor[i].to);
   WEIR_TRY(weir_gguf_writer_u32(j->w, "general.file_type", weir_quantize_file_type(&j->plan), e));
   if (any) WEIR_TRY(weir_gguf_writer_u32(j->w, "general.quantization_version", QUANTIZATION_VERSION, e));
@@ -143,12 +149,9 @@ static weir_status prepare(job *j, weir_err *e) {
   struct stat info;
   WEIR_TRY(check_paths(j, e));
   WEIR_TRY(weir_mfile_open(j->in, &j->file, e));
-  const weir_gguf *g = weir_mfile_gguf(j->file);
-  if (!g) {
-    st = weir_fail(e, WEIR_EUNSUP, "%s: a Hugging Face directory; weir quantize reads GGUF files", j->in);
-    goto out;
-  }
-  WEIR_TRY(weir_quantize_plan_make(j->c, j->file, &j->plan, e));
+  st = weir_quantize_plan_make(j->c, j->file, &j->plan, e);
+  if (st != WEIR_OK && st != WEIR_EINVAL) weir_fail_ctx(e, st, "%s", j->in); /* that would be an option */
+  if (st != WEIR_OK) goto out;
   if (weir_config_string(j->c, "text")) WEIR_TRY(weir_quantize_check_text(j->c, j->in, j->file, e));
   j->total.in = j->in;
   j->total.out = j->out;
@@ -158,7 +161,11 @@ static weir_status prepare(job *j, weir_err *e) {
   j->total.file_in = one ? (uint64_t)info.st_size : j->plan.bytes_in;
   /* nothing is written before the work begins: in a dry run any path will do */
   WEIR_TRY(weir_gguf_writer_create(j->out ? j->out : j->in, true, &j->w, e));
-  WEIR_TRY(write_keys(j, g, e));
+  st = write_keys(j, e);
+  if (st != WEIR_OK) {
+    weir_fail_ctx(e, st, "%s", j->in);
+    goto out;
+  }
   WEIR_TRY(weir_quantize_declare(&j->plan, j->w, e));
   WEIR_TRY(weir_gguf_writer_total(j->w, &j->total.file_out, e));
 out:

@@ -21,12 +21,13 @@ typedef enum {
   WEIR_BY_EMBED,  /* --embed */
   WEIR_BY_RULE,   /* a --rule */
   WEIR_BY_VECTOR, /* vectors are F32 */
-  WEIR_BY_KIND    /* a matrix that is small and touchy (router, convolution): as it was */
+  WEIR_BY_KIND /* a matrix that is small and touchy (router, convolution): as it was; F32 out of a directory
+                */
 } weir_quantize_why;
 
 typedef struct weir_quantize_tensor {
-  weir_tensor_info in; /* name borrowed from the model file */
-  int64_t elems, rows;
+  weir_tensor_info in; /* name borrowed from the model file, or own_name */
+  int64_t elems, rows; /* of all parts */
   size_t in_row_bytes, out_row_bytes, out_bytes;
   weir_dtype wanted; /* by `why` */
   weir_dtype to;     /* `wanted`, unless its blocks do not fit the rows */
@@ -35,6 +36,13 @@ typedef struct weir_quantize_tensor {
   bool twice;   /* quantised in the file, and quantised again */
   double rms;   /* after the work: sqrt(sum (x-y)^2 / sum x^2) over the tensor's elements x, as stored y */
   double err2, sum2; /* those two sums */
+  /* what a Hugging Face directory holds in another way (quantize_hf.h) */
+  int32_t n_parts;   /* matrices that stand one behind the other: experts, of names part_name + number +
+                        ".weight"; 0:   the tensor itself */
+  int32_t head_rows; /* rows of a head whose two halves are interleaved; 0: rows are in order */
+  float add;         /* to every element: Gemma's norms lack their 1 there */
+  float *made;       /* elements that are not in the model's files; owned */
+  char own_name[64], part_name[48];
 } weir_quantize_tensor;
 
 typedef struct weir_quantize_rule {
@@ -50,7 +58,8 @@ typedef struct weir_quantize_plan {
   weir_quantize_rule *rule; /* [n_rules], owned */
   int32_t n_rules;
   weir_dtype type;
-  bool tied; /* the embedding is the head */
+  bool tied;    /* the embedding is the head */
+  bool from_hf; /* the model is a Hugging Face directory */
   int64_t elems, n_fallbacks, n_twice;
   uint64_t bytes_in, bytes_out; /* of the tensors */
 } weir_quantize_plan;

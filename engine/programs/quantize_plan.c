@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "kernels/quant.h"
 #include "programs/quantize.h"
+#include "programs/quantize_hf.h"
 
 /* ---- types ---- */
 
@@ -182,7 +183,7 @@ static weir_status choose(weir_quantize_plan *p, const choice *o, weir_quantize_
   }
   if (left_alone(name)) {
     t->why = WEIR_BY_KIND;
-    t->wanted = t->in.dtype;
+    t->wanted = p->from_hf && !weir_dtype_is_quant(t->in.dtype) ? WEIR_F32 : t->in.dtype;
   } else if (is_embed && o->embed_said) {
     t->why = WEIR_BY_EMBED;
     t->wanted = o->embed;
@@ -203,8 +204,9 @@ static weir_status plan_tensor(weir_quantize_plan *p, const choice *o, bool requ
   weir_status st = WEIR_OK;
   t->rows = 1;
   for (int32_t d = 1; d < WEIR_GGUF_MAX_DIMS; d++)
-    t->rows *= t->in.dim[d]; /* the reader has checked that it fits */
-  t->elems = t->rows * t->in.dim[0];
+    if (__builtin_mul_overflow(t->rows, t->in.dim[d], &t->rows)) t->rows = 0;
+  if (t->rows < 1 || __builtin_mul_overflow(t->rows, t->in.dim[0], &t->elems))
+    return weir_fail(e, WEIR_EFORMAT, "tensor %s: its size overflows", weir_str_show(t->in.name, shown));
   WEIR_TRY(choose(p, o, t, e));
   t->to = fitting(&t->in, t->wanted);
   t->twice = t->to != t->in.dtype && weir_dtype_is_quant(t->in.dtype);
@@ -224,6 +226,13 @@ out:
   return st;
 }
 
+static weir_status list_tensors(const weir_mfile *m, weir_quantize_plan *p, weir_err *e) {
+  p->n = weir_mfile_n_tensors(m);
+  const weir_status st = WEIR_NEW((size_t)p->n, &p->tensor, e);
+  for (int64_t i = 0; st == WEIR_OK && i < p->n; i++) weir_mfile_tensor_at(m, i, &p->tensor[i].in);
+  return st;
+}
+
 weir_status weir_quantize_plan_make(const weir_config *c, const weir_mfile *m, weir_quantize_plan *out,
                                     weir_err *e) {
   weir_status st = WEIR_OK;
@@ -239,11 +248,13 @@ weir_status weir_quantize_plan_make(const weir_config *c, const weir_mfile *m, w
                    "--head and --embed: in this model they are one tensor, say one of the two");
     goto out;
   }
-  p->n = weir_mfile_n_tensors(m);
-  WEIR_TRY(WEIR_NEW((size_t)p->n, &p->tensor, e));
+  p->from_hf = weir_mfile_hf(m) != NULL;
+  if (p->from_hf)
+    WEIR_TRY(weir_quantize_hf_list(m, &p->tensor, &p->n, e));
+  else
+    WEIR_TRY(list_tensors(m, p, e));
   for (int64_t i = 0; i < p->n; i++) {
     weir_quantize_tensor *t = &p->tensor[i];
-    weir_mfile_tensor_at(m, i, &t->in);
     WEIR_TRY(plan_tensor(p, &o, weir_config_bool(c, "requantize"), t, e));
     p->elems += t->elems;
     p->bytes_in += (uint64_t)t->in_row_bytes * (uint64_t)t->rows;
@@ -258,6 +269,7 @@ out:
 
 void weir_quantize_plan_fini(weir_quantize_plan *p) {
   for (int32_t i = 0; p->rule && i < p->n_rules; i++) pcre2_code_free(p->rule[i].code);
+  for (int64_t i = 0; p->tensor && i < p->n; i++) free(p->tensor[i].made);
   free(p->rule);
   free(p->tensor);
   *p = (weir_quantize_plan){0};

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tokenizer of a Hugging Face directory as tokenizer.* keys of GGUF. Byte-level BPE alone: the format
+ * names its pre-tokenisers instead of describing them, so that only those can be told whose steps are the
+ * ones of a name, and SentencePiece's scores are not in tokenizer.json. Owns nothing beyond its calls; main
+ * thread. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "model/hf.h"
+#include "model/tok_spec.h"
+#include "programs/quantize_hf.h"
+
+#define KEY(name) "tokenizer.ggml." name
+
+static bool same_step(const weir_pre_step *a, const weir_pre_step *b) {
+  return a->kind == b->kind && a->is_regex == b->is_regex && a->behavior == b->behavior &&
+         a->invert == b->invert && weir_str_eq(a->pattern, b->pattern) && weir_str_eq(a->content, b->content);
+}
+
+/* The name of the pre-tokeniser with exactly these steps; NULL when none has them. */
+static weir_status find_pre(const weir_tok_spec *s, const char **out, weir_err *e) {
+  /* one for each set of steps that model/tok_pre_named.c knows; of equal ones the most general */
+  static const char *const names[] = {"gpt-2",        "llama-bpe",      "dbrx",        "glm4",     "qwen2",
+                                      "qwen35",       "gpt-4o",         "tekken",      "smollm",   "falcon",
+                                      "deepseek-llm", "deepseek-coder", "deepseek-v3", "chameleon"};
+  *out = NULL;
+  for (size_t i = 0; i < sizeof names / sizeof *names && !*out; i++) {
+    weir_tok_spec named = {0};
+    bool adds_bos;
+    const weir_status st = weir_tok_spec_named_pre(&named, weir_str_of(names[i]), &adds_bos, e);
+    bool same = st == WEIR_OK && named.n_pre == s->n_pre && named.ignore_merges == s->ignore_merges;
+    for (int32_t k = 0; same && k < s->n_pre; k++) same = same_step(&named.pre[k], &s->pre[k]);
+    weir_tok_spec_fini(&named);
+    if (st != WEIR_OK) return st;
+    if (same) *out = names[i];
+  }
+  return WEIR_OK;
+}
+
+static weir_status check(const weir_tok_spec *s, int64_t n_vocab, const char **pre, weir_err *e) {
+  if (s->kind != WEIR_TOK_BPE || !s->byte_level)
+    return weir_fail(e, WEIR_EUNSUP,
+                     "its tokenizer is not byte-level BPE: weir writes no other kind into a GGUF file yet");
+  for (int32_t i = 0; i < s->n_norm; i++)
+    if (s->norm[i].kind !=
+        WEIR_NORM_NFC) /* which GGUF has no word for either; llama.cpp leaves it out, too */
+      return weir_fail(e, WEIR_EUNSUP, "its tokenizer rewrites texts in a way that GGUF has no word for");
+  if (s->n > n_vocab)
+    return weir_fail(e, WEIR_EFORMAT, "its tokenizer has %d tokens, its embedding %lld rows", s->n,
+                     (long long)n_vocab);
+  const weir_status st = find_pre(s, pre, e);
+  if (st != WEIR_OK || *pre) return st;
+  return weir_fail(e, WEIR_EUNSUP, "its tokenizer cuts texts in a way that GGUF has no name for");
+}
+
+/* Every row of the embedding has a token: those the tokenizer leaves out get a name that nobody writes. */
+static weir_status write_tokens(const weir_tok_spec *s, int32_t n, weir_gguf_writer *w, weir_err *e) {
+  enum { PAD_BYTES = 24 };
+  weir_status st = WEIR_OK;
+  weir_str *text = NULL;
+  int32_t *type = NULL;
+  char(*pad)[PAD_BYTES] = NULL;
+  WEIR_TRY(WEIR_NEW((size_t)n, &text, e));
+  WEIR_TRY(WEIR_NEW((size_t)n, &type, e));
+  WEIR_TRY(WEIR_NEW((size_t)n, &pad, e));
+  for (int32_t i = 0; i < n; i++) {
+    const bool there = i < s->n && s->text[i].len > 0;
+    if (!there) snprintf(pad[i], PAD_BYTES, "[PAD%d]", i);
+    text[i] = there ? s->text[i] : weir_str_of(pad[i]);
+    type[i] = there ? s->type[i] : WEIR_TOKEN_UNUSED;
+  }
+  WEIR_TRY(weir_gguf_writer_strs(w, KEY("tokens"), text, n, e));
+  WEIR_TRY(weir_gguf_writer_i32s(w, KEY("token_type"), type, n, e));
+out:
+  free(text);
+  free(type);
+  free(pad);
+  return st;
+}
+
+static weir_status write_merges(const weir_tok_spec *s, weir_gguf_writer *w, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_buf all = {0};
+  weir_str *merge = NULL;
+  size_t at = 0;
+  WEIR_TRY(WEIR_NEW((size_t)s->n_merges, &merge, e));
+  for (int64_t i = 0; i < s->n_merges; i++) {
+    const weir_tok_merge *m = &s->merge[i];
+    WEIR_TRY(weir_buf_put(&all, m->left.data, m->left.len, e));
+    WEIR_TRY(weir_buf_put(&all, " ", 1, e));
+    WEIR_TRY(weir_buf_put(&all, m->right.data, m->right.len, e));
+  }
+  for (int64_t i = 0; i < s->n_merges; i++) { /* the buffer moves no more */
+    merge[i] = (weir_str){all.data + at, s->merge[i].left.len + 1 + s->merge[i].right.len};
+    at += merge[i].len;
+  }
+  st = weir_gguf_writer_strs(w, KEY("merges"), merge, s->n_merges, e);
+out:
+  free(merge);
+  weir_buf_fini(&all);
+  return st;
+}
+
+static weir_status write_ids(const weir_tok_spec *s, weir_gguf_writer *w, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (s->bos >= 0) WEIR_TRY(weir_gguf_writer_u32(w, KEY("bos_token_id"), (uint32_t)s->bos, e));
+  if (s->eos >= 0) WEIR_TRY(weir_gguf_writer_u32(w, KEY("eos_token_id"), (uint32_t)s->eos, e));
+  for (int32_t i = 0; i < s->n_end; i++) /* one more that ends a text has a key: that of a turn */
+    if (s->end[i] != s->eos) {
+      WEIR_TRY(weir_gguf_writer_u32(w, KEY("eot_token_id"), (uint32_t)s->end[i], e));
+      break;
+    }
+  WEIR_TRY(weir_gguf_writer_bool(w, KEY("add_bos_token"), s->adds_bos, e));
+  if (s->adds_eos) WEIR_TRY(weir_gguf_writer_bool(w, KEY("add_eos_token"), true, e));
+  if (s->chat_template.len) WEIR_TRY(weir_gguf_writer_str(w, "tokenizer.chat_template", s->chat_template, e));
+out:
+  return st;
+}
+
+weir_status weir_quantize_hf_tokenizer(const weir_mfile *m, weir_gguf_writer *w, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_tok_spec s = {0};
+  weir_tensor_info embed;
+  const char *pre = NULL;
+  if (!weir_mfile_find(m, "token_embd.weight", &embed))
+    return weir_fail(e, WEIR_EFORMAT, "tensor token_embd.weight is missing");
+  WEIR_TRY(weir_tok_spec_from_hf(&s, weir_mfile_hf(m), e));
+  WEIR_TRY(check(&s, embed.dim[1], &pre, e));
+  WEIR_TRY(weir_gguf_writer_str(w, KEY("model"), weir_str_of("gpt2"), e));
+  WEIR_TRY(weir_gguf_writer_str(w, KEY("pre"), weir_str_of(pre), e));
+  WEIR_TRY(write_tokens(&s, (int32_t)embed.dim[1], w, e));
+  WEIR_TRY(write_merges(&s, w, e));
+  WEIR_TRY(write_ids(&s, w, e));
+out:
+  weir_tok_spec_fini(&s);
+  return st;
+}

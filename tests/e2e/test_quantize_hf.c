@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `weir quantize` of Hugging Face directories: the GGUF file gives the logits that transformers confirmed for
+ * the directory, cuts texts into the same tokens and writes the same text; what cannot be told in such a file
+ * is refused. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* after the above */
+#include <cmocka.h>
+
+#include "e2e.h"
+#include "golden.h"
+#include "model/gguf_index.h"
+#include "model/hparams.h"
+#include "quantize_files.h"
+
+static const char *const families[] = {"llama3",  "smollm", "qwen3",  "qwen2-yarn", "qwen3moe",
+                                       "mixtral", "phi3",   "gemma2", "gemma3"};
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
+/* The directory of a family as a file of the given type in the tests' folder. */
+static const char *converted(const char *family, const char *type) {
+  char line[1400];
+  const char *path = quantize_path("hf.gguf");
+  snprintf(line, sizeof line, "quantize -q --force --type %s " MODELS "hf-%s %s", type, family, path);
+  quantize_must_run(line);
+  return path;
+}
+
+/* Worst deviation over the largest logit of a position. */
+static double deviation(const char *path, const wvec *v) {
+  int32_t page[GOLDEN_PAGES];
+  double worst = 0;
+  for (int32_t i = 0; i < GOLDEN_PAGES; i++) page[i] = i;
+  model m = model_open(path, WEIR_ISA_BEST, 1, WEIR_F32);
+  assert_int_equal(m.inst->h.n_vocab, v->n_vocab);
+  for (int32_t s = 0; s < v->n_seqs; s++) {
+    const wvec_seq *q = &v->seq[s];
+    float *got = malloc((size_t)q->n_tokens * (size_t)v->n_vocab * sizeof *got);
+    feed(&m, q->id, 0, q->n_tokens, page, got);
+    for (int32_t i = 0; i < q->n_tokens; i++) {
+      double max = 0, diff = 0;
+      for (int32_t c = 0; c < v->n_vocab; c++) {
+        const double want = q->logits[(size_t)i * v->n_vocab + c],
+                     d = fabs(got[(size_t)i * v->n_vocab + c] - want);
+        if (!(d <= diff)) diff = d; /* NaN too */
+        if (fabs(want) > max) max = fabs(want);
+      }
+      if (!(diff / max <= worst)) worst = diff / max;
+    }
+    free(got);
+  }
+  model_close(&m);
+  return worst;
+}
+
+static void test_logits(void **state) {
+  (void)state;
+  for (int k = 0; k < N_FAMILIES; k++) {
+    char path[128];
+    snprintf(path, sizeof path, "tests/vectors/logits/%s.wvec", families[k]);
+    wvec v = wvec_read(path);
+    const double worst = deviation(converted(families[k], "BF16"), &v);
+    print_message("%-12s worst position: relative %.2e\n", families[k], worst);
+    if (!(worst <= 1e-5)) fail_msg("%s: worst position %.3e relative", families[k], worst);
+    wvec_free(&v);
+    assert_int_equal(quantize_sweep(), 1);
+  }
+}
+
+static weir_hparams hparams_of(const char *path) {
+  weir_err e = {0};
+  weir_mfile *m;
+  weir_hparams h;
+  if (weir_mfile_open(path, &m, &e) != WEIR_OK || weir_hparams_read(m, &h, &e) != WEIR_OK)
+    fail_msg("%s", e.msg);
+  weir_mfile_close(m);
+  return h;
+}
+
+/* All that shapes the model is what it was, but for what the format stores in another way. */
+static void test_hparams(void **state) {
+  (void)state;
+  for (int k = 0; k < N_FAMILIES; k++) {
+    char dir[128];
+    snprintf(dir, sizeof dir, MODELS "hf-%s", families[k]);
+    weir_hparams want = hparams_of(dir), got = hparams_of(converted(families[k], "Q8_0"));
+    float freq[2][WEIR_MAX_ROPE_DIMS / 2], mscale[2];
+    weir_err e = {0};
+    for (int local = 0; local < 2; local++) {
+      const weir_rope *a = local ? &want.rope_local : &want.rope, *b = local ? &got.rope_local : &got.rope;
+      assert_int_equal(weir_rope_frequencies(a, want.rope_dims, want.n_ctx, freq[0], &mscale[0], &e),
+                       WEIR_OK);
+      assert_int_equal(weir_rope_frequencies(b, got.rope_dims, got.n_ctx, freq[1], &mscale[1], &e), WEIR_OK);
+      for (int32_t i = 0; i < want.rope_dims / 2; i++)
+        if (!(fabsf(freq[0][i] - freq[1][i]) <= 1e-6f * freq[0][i]))
+          fail_msg("%s: frequency %d: %g, want %g", families[k], i, (double)freq[1][i], (double)freq[0][i]);
+      assert_true(fabsf(mscale[0] - mscale[1]) <= 1e-6f);
+    }
+    want.rope = want.rope_local = got.rope = got.rope_local = (weir_rope){0};
+    assert_int_equal(got.rope_interleaved, want.arch == WEIR_ARCH_LLAMA);
+    assert_false(got.norm_plus_one);
+    got.rope_interleaved = want.rope_interleaved;
+    got.norm_plus_one = want.norm_plus_one;
+    assert_string_equal(got.name, want.name);
+    memcpy(got.name, want.name, sizeof got.name);
+    if (memcmp(&got, &want, sizeof got) != 0) {
+      size_t at = 0;
+      while (((const char *)&got)[at] == ((const char *)&want)[at]) at++;
+      fail_msg("%s: hyper-parameters differ at byte %zu", families[k], at);
+    }
+    assert_int_equal(quantize_sweep(), 1);
+  }
+}
+
+/* The same ids for texts, the same text from the model. */
+static void test_text(void **state) {
+  (void)state;
+  static const char *const texts[] = {
+      "the and", "She will pay $1234.50 -- today!", "  two  spaces\\n\\nlines\\t",
+      "\xc3\xa9t\xc3\xa9 \xe4\xb8\xad\xe6\x96\x87 \xf0\x9f\x98\x80", "<|im_end|>a<|endoftext|>"};
+  for (int k = 0; k < N_FAMILIES; k++) {
+    const char *path = converted(families[k], "BF16");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+      for (int special = 0; special < 2; special++) {
+        const char *more = special ? "--special --bos" : "";
+        e2e_result a = e2e("tokenize %s -p '%s' --model " MODELS "hf-%s", more, texts[i], families[k]),
+                   b = e2e("tokenize %s -p '%s' --model %s", more, texts[i], path);
+        e2e_want_status(&a, 0, families[k]);
+        e2e_want_status(&b, 0, path);
+        assert_string_equal(a.out, b.out);
+        e2e_free(&a);
+        e2e_free(&b);
+      }
+    e2e_result a = e2e("run -q -p 'the and' -n 24 --kv f32 --small " MODELS "hf-%s", families[k]),
+               b = e2e("run -q -p 'the and' -n 24 --kv f32 --small %s", path);
+    e2e_want_status(&a, 0, families[k]);
+    e2e_want_status(&b, 0, path);
+    assert_true(a.out_len > 1);
+    assert_string_equal(a.out, b.out);
+    e2e_free(&a);
+    e2e_free(&b);
+    quantize_sweep();
+  }
+}
+
+static void test_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *dir, *says;
+  } bad[] = {
+      {"hf-mistral",
+       "hf-mistral: sliding windows of this pattern: not something weir writes into a GGUF file yet"},
+      {"hf-qwen3moe-plain", "hf-qwen3moe-plain: norm_topk_prob false: not something weir writes"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    e2e_result r = e2e("quantize " MODELS "%s %s", bad[i].dir, quantize_path("no.gguf"));
+    e2e_want_status(&r, 1, bad[i].dir);
+    e2e_want_in(r.err, bad[i].says, bad[i].dir);
+    e2e_free(&r);
+  }
+  assert_int_equal(quantize_sweep(), 0);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_logits),
+      cmocka_unit_test(test_hparams),
+      cmocka_unit_test(test_text),
+      cmocka_unit_test(test_refused),
+  };
+  return cmocka_run_group_tests(tests, quantize_setup, quantize_teardown);
+}
