@@ -17,7 +17,7 @@ typedef struct weir_hf_conf {
 /* NULL when absent or null. */
 const json_t *weir_hf_conf_get(const weir_hf_conf *, const char *key);
 /* A value of another type or out of [lo, hi] is WEIR_EFORMAT naming the key; absent or null gives `def`,
- * which is not checked. */
+ * which for an integer has to lie in the range, too: it may follow from other keys. */
 weir_status weir_hf_conf_int(const weir_hf_conf *, const char *key, int64_t def, int64_t lo, int64_t hi,
                              int32_t *out, weir_err *e);
 weir_status weir_hf_conf_float(const weir_hf_conf *, const char *key, double def, double lo, double hi,

@@ -24,10 +24,8 @@ static weir_status fail_type(const weir_hf_conf *c, const char *key, const char 
 weir_status weir_hf_conf_int(const weir_hf_conf *c, const char *key, int64_t def, int64_t lo, int64_t hi,
                              int32_t *out, weir_err *e) {
   const json_t *v = weir_hf_conf_get(c, key);
-  *out = (int32_t)def;
-  if (!v) return WEIR_OK;
-  if (!json_is_integer(v)) return fail_type(c, key, "an integer", e);
-  const int64_t n = json_integer_value(v);
+  if (v && !json_is_integer(v)) return fail_type(c, key, "an integer", e);
+  const int64_t n = v ? json_integer_value(v) : def;
   if (n < lo || n > hi)
     return weir_fail(e, WEIR_EFORMAT, "key \"%s%s\": %" PRId64 " is not in %" PRId64 "..%" PRId64, c->prefix,
                      key, n, lo, hi);
