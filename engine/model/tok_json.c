@@ -57,7 +57,7 @@ out:
 
 static weir_status added_text(const json_t *token, weir_str *out, weir_err *e) {
   if (!json_is_object(token)) return weir_fail(e, WEIR_EFORMAT, "want objects");
-  return weir_json_text(token, "content", out, e);
+  return weir_tok_json_text(token, "content", out, e);
 }
 
 /* A token that the model has keeps its id; others are numbered on from the size of the model's vocabulary,
@@ -224,7 +224,7 @@ static weir_status model_kind(const json_t *model, weir_tok_kind *out, weir_err 
   weir_str type = weir_str_of("BPE");
   if (!json_is_object(model)) return weir_fail(e, WEIR_EFORMAT, "want an object");
   if (json_object_get(model, "type")) {
-    const weir_status st = weir_json_text(model, "type", &type, e);
+    const weir_status st = weir_tok_json_text(model, "type", &type, e);
     if (st != WEIR_OK) return st;
   } else if (!json_object_get(model, "merges")) {
     type =

@@ -15,7 +15,7 @@ weir_status weir_tok_json_decoder(weir_tok_spec *, const json_t *, weir_err *e);
 weir_status weir_tok_json_post_processor(weir_tok_spec *, const json_t *, weir_err *e);
 
 /* ---- values; wrong types are WEIR_EFORMAT naming the key ---- */
-weir_status weir_json_text(const json_t *object, const char *key, weir_str *out, weir_err *e);
+weir_status weir_tok_json_text(const json_t *object, const char *key, weir_str *out, weir_err *e);
 /* Absent and null: *out = def. */
 weir_status weir_json_flag(const json_t *object, const char *key, bool def, bool *out, weir_err *e);
 /* "type" of a step; WEIR_EFORMAT when it is no object with one. */

@@ -14,7 +14,7 @@ weir_str weir_json_str(const json_t *string) {
   return (weir_str){json_string_value(string), json_string_length(string)};
 }
 
-weir_status weir_json_text(const json_t *object, const char *key, weir_str *out, weir_err *e) {
+weir_status weir_tok_json_text(const json_t *object, const char *key, weir_str *out, weir_err *e) {
   const json_t *v = json_object_get(object, key);
   if (!json_is_string(v)) return weir_fail(e, WEIR_EFORMAT, "\"%s\": want a string", key);
   *out = weir_json_str(v);
@@ -32,7 +32,7 @@ weir_status weir_json_flag(const json_t *object, const char *key, bool def, bool
 
 weir_status weir_json_type(const json_t *step, weir_str *out, weir_err *e) {
   if (!json_is_object(step)) return weir_fail(e, WEIR_EFORMAT, "want an object");
-  return weir_json_text(step, "type", out, e);
+  return weir_tok_json_text(step, "type", out, e);
 }
 
 static bool is(weir_str name, const char *s) { return weir_str_eq(name, weir_str_of(s)); }
@@ -46,7 +46,7 @@ static weir_status refuse(weir_str type, const char *known, weir_err *e) {
 static weir_status pattern(const json_t *step, weir_str *out, bool *is_regex, weir_err *e) {
   const json_t *p = json_object_get(step, "pattern");
   *is_regex = json_object_get(p, "Regex") != NULL;
-  const weir_status st = weir_json_text(p, *is_regex ? "Regex" : "String", out, e);
+  const weir_status st = weir_tok_json_text(p, *is_regex ? "Regex" : "String", out, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "\"pattern\"");
   return out->len ? WEIR_OK : weir_fail(e, WEIR_EUNSUP, "an empty pattern is not supported");
 }
@@ -54,7 +54,7 @@ static weir_status pattern(const json_t *step, weir_str *out, bool *is_regex, we
 /* One character, as UTF-8. */
 static weir_status one_char(const json_t *step, const char *key, weir_str *out, weir_err *e) {
   int32_t len;
-  const weir_status st = weir_json_text(step, key, out, e);
+  const weir_status st = weir_tok_json_text(step, key, out, e);
   if (st != WEIR_OK) return st;
   if (out->len && weir_utf8_next(out->data, out->len, &len) == WEIR_UTF8_CHAR && (size_t)len == out->len)
     return WEIR_OK;
@@ -80,7 +80,7 @@ static weir_status precompiled(weir_tok_spec *s, const json_t *step, weir_err *e
   weir_status st = WEIR_OK;
   weir_buf blob = {0};
   weir_str text;
-  WEIR_TRY(weir_json_text(step, "precompiled_charsmap", &text, e));
+  WEIR_TRY(weir_tok_json_text(step, "precompiled_charsmap", &text, e));
   WEIR_TRY(weir_base64_decode(text, &blob, e));
   if (blob.len)
     WEIR_TRY(weir_tok_spec_add_norm(
@@ -115,11 +115,11 @@ static weir_status read_normalizer(weir_tok_spec *s, const json_t *step, weir_er
     WEIR_TRY(weir_json_flag(step, "strip_right", false, &n.right, e));
   } else if (is(type, "Prepend")) {
     n.kind = WEIR_NORM_PREPEND;
-    WEIR_TRY(weir_json_text(step, "prepend", &n.content, e));
+    WEIR_TRY(weir_tok_json_text(step, "prepend", &n.content, e));
   } else if (is(type, "Replace")) {
     n.kind = WEIR_NORM_REPLACE;
     WEIR_TRY(pattern(step, &n.pattern, &n.is_regex, e));
-    WEIR_TRY(weir_json_text(step, "content", &n.content, e));
+    WEIR_TRY(weir_tok_json_text(step, "content", &n.content, e));
   } else {
     return refuse(
         type, "Sequence NFC NFD NFKC NFKD Nmt Lowercase Strip StripAccents Replace Prepend Precompiled", e);
@@ -147,7 +147,7 @@ static weir_status behavior(const json_t *step, weir_split_behavior *out, weir_e
               {"MergedWithNext", WEIR_SPLIT_NEXT},
               {"Contiguous", WEIR_SPLIT_CONTIGUOUS}};
   weir_str name;
-  const weir_status st = weir_json_text(step, "behavior", &name, e);
+  const weir_status st = weir_tok_json_text(step, "behavior", &name, e);
   if (st != WEIR_OK) return st;
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
     if (is(name, rows[i].name)) {
@@ -192,7 +192,7 @@ static weir_status prepend_scheme(const json_t *step, weir_prepend_scheme *out, 
   *out = WEIR_PREPEND_ALWAYS;
   if (scheme) {
     weir_str name;
-    const weir_status got = weir_json_text(step, "prepend_scheme", &name, e);
+    const weir_status got = weir_tok_json_text(step, "prepend_scheme", &name, e);
     if (got != WEIR_OK) return got;
     if (is(name, "first"))
       *out = WEIR_PREPEND_FIRST;
@@ -350,7 +350,7 @@ static weir_status read_decoder(weir_tok_spec *s, const json_t *step, decoding *
   } else if (is(type, "Replace")) {
     to.kind = WEIR_DECODE_REPLACE;
     WEIR_TRY(pattern(step, &to.pattern, &to.is_regex, e));
-    WEIR_TRY(weir_json_text(step, "content", &to.content, e));
+    WEIR_TRY(weir_tok_json_text(step, "content", &to.content, e));
   } else {
     return refuse(type, "Sequence ByteLevel ByteFallback Fuse Replace Strip Metaspace", e);
   }
@@ -378,7 +378,7 @@ weir_status weir_tok_json_decoder(weir_tok_spec *s, const json_t *j, weir_err *e
 static weir_status template_id(const weir_tok_spec *s, const json_t *step, const json_t *item, int32_t *out,
                                weir_err *e) {
   weir_str name;
-  const weir_status st = weir_json_text(item, "id", &name, e);
+  const weir_status st = weir_tok_json_text(item, "id", &name, e);
   if (st != WEIR_OK) return st;
   const json_t *token = json_object_getn(json_object_get(step, "special_tokens"), name.data, name.len);
   const json_t *ids = json_object_get(token, "ids");
