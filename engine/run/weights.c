@@ -163,12 +163,29 @@ out:
   return st;
 }
 
+/* Experts beyond those that the router knows would be dropped in silence. */
+static weir_status check_stacks(loader *l, int32_t i) {
+  static const char *const what[] = {"ffn_gate", "ffn_up", "ffn_down"};
+  for (size_t k = 0; k < sizeof what / sizeof *what; k++) {
+    char beyond[48];
+    weir_tensor_info t;
+    char name[96], shown[WEIR_STR_SHOW_BYTES];
+    snprintf(beyond, sizeof beyond, "%s.%d.weight", what[k], l->h->n_experts);
+    tensor_name(name, sizeof name, i, beyond);
+    if (weir_mfile_find(l->file, name, &t))
+      return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: more than %d experts", weir_str_show(t.name, shown),
+                       l->h->n_experts);
+  }
+  return WEIR_OK;
+}
+
 static weir_status load_experts(loader *l, int32_t i, weir_layer *y) {
   const weir_hparams *h = l->h;
   weir_status st = WEIR_OK;
   WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_gate_inp.weight", h->n_experts}}, 1, h->dim, &y->router));
   WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_gate_up, l->e));
   WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_down, l->e));
+  WEIR_TRY(check_stacks(l, i));
   for (int32_t k = 0; k < h->n_experts; k++) {
     char gate[32], up[32], down[32];
     snprintf(gate, sizeof gate, "ffn_gate.%d.weight", k);
