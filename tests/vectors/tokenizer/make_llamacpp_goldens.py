@@ -28,7 +28,7 @@ def main():
             model = folder / "llama.cpp" / f"ggml-vocab-{name}.gguf"
             for i, text in enumerate(strings):
                 pathlib.Path(f.name).write_bytes(text.encode())
-                run = subprocess.run([program, "-m", model, "-f", f.name, "--ids", "--no-bos", "--log-disable"],
+                run = subprocess.run([program, "-m", model, "-f", f.name, "--ids", "--no-bos", "--no-escape", "--log-disable"],
                                      capture_output=True, check=True)
                 ids = json.loads(run.stdout.decode().strip().split("\n")[-1])
                 lines.append(" ".join(map(str, [name, i, *ids])))
