@@ -108,7 +108,8 @@ static void print_attention(const weir_hparams *h, weir_out *o) {
   weir_out_printf(o, "positions     context %d, rope theta %g over %d dims", h->n_ctx, (double)r->theta,
                   h->rope_dims);
   if (r->kind != WEIR_ROPE_PLAIN) weir_out_printf(o, ", %s", stretch[r->kind]);
-  if (r->kind != WEIR_ROPE_PLAIN && r->factor > 0) weir_out_printf(o, " x%g", (double)r->factor);
+  if (r->kind != WEIR_ROPE_PLAIN && r->kind != WEIR_ROPE_FACTORS)
+    weir_out_printf(o, " x%g", (double)r->factor);
   if (h->rope_local.theta != r->theta) weir_out_printf(o, " (%g in windows)", (double)h->rope_local.theta);
   weir_out_printf(o, "%s%s\n", h->rope_interleaved ? ", interleaved" : "",
                   h->qk_norm ? ", q and k normed" : "");
