@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "model/charsmap.h"
 #include "model/tok_json.h"
+#include "model/tok_tables.h"
 #include "model/utf8.h"
 
 /* ---- values ---- */
@@ -234,6 +235,14 @@ out:
   "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}" \
   "-\\x{1f189}\\x{200c}\\x{200d}"
 
+static weir_status punctuation(weir_tok_spec *s, weir_split_behavior how, weir_err *e) {
+  weir_buf text = {0};
+  weir_status st = weir_buf_printf(&text, e, "[%s]", weir_punctuation);
+  if (st == WEIR_OK) st = add_regex(s, text.data, how, false, e);
+  weir_buf_fini(&text);
+  return st;
+}
+
 static weir_status read_pre(weir_tok_spec *s, const json_t *step, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_str type;
@@ -257,7 +266,7 @@ static weir_status read_pre(weir_tok_spec *s, const json_t *step, weir_err *e) {
   if (is(type, "Punctuation")) {
     weir_split_behavior how = WEIR_SPLIT_ISOLATED;
     if (json_object_get(step, "behavior")) WEIR_TRY(behavior(step, &how, e));
-    return add_regex(s, "[!-/:-@\\[-`{-~\\p{P}]", how, false, e);
+    return punctuation(s, how, e);
   }
   if (is(type, "CharDelimiterSplit")) {
     weir_pre_step p = {.kind = WEIR_PRE_SPLIT, .behavior = WEIR_SPLIT_REMOVED};

@@ -8,6 +8,7 @@
  * whose meaning is not known to be alike is refused: \h (a hex digit there, a blank here), a class in a
  * class, {n}+ and so on. */
 #include "model/tok_regex.h"
+#include "model/tok_tables.h"
 #include "model/utf8.h"
 
 /* Unicode's White_Space, for the inside of a class, and what is not. */
@@ -17,11 +18,12 @@
   "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{" \
   "202a}"                                                                                                 \
   "-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-/* Behind the categories: symbols that are Alphabetic (circled and squared letters), and digits of Latin-1
- * that Oniguruma's table for it counts (superscripts, fractions). */
-#define WORD                                                                                                 \
-  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}" \
-  "-\\x{1f189}\\xb2\\xb3\\xb9\\xbc-\\xbe"
+/* What \w has besides categories: symbols that are Alphabetic (circled and squared letters), and digits of
+ * Latin-1 that Oniguruma's table for it counts (superscripts, fractions). */
+static const char *const word_categories[] = {"L", "M", "Nd", "Nl", "Pc"};
+#define WORD_TOO                                                                                            \
+  "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\xb2\\xb3\\xb9\\xbc-" \
+  "\\xbe"
 
 /* \s+$ as it stands would look for the end of a run of white space from each of its characters. From the
  * first alone it finds the same: the run at the end of the text, or the part of a run before its last
@@ -85,8 +87,62 @@ static const char *const scripts[] = {"Han",     "Hiragana",   "Katakana",  "Han
                                       "Telugu",  "Kannada",    "Malayalam", "Gujarati", "Gurmukhi", "Oriya",
                                       "Sinhala", "Devanagari", "Georgian",  "Ethiopic", "Mongolian"};
 
-/* At "p{" or "P{": writes \p{...} for inside and outside of classes. */
-static weir_status property(translator *t, weir_err *e) {
+/* The newer characters of a category (of "L": of "Lu" too) or script. */
+static weir_status put_newer(translator *t, const char *name, bool script, bool *any, weir_err *e) {
+  const char *entry, *items;
+  *any = false;
+  for (size_t i = 0; (items = weir_newer_characters(i, &entry)) != NULL; i++) {
+    const bool is_category = strlen(entry) == 2;
+    const bool part = !script && is_category && strlen(name) == 1 && entry[0] == name[0];
+    if (!part && (is_category == script || strcmp(entry, name) != 0)) continue;
+    const weir_status st = put(t, items, e);
+    if (st != WEIR_OK) return st;
+    *any = true;
+  }
+  return WEIR_OK;
+}
+
+static weir_status put_items(translator *t, const char *name, bool script, weir_err *e) {
+  bool any;
+  const weir_status st = weir_buf_printf(t->out, e, "\\p{%s%s}", script ? "sc:" : "", name);
+  return st == WEIR_OK ? put_newer(t, name, script, &any, e) : st;
+}
+
+/* A property; inside a class a negated one has the newer characters in it. */
+static weir_status put_property(translator *t, const char *name, bool script, bool negative, bool in_class,
+                                weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (in_class && negative) return weir_buf_printf(t->out, e, "\\P{%s%s}", script ? "sc:" : "", name);
+  if (!in_class) WEIR_TRY(put(t, negative ? "[^" : "[", e));
+  WEIR_TRY(put_items(t, name, script, e));
+  if (!in_class) WEIR_TRY(put(t, "]", e));
+out:
+  return st;
+}
+
+static weir_status put_word_class(translator *t, const char *open, const char *close, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(put(t, open, e));
+  for (size_t i = 0; i < sizeof word_categories / sizeof word_categories[0]; i++)
+    WEIR_TRY(put_items(t, word_categories[i], false, e));
+  WEIR_TRY(put(t, WORD_TOO, e));
+  WEIR_TRY(put(t, close, e));
+out:
+  return st;
+}
+
+static weir_status word_boundary(translator *t, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(put_word_class(t, "(?:(?<=[", "])", e));
+  WEIR_TRY(put_word_class(t, "(?![", "])", e));
+  WEIR_TRY(put_word_class(t, "|(?<![", "])", e));
+  WEIR_TRY(put_word_class(t, "(?=[", "]))", e));
+out:
+  return st;
+}
+
+/* At "p{" or "P{". */
+static weir_status property(translator *t, bool in_class, weir_err *e) {
   bool negative = peek(t, 0) == 'P';
   size_t n = 0;
   if (peek(t, 1) != '{') return refuse(t, "\\p without braces", e);
@@ -105,8 +161,7 @@ static weir_status property(translator *t, weir_err *e) {
     if (weir_str_eq(name, weir_str_of(scripts[i]))) script = scripts[i];
   if (!category && !script) return refuse(t, "this property", e);
   t->at = begin + n + 1;
-  return weir_buf_printf(t->out, e, "\\%c{%s%s}", negative ? 'P' : 'p', script ? "sc:" : "",
-                         script ? script : category);
+  return put_property(t, script ? script : category, script != NULL, negative, in_class, e);
 }
 
 /* At "x" or "u": a code point. */
@@ -149,6 +204,19 @@ static weir_status escape(translator *t, bool in_class, weir_err *e) {
   const int c = peek(t, 0);
   const char *text = NULL;
   if (c < 0) return refuse(t, "a backslash at the end", e);
+  if (t->i_depth && (c == 'w' || c == 'W' || c == 'b')) return refuse(t, "\\w inside (?i:)", e);
+  if (c == 'd' || c == 'D') {
+    t->at++;
+    return put_property(t, "Nd", false, c == 'D', in_class, e);
+  }
+  if (c == 'w' || (c == 'W' && !in_class)) {
+    t->at++;
+    return put_word_class(t, in_class ? "" : c == 'w' ? "[" : "[^", in_class ? "" : "]", e);
+  }
+  if (c == 'b' && !in_class) {
+    t->at++;
+    return word_boundary(t, e);
+  }
   switch (c) {
     case 'r': text = "\\r"; break;
     case 'n': text = "\\n"; break;
@@ -159,23 +227,15 @@ static weir_status escape(translator *t, bool in_class, weir_err *e) {
     case 'e': text = "\\x1b"; break;
     case 's': text = in_class ? WS : "[" WS "]"; break;
     case 'S': text = in_class ? NOT_WS : "[^" WS "]"; break;
-    case 'd': text = "\\p{Nd}"; break;
-    case 'D': text = "\\P{Nd}"; break;
-    case 'w': text = in_class ? WORD : "[" WORD "]"; break;
-    case 'W': text = in_class ? NULL : "[^" WORD "]"; break;
-    case 'b':
-      text = in_class ? NULL : "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))";
-      break;
     case 'A': text = in_class ? NULL : "\\A"; break;
     case 'z': text = in_class ? NULL : "\\z"; break;
     case 'p':
-    case 'P': return property(t, e);
+    case 'P': return property(t, in_class, e);
     case 'x':
     case 'u': return code_point(t, e);
     default: break;
   }
   if (text) {
-    if (t->i_depth && (c == 'w' || c == 'W' || c == 'b')) return refuse(t, "\\w inside (?i:)", e);
     t->at++;
     return put(t, text, e);
   }

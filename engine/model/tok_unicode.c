@@ -10,6 +10,7 @@
 #include <utf8proc.h>
 
 #include "base/mem.h"
+#include "model/tok_tables.h"
 #include "model/utf8.h"
 
 bool weir_is_space(uint32_t c) {
@@ -20,7 +21,9 @@ bool weir_is_space(uint32_t c) {
 
 bool weir_is_mark(uint32_t c) {
   const utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-  return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+  if (c == 0x1cf2 || c == 0x1cf3) return true; /* letters since Unicode 12 */
+  return (k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME) &&
+         !weir_is_newer_mark(c);
 }
 
 bool weir_is_word(uint32_t c) {
@@ -49,9 +52,22 @@ weir_status weir_put_utf8(uint32_t code, weir_buf *out, weir_err *e) {
   return weir_buf_put(out, p, (size_t)n, e);
 }
 
+/* Of letters that came after Unicode 15, which utf8proc 2.8 does not know. */
+static uint32_t newer_lower(uint32_t c) {
+  static const struct {
+    uint32_t upper, lower;
+  } pairs[] = {{0x1c89, 0x1c8a}, {0xa7cb, 0x264},  {0xa7cc, 0xa7cd}, {0xa7ce, 0xa7cf},
+               {0xa7d2, 0xa7d3}, {0xa7d4, 0xa7d5}, {0xa7da, 0xa7db}, {0xa7dc, 0x19b}};
+  if (c >= 0x10d50 && c <= 0x10d65) return c + 0x20;
+  if (c >= 0x16ea0 && c <= 0x16eb8) return c + 0x1b;
+  for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+    if (c == pairs[i].upper) return pairs[i].lower;
+  return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+}
+
 weir_status weir_put_lower(uint32_t code, weir_buf *out, weir_err *e) {
   if (code == 0x130) return weir_buf_put(out, "i\xcc\x87", 3, e); /* the only one that becomes two */
-  return weir_put_utf8((uint32_t)utf8proc_tolower((utf8proc_int32_t)code), out, e);
+  return weir_put_utf8(newer_lower(code), out, e);
 }
 
 /* ---- normal forms ---- */
@@ -144,6 +160,15 @@ out:
   return st;
 }
 
+/* A character that the library does not know: nothing joins it, nothing moves past it. */
+static bool is_unknown(const char *p, size_t n, size_t *len) {
+  int32_t got;
+  weir_utf8_next(p, n, &got);
+  *len = (size_t)got;
+  const uint32_t code = weir_utf8_code(p, got);
+  return weir_is_newer_mark(code) || weir_is_newer_composed(code);
+}
+
 weir_status weir_normal_form(const char *text, size_t len, bool compat, bool compose, weir_buf *out,
                              weir_err *e) {
   weir_status st = WEIR_OK;
@@ -151,14 +176,22 @@ weir_status weir_normal_form(const char *text, size_t len, bool compat, bool com
   for (size_t at = 0; at < len;) {
     /* ASCII stays, but for one that marks may follow: it goes with what is behind it. Nothing joins an ASCII
      * character to what is before it, so a segment ends there. */
-    size_t ascii = at;
+    size_t ascii = at, n = 0;
     while (ascii < len && (unsigned char)text[ascii] < 0x80) ascii++;
     const size_t begin = ascii < len && ascii > at ? ascii - 1 : ascii;
     size_t end = ascii;
-    while (end < len && (unsigned char)text[end] >= 0x80) end++;
+    bool unknown = false;
+    while (end < len && (unsigned char)text[end] >= 0x80) {
+      unknown = is_unknown(text + end, len - end, &n);
+      if (unknown) break;
+      end += n;
+    }
     WEIR_TRY(weir_buf_put(out, text + at, begin - at, e));
     WEIR_TRY(one_segment(&c, text + begin, end - begin, compat, compose, out, e));
     at = end;
+    if (!unknown) continue;
+    WEIR_TRY(weir_buf_put(out, text + at, n, e));
+    at += n;
   }
 out:
   free(c.at);
