@@ -161,18 +161,24 @@ def dump(path, x):
 
 
 def tokenizer_json():
-    """The vocabulary of all tiny models, as the tokenizers library writes byte-level BPE in Qwen's manner."""
+    """The vocabulary of all tiny models, as the tokenizers library writes byte-level BPE: split as Qwen does,
+    <|endoftext|> put first as Llama 3 does."""
     tokens = byte_letters() + [p.replace(" ", "") for p in PAIRS]
     split = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|" \
             r"\s+(?!\S)|\s+"
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     added = [{"id": len(tokens) + i, "content": c, "single_word": False, "lstrip": False, "rstrip": False,
               "normalized": False, "special": True} for i, c in enumerate(CONTROL)]
+    part = lambda kind, name: {kind: {"id": name, "type_id": 0}}
+    first = {"type": "TemplateProcessing",
+             "single": [part("SpecialToken", CONTROL[0]), part("Sequence", "A")],
+             "pair": [part("SpecialToken", CONTROL[0]), part("Sequence", "A"), part("Sequence", "B")],
+             "special_tokens": {CONTROL[0]: {"id": CONTROL[0], "ids": [BOS], "tokens": [CONTROL[0]]}}}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
             "normalizer": {"type": "NFC"},
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                 {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False}, level]},
-            "post_processor": level, "decoder": level,
+            "post_processor": {"type": "Sequence", "processors": [level, first]}, "decoder": level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
                       "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
                       "vocab": {t: i for i, t in enumerate(tokens)}, "merges": PAIRS}}
