@@ -119,8 +119,11 @@ static weir_status read_sizes(const weir_hf_conf *c, const family *f, weir_hpara
   WEIR_TRY(weir_hf_conf_int(c, "intermediate_size", f->def.ff, 1, WEIR_MAX_FF, &h->n_ff, e));
   WEIR_TRY(weir_hf_conf_int(c, "num_hidden_layers", f->def.layers, 1, WEIR_MAX_LAYERS, &h->n_layers, e));
   WEIR_TRY(weir_hf_conf_int(c, "num_attention_heads", f->def.heads, 1, WEIR_MAX_HEADS, &h->n_heads, e));
-  WEIR_TRY(weir_hf_conf_int(c, "num_key_value_heads", f->def.kv_heads ? f->def.kv_heads : h->n_heads, 1,
-                            WEIR_MAX_HEADS, &h->n_kv_heads, e));
+  /* a null means one for each head, also where the class has another default */
+  const bool kv_is_null = json_is_null(json_object_get(c->object, "num_key_value_heads"));
+  WEIR_TRY(weir_hf_conf_int(c, "num_key_value_heads",
+                            f->def.kv_heads && !kv_is_null ? f->def.kv_heads : h->n_heads, 1, WEIR_MAX_HEADS,
+                            &h->n_kv_heads, e));
   WEIR_TRY(weir_hf_conf_int(c, "max_position_embeddings", f->def.ctx, 1, WEIR_MAX_CONTEXT, &h->n_ctx, e));
   if (!weir_hf_conf_get(c, "head_dim") && !f->def.head_dim && h->dim % h->n_heads != 0)
     return weir_fail(e, WEIR_EFORMAT,

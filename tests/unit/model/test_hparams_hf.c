@@ -287,6 +287,27 @@ static void published(void **state) {
   }
 }
 
+/* What a null says. */
+static void nulls(void **state) {
+  (void)state;
+  weir_hparams h;
+  weir_err e = {0};
+  assert_int_equal(read_text("{'model_type': 'mistral', 'num_key_value_heads': null, 'head_dim': null,"
+                             " 'rope_theta': null, 'sliding_window': null, 'hidden_act': null}",
+                             &h, &e),
+                   WEIR_OK);
+  assert_int_equal(h.n_kv_heads, 32);
+  assert_int_equal(h.head_dim, 128);
+  assert_int_equal(h.window, 0);
+  assert_true(h.rope.theta == 10000);
+  assert_int_equal(read_text("{'model_type': 'gemma2', 'attn_logit_softcapping': null,"
+                             " 'final_logit_softcapping': null, 'hidden_activation': null}",
+                             &h, &e),
+                   WEIR_OK);
+  assert_true(h.attn_softcap == 0 && h.final_softcap == 0);
+  assert_int_equal(h.act, WEIR_ACT_GELU_TANH);
+}
+
 /* The numbers of the stretched ones, which the line above does not show. */
 static void stretched(void **state) {
   (void)state;
@@ -478,7 +499,7 @@ static void refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(published), cmocka_unit_test(stretched),
-                                     cmocka_unit_test(refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(published), cmocka_unit_test(nulls),
+                                     cmocka_unit_test(stretched), cmocka_unit_test(refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
