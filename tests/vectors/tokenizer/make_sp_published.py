@@ -4,9 +4,9 @@
 
     make_sp_published.py FOLDER [--check]       (FOLDER: vectors.tar.xz of ../shared/data/tokenizers, unpacked)
 
-Each model's own normaliser is taken out and spaces are U+2581, so that this is segmentation alone. Writes
-sp_published.bin beside this script: little-endian uint32, FNV-1a over the ids as little-endian int32, for the files in the
-order of FILES. Prints what sentencepiece says of each file.
+Writes sp_published.bin beside this script: little-endian uint32, FNV-1a over the ids as little-endian int32, for the files
+in the order of FILES. First all of them with the models' own normalisers taken out and spaces as U+2581, which is segmentation
+alone; then all of them as they are. Prints what sentencepiece says of each file.
 """
 import pathlib
 import struct
@@ -25,7 +25,7 @@ FILES = ["llama2.c/tokenizer.model", "transformers-fixtures/spiece.model", "tran
 
 
 def main():
-    hashes = []
+    bare_ids, whole_ids = [], []
     for name in FILES:
         data = (pathlib.Path(sys.argv[1]) / name).read_bytes()
         whole = sentencepiece.SentencePieceProcessor(model_proto=data)
@@ -34,8 +34,9 @@ def main():
         bare = data + field(3, field(2, b"") + field(3, 0) + field(4, 0) + field(5, 0))
         sp = sentencepiece.SentencePieceProcessor(model_proto=bare)
         for s in make_strings()[:3000]:
-            ids = sp.encode(s.replace(" ", "\u2581"))
-            hashes.append(fnv1a(struct.pack(f"<{len(ids)}i", *ids)))
+            bare_ids.append(sp.encode(s.replace(" ", "\u2581")))
+            whole_ids.append(whole.encode(s))
+    hashes = [fnv1a(struct.pack(f"<{len(ids)}i", *ids)) for ids in bare_ids + whole_ids]
     packed = struct.pack(f"<{len(hashes)}I", *hashes)
     path = HERE / "sp_published.bin"
     if "--check" in sys.argv:
