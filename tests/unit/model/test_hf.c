@@ -68,7 +68,9 @@ static const bad_case bad[] = {
     {{{"config.json", "{\"a\": 1, \"a\": 2}"}}, WEIR_EFORMAT, "duplicate object key"},
     {{{"config.json", "{\"a\": 1} x"}}, WEIR_EFORMAT, "end of file expected"},
     {{{"config.json", "{\"a\": 1e999}"}}, WEIR_EFORMAT, "real number overflow"},
-    {{{"config.json", "{\"a\": 99999999999999999999}"}}, WEIR_EFORMAT, "too big integer"},
+    {{{"config.json", "{\"a\": 9223372036854775808}"}}, WEIR_EFORMAT, "too big integer"},
+    {{{"config.json", "{\"a\": 1-00000000000000000000}"}}, WEIR_EFORMAT, "JSON, line 1"},
+    {{{"config.json", "{\"a\": 00000000000000000000000}"}}, WEIR_EFORMAT, "JSON, line 1"},
     {{{"config.json", "{\"a\": \"\xff\"}"}}, WEIR_EFORMAT, "unable to decode byte 0xff"},
     {{{"config.json", "{\"a\": Infinity}"}}, WEIR_EFORMAT, "invalid token near 'Infinity'"},
     {{{"config.json", "{\"a\": \x1b[1m}"}}, WEIR_EFORMAT, "\\x1b"},
@@ -87,6 +89,31 @@ static void refused(void **state) {
       fail_msg("case %zu: want %d \"%s\", got %d \"%s\"", i, bad[i].status, bad[i].fragment, st, e.msg);
     assert_null(hf);
   }
+}
+
+/* tokenizer_config.json of many a model: int(1e30), as Python writes it. */
+static void large_integers(void **state) {
+  (void)state;
+  static const char text[] =
+      "{\"model_max_length\": 1000000000000000019884624838656, \"n\": -99999999999999999999, "
+      "\"list\": [1, 123456789012345678901234567890], \"s\": \"\\\"1000000000000000019884624838656\\\\\", "
+      "\"f\": 1.0000000000000000000000001, \"g\": 1e-00000000000000000000001, \"i\": 9223372036854775807, "
+      "\"h\":1000000000000000019884624838656}";
+  const weir_hf_part p = {"config.json", {text, sizeof text - 1}};
+  weir_hf *hf;
+  weir_err e = {0};
+  if (weir_hf_parse(&p, 1, &hf, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  const json_t *c = weir_hf_config(hf);
+  assert_true(json_real_value(json_object_get(c, "model_max_length")) == 1e30);
+  assert_true(json_real_value(json_object_get(c, "h")) == 1e30);
+  assert_true(json_real_value(json_object_get(c, "n")) == -1e20);
+  assert_true(json_integer_value(json_array_get(json_object_get(c, "list"), 0)) == 1);
+  assert_true(json_is_real(json_array_get(json_object_get(c, "list"), 1)));
+  assert_string_equal(json_string_value(json_object_get(c, "s")), "\"1000000000000000019884624838656\\");
+  assert_true(json_real_value(json_object_get(c, "f")) == 1.0);
+  assert_true(json_real_value(json_object_get(c, "g")) == 0.1);
+  assert_true(json_integer_value(json_object_get(c, "i")) == INT64_MAX);
+  weir_hf_close(hf);
 }
 
 static void depth(void **state) {
@@ -193,8 +220,8 @@ static void on_disk(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(documents), cmocka_unit_test(refused), cmocka_unit_test(depth),
-      cmocka_unit_test(names),     cmocka_unit_test(on_disk),
+      cmocka_unit_test(documents), cmocka_unit_test(refused), cmocka_unit_test(large_integers),
+      cmocka_unit_test(depth),     cmocka_unit_test(names),   cmocka_unit_test(on_disk),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
