@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/hf.h"
 #include "model/tok_spec.h"
@@ -40,28 +41,25 @@ static weir_status find_pre(const weir_tok_spec *s, const char **out, weir_err *
   return WEIR_OK;
 }
 
-static weir_status check(const weir_tok_spec *s, int64_t n_vocab, const char **pre, weir_err *e) {
-  if (s->kind != WEIR_TOK_BPE || !s->byte_level)
-    return weir_fail(e, WEIR_EUNSUP,
-                     "its tokenizer is not byte-level BPE: weir writes no other kind into a GGUF file yet");
-  for (int32_t i = 0; i < s->n_norm; i++)
-    if (s->norm[i].kind !=
-        WEIR_NORM_NFC) /* which GGUF has no word for either; llama.cpp leaves it out, too */
+static weir_status check_byte_level(const weir_tok_spec *s, const char **pre, weir_err *e) {
+  for (int32_t i = 0; i < s->n_norm; i++) {
+    if (s->norm[i].kind != WEIR_NORM_NFC)
       return weir_fail(e, WEIR_EUNSUP, "its tokenizer rewrites texts in a way that GGUF has no word for");
-  if (s->n > n_vocab)
-    return weir_fail(e, WEIR_EFORMAT, "its tokenizer has %d tokens, its embedding %lld rows", s->n,
-                     (long long)n_vocab);
+    weir_log(WEIR_LOG_WARN, "the tokenizer composes characters (NFC), for which GGUF has no word: left out");
+  }
   const weir_status st = find_pre(s, pre, e);
   if (st != WEIR_OK || *pre) return st;
   return weir_fail(e, WEIR_EUNSUP, "its tokenizer cuts texts in a way that GGUF has no name for");
 }
 
 /* Every row of the embedding has a token: those the tokenizer leaves out get a name that nobody writes. */
-static weir_status write_tokens(const weir_tok_spec *s, int32_t n, weir_gguf_writer *w, weir_err *e) {
+static weir_status write_tokens(const weir_tok_spec *s, int32_t n, bool *prefix, weir_gguf_writer *w,
+                                weir_err *e) {
   enum { PAD_BYTES = 24 };
   weir_status st = WEIR_OK;
   weir_str *text = NULL;
   int32_t *type = NULL;
+  float *score = NULL;
   char(*pad)[PAD_BYTES] = NULL;
   WEIR_TRY(WEIR_NEW((size_t)n, &text, e));
   WEIR_TRY(WEIR_NEW((size_t)n, &type, e));
@@ -72,11 +70,19 @@ static weir_status write_tokens(const weir_tok_spec *s, int32_t n, weir_gguf_wri
     text[i] = there ? s->text[i] : weir_str_of(pad[i]);
     type[i] = there ? s->type[i] : WEIR_TOKEN_UNUSED;
   }
+  if (!s->byte_level) {
+    WEIR_TRY(
+        WEIR_NEW((size_t)n, &score, e)); /* of the rows behind the last token: 0, and nothing makes them */
+    WEIR_TRY(weir_quantize_hf_scores(s, score, prefix, e));
+    if (s->unk >= 0) type[s->unk] = WEIR_TOKEN_UNKNOWN;
+    WEIR_TRY(weir_gguf_writer_f32s(w, KEY("scores"), score, n, e));
+  }
   WEIR_TRY(weir_gguf_writer_strs(w, KEY("tokens"), text, n, e));
   WEIR_TRY(weir_gguf_writer_i32s(w, KEY("token_type"), type, n, e));
 out:
   free(text);
   free(type);
+  free(score);
   free(pad);
   return st;
 }
@@ -125,14 +131,25 @@ weir_status weir_quantize_hf_tokenizer(const weir_mfile *m, weir_gguf_writer *w,
   weir_tok_spec s = {0};
   weir_tensor_info embed;
   const char *pre = NULL;
+  bool prefix = false;
   if (!weir_mfile_find(m, "token_embd.weight", &embed))
     return weir_fail(e, WEIR_EFORMAT, "tensor token_embd.weight is missing");
   WEIR_TRY(weir_tok_spec_from_hf(&s, weir_mfile_hf(m), e));
-  WEIR_TRY(check(&s, embed.dim[1], &pre, e));
-  WEIR_TRY(weir_gguf_writer_str(w, KEY("model"), weir_str_of("gpt2"), e));
-  WEIR_TRY(weir_gguf_writer_str(w, KEY("pre"), weir_str_of(pre), e));
-  WEIR_TRY(write_tokens(&s, (int32_t)embed.dim[1], w, e));
-  WEIR_TRY(write_merges(&s, w, e));
+  if (s.n > embed.dim[1]) {
+    st = weir_fail(e, WEIR_EFORMAT, "its tokenizer has %d tokens, its embedding %lld rows", s.n,
+                   (long long)embed.dim[1]);
+    goto out;
+  }
+  if (s.byte_level) WEIR_TRY(check_byte_level(&s, &pre, e));
+  WEIR_TRY(weir_gguf_writer_str(w, KEY("model"), weir_str_of(s.byte_level ? "gpt2" : "llama"), e));
+  WEIR_TRY(weir_gguf_writer_str(w, KEY("pre"), weir_str_of(pre ? pre : "default"), e));
+  WEIR_TRY(write_tokens(&s, (int32_t)embed.dim[1], &prefix, w, e));
+  if (s.byte_level) {
+    WEIR_TRY(write_merges(&s, w, e));
+  } else {
+    WEIR_TRY(weir_gguf_writer_bool(w, KEY("add_space_prefix"), prefix, e));
+    if (s.unk >= 0) WEIR_TRY(weir_gguf_writer_u32(w, KEY("unknown_token_id"), (uint32_t)s.unk, e));
+  }
   WEIR_TRY(write_ids(&s, w, e));
 out:
   weir_tok_spec_fini(&s);

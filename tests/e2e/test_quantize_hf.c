@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 /* after the above */
 #include <cmocka.h>
 
@@ -149,6 +151,117 @@ static void test_text(void **state) {
   }
 }
 
+/* ---- SentencePiece ---- */
+
+#define MARK "\xe2\x96\x81"
+
+/* A tokenizer.json as transformers makes it of a SentencePiece model: 3 control tokens, 256 bytes, then these
+ * pieces; `merges` are all ways to put one together of two others, the best score first. */
+static const char *const pieces[] = {MARK, "t",      "h",        "e",  "a",   "n",      "d",
+                                     "he", MARK "t", MARK "the", "an", "and", MARK "a", MARK "and"};
+static const char merges[] =
+    "[\"h\",\"e\"],[\"" MARK "\",\"t\"],[\"" MARK "t\",\"he\"],[\"a\",\"n\"],[\"an\",\"d\"],[\"" MARK
+    "\",\"a\"],[\"" MARK "\",\"and\"]";
+
+static void write_spm(const char *dir, bool prefix, const char *merge_list) {
+  static const char replace[] =
+      "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}";
+  char path[700];
+  snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  fputs("{\"version\":\"1.0\",\"added_tokens\":[", f);
+  static const char *const control[] = {"<unk>", "<s>", "</s>"};
+  for (int i = 0; i < 3; i++)
+    fprintf(f,
+            "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+            "\"normalized\":false,\"special\":true}",
+            i ? "," : "", i, control[i]);
+  if (prefix)
+    fprintf(
+        f,
+        "],\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" MARK
+        "\"},%s]}",
+        replace);
+  else
+    fprintf(f, "],\"normalizer\":%s", replace);
+  fprintf(f,
+          ",\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{"
+          "\"type\":\"Replace\",\"pattern\":{\"String\":\"" MARK
+          "\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}%s]}",
+          prefix ? ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}" : "");
+  fputs(
+      ",\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":\"<unk>\",\"continuing_subword_prefix\":"
+      "null,\"end_of_word_suffix\":null,"
+      "\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</"
+      "s>\":2",
+      f);
+  for (int b = 0; b < 256; b++) fprintf(f, ",\"<0x%02X>\":%d", b, 3 + b);
+  for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) fprintf(f, ",\"%s\":%zu", pieces[i], 259 + i);
+  fprintf(f, "},\"merges\":[%s]}}\n", merge_list);
+  assert_int_equal(fclose(f), 0);
+}
+
+static void copy_file(const char *from, const char *dir, const char *name) {
+  char path[700];
+  size_t n;
+  static char bytes[1 << 20];
+  FILE *f = fopen(from, "rb");
+  assert_non_null(f);
+  n = fread(bytes, 1, sizeof bytes, f);
+  assert_true(n > 0 && n < sizeof bytes);
+  fclose(f);
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  e2e_write(path, bytes, n);
+}
+
+static void test_sentencepiece(void **state) {
+  (void)state;
+  static const char *const texts[] = {"the and the", " the  and", "thethe\\nand x", "\xc3\xa9t\xc3\xa9 then",
+                                      "tandhe</s>a"};
+  static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                      "tokenizer_config.json"};
+  static const char config[] = "{\"bos_token\":\"<s>\",\"eos_token\":\"</s>\",\"add_bos_token\":true}\n";
+  char dir[600], out[600], path[700];
+  snprintf(dir, sizeof dir, "%s", quantize_path("spm"));
+  assert_int_equal(mkdir(dir, 0700), 0);
+  copy_file(MODELS "hf-smollm/config.json", dir, files[0]);
+  copy_file(MODELS "hf-smollm/model.safetensors", dir, files[1]);
+  snprintf(path, sizeof path, "%s/%s", dir, files[3]);
+  e2e_write(path, config, sizeof config - 1);
+  snprintf(out, sizeof out, "%s", quantize_path("spm.gguf"));
+  for (int prefix = 0; prefix < 2; prefix++) {
+    write_spm(dir, prefix, merges);
+    e2e_result r = e2e("quantize -q --force %s %s", dir, out);
+    e2e_want_status(&r, 0, "SentencePiece");
+    e2e_free(&r);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+      for (int special = 0; special < 2; special++) {
+        const char *more = special ? "--special --bos" : "";
+        e2e_result a = e2e("tokenize %s -p '%s' --model %s", more, texts[i], dir),
+                   b = e2e("tokenize %s -p '%s' --model %s", more, texts[i], out);
+        e2e_want_status(&a, 0, dir);
+        e2e_want_status(&b, 0, out);
+        assert_string_equal(a.out, b.out);
+        if (i == 0 && prefix && !special) assert_string_equal(a.out, "268 272 268\n"); /* whole words */
+        e2e_free(&a);
+        e2e_free(&b);
+      }
+  }
+  /* merges that no scores would give */
+  write_spm(dir, true, "[\"h\",\"e\"],[\"" MARK "\",\"t\"]");
+  e2e_result r = e2e("quantize --force %s %s", dir, out);
+  e2e_want_status(&r, 1, "other merges");
+  e2e_want_in(r.err, "its merges are not all that scores would give", "other merges");
+  e2e_free(&r);
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+    assert_int_equal(unlink(path), 0);
+  }
+  assert_int_equal(rmdir(dir), 0);
+  assert_int_equal(quantize_sweep(), 1);
+}
+
 static void test_refused(void **state) {
   (void)state;
   static const struct {
@@ -169,10 +282,8 @@ static void test_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_logits),
-      cmocka_unit_test(test_hparams),
-      cmocka_unit_test(test_text),
-      cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_logits),        cmocka_unit_test(test_hparams), cmocka_unit_test(test_text),
+      cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, quantize_setup, quantize_teardown);
 }
