@@ -4,6 +4,7 @@
 #include "model/convert.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -128,6 +129,12 @@ out:
   return st;
 }
 
+static weir_status read_modelopt(const weir_hf_conf *c, weir_quant_conf *out, weir_err *e) {
+  static const char *const algorithms[] = {"FP8"};
+  out->method = WEIR_QUANT_FP8;
+  return want_text(c, "quant_algo", algorithms, 1, e);
+}
+
 static weir_status read_method(const json_t *q, const char *prefix, weir_str method, weir_quant_conf *out,
                                weir_err *e) {
   char shown[WEIR_STR_SHOW_BYTES];
@@ -140,10 +147,11 @@ static weir_status read_method(const json_t *q, const char *prefix, weir_str met
   if (method.data && ONE_OF(method, "awq")) return read_awq(&c, out, e);
   if (method.data && ONE_OF(method, "fp8", "fbgemm_fp8")) return read_fp8(&c, out, e);
   if (method.data && ONE_OF(method, "compressed-tensors")) return read_compressed(&c, out, e);
-  return weir_fail(
-      e, WEIR_EUNSUP,
-      "key \"%squant_method\": %s is not supported (known: fp8 fbgemm_fp8 gptq awq compressed-tensors)",
-      prefix, weir_str_show(method, shown));
+  if (method.data && ONE_OF(method, "modelopt")) return read_modelopt(&c, out, e);
+  return weir_fail(e, WEIR_EUNSUP,
+                   "key \"%squant_method\": %s is not supported (known: fp8 fbgemm_fp8 gptq awq "
+                   "compressed-tensors modelopt)",
+                   prefix, weir_str_show(method, shown));
 }
 
 /* Before transformers knew of them, GPTQ and AWQ kept this in files of their own. */
@@ -176,7 +184,8 @@ weir_status weir_quant_conf_read(const weir_hf *hf, weir_quant_conf *out, weir_e
 /* ---- elements ---- */
 
 bool weir_convert_is_scale(const weir_st_tensor *t) {
-  return t->dtype == WEIR_ST_F16 || t->dtype == WEIR_ST_BF16 || t->dtype == WEIR_ST_F32;
+  return t->dtype == WEIR_ST_F16 || t->dtype == WEIR_ST_BF16 || t->dtype == WEIR_ST_F32 ||
+         t->dtype == WEIR_ST_F8_E8M0;
 }
 
 /* A finite half's bits, put where a float has them, are off by the difference of the biases, 2^112; also
@@ -196,6 +205,8 @@ float weir_convert_scale(const weir_st_tensor *t, int64_t i) {
     memcpy(&f, t->data + 4 * i, sizeof f);
     return f;
   }
+  if (t->dtype == WEIR_ST_F8_E8M0) /* an exponent alone; 255 is NaN (OCP microscaling formats, 5.4.1) */
+    return t->data[i] == 255 ? NAN : ldexpf(1.0f, t->data[i] - 127);
   memcpy(&half, t->data + 2 * i, sizeof half);
   return t->dtype == WEIR_ST_F16 ? half_value(half) : weir_bf16_to_f32(half);
 }

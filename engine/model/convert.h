@@ -19,7 +19,7 @@
 /* quantization_config: how the quantised modules of a directory are stored. */
 typedef enum {
   WEIR_QUANT_NONE,
-  WEIR_QUANT_FP8,     /* "fp8", "fbgemm_fp8", compressed-tensors "float-quantized" */
+  WEIR_QUANT_FP8,     /* "fp8", "fbgemm_fp8", "modelopt", compressed-tensors "float-quantized" */
   WEIR_QUANT_GPTQ,    /* packed along the input, zero points less one */
   WEIR_QUANT_GPTQ_V2, /* zero points as they are */
   WEIR_QUANT_AWQ,     /* GEMM layout */
@@ -65,7 +65,7 @@ weir_status weir_convert_int4_plan(const weir_quant_conf *,
                                    weir_err *e);
 void weir_convert_int4_run(const weir_convert *, void *dst);
 
-/* Element i of a scale tensor of type F16, BF16 or F32; of an integer tensor of type I32. */
+/* Element i of a scale tensor of type F16, BF16, F32 or F8_E8M0; of an integer tensor of type I32. */
 float weir_convert_scale(const weir_st_tensor *, int64_t i);
 uint32_t weir_convert_word(const weir_st_tensor *, int64_t i);
 bool weir_convert_is_scale(const weir_st_tensor *); /* of one of those types */

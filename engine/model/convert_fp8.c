@@ -74,7 +74,8 @@ weir_status weir_convert_fp8_plan(const weir_quant_conf *q, const weir_st_tensor
                     .scale = s};
   const weir_status st = place_scales(q, s, &c, e);
   if (st != WEIR_OK) return st;
-  const int64_t n = (int64_t)(s->bytes / (s->dtype == WEIR_ST_F32 ? 4 : 2));
+  int64_t n = 1;
+  for (int32_t d = 0; d < s->n_dims; d++) n *= s->dim[d];
   for (int64_t i = 0; i < n; i++) {
     const float scale = weir_convert_scale(s, i);
     if (!isfinite(scale))

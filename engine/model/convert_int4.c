@@ -38,10 +38,13 @@ static uint16_t half_at(const weir_convert *c, int64_t group, int64_t row) {
 }
 
 static int32_t zero_at(const weir_convert *c, int64_t group, int64_t row) {
-  if (c->method == WEIR_QUANT_PACKED) return ZERO;
-  const uint32_t word = weir_convert_word(c->zero, group * (c->rows / 8) + row / 8);
+  if (!c->zero) return ZERO;
+  const bool packed = c->method == WEIR_QUANT_PACKED;
+  const uint32_t word =
+      weir_convert_word(c->zero, packed ? row / 8 * n_groups(c) + group : group * (c->rows / 8) + row / 8);
   const int32_t nibble = c->method == WEIR_QUANT_AWQ ? awq_nibble[row % 8] : (int32_t)(row % 8);
-  return (int32_t)((word >> 4 * nibble) + (c->method == WEIR_QUANT_GPTQ)) & 15; /* 15 stands for -1 + 1 */
+  /* GPTQ: 15 stands for -1 + 1 */
+  return (int32_t)((word >> 4 * nibble) + (c->method == WEIR_QUANT_GPTQ)) & 15;
 }
 
 static int64_t group_of(const weir_convert *c, int64_t col) {
@@ -158,13 +161,12 @@ static weir_status read_order(weir_convert *c, weir_err *e) {
   return WEIR_OK;
 }
 
-/* Whether all zero points are 8: then all their words are the same, in whatever order the nibbles stand. */
 static bool is_symmetric(const weir_convert *c) {
-  const uint32_t word = c->method == WEIR_QUANT_GPTQ ? 0x77777777 : 0x88888888;
-  if (c->method == WEIR_QUANT_PACKED) return true;
-  const int64_t n = n_groups(c) * (c->rows / 8);
-  for (int64_t i = 0; i < n; i++)
-    if (weir_convert_word(c->zero, i) != word) return false;
+  const int64_t n = n_groups(c);
+  if (!c->zero) return true;
+  for (int64_t g = 0; g < n; g++)
+    for (int64_t r = 0; r < c->rows; r++)
+      if (zero_at(c, g, r) != ZERO) return false;
   return true;
 }
 
@@ -184,11 +186,12 @@ static weir_status choose_dtype(weir_convert *c, weir_err *e) {
   return WEIR_OK;
 }
 
-/* Older symmetric exports store zero points all the same, as bytes of zero. */
+/* Older symmetric exports of compressed-tensors store zero points all the same, as bytes of zero. */
 static bool is_no_zero_point(const weir_st_tensor *t) {
+  if (t->dtype != WEIR_ST_I8) return false;
   for (size_t i = 0; i < t->bytes; i++)
     if (t->data[i]) return false;
-  return t->dtype == WEIR_ST_I8;
+  return true;
 }
 
 weir_status weir_convert_int4_plan(const weir_quant_conf *q,
@@ -200,15 +203,15 @@ weir_status weir_convert_int4_plan(const weir_quant_conf *q,
   weir_convert c = {.method = q->method,
                     .weight = p[packed ? WEIR_HF_PACKED : WEIR_HF_QWEIGHT],
                     .scale = p[packed ? WEIR_HF_SCALE : WEIR_HF_SCALES],
-                    .zero = packed ? NULL : p[WEIR_HF_QZEROS],
+                    .zero = p[packed ? WEIR_HF_ZERO_POINT : WEIR_HF_QZEROS],
                     .g_idx = p[packed ? WEIR_HF_WEIGHT_G_IDX : WEIR_HF_G_IDX]};
-  if (packed && p[WEIR_HF_ZERO_POINT] && !is_no_zero_point(p[WEIR_HF_ZERO_POINT]))
-    return weir_fail(e, WEIR_EUNSUP, "tensor %s: zero points of packed weights are not supported",
-                     weir_str_show(p[WEIR_HF_ZERO_POINT]->name, shown));
+  if (packed && c.zero && is_no_zero_point(c.zero)) c.zero = NULL;
   WEIR_TRY(read_size(p, &c, e));
   WEIR_TRY(read_groups(q, &c, e));
   if (!packed && !c.zero)
     return weir_fail(e, WEIR_EFORMAT, "tensor %s: no qzeros", weir_str_show(c.weight->name, shown));
+  if (packed && c.zero)
+    WEIR_TRY(want_shape(c.zero, "weight_zero_point", WEIR_ST_I32, 2, (c.rows + 7) / 8, n_groups(&c), e));
   if (!packed) WEIR_TRY(want_shape(c.zero, "qzeros", WEIR_ST_I32, 2, n_groups(&c), c.rows / 8, e));
   WEIR_TRY(read_order(&c, e));
   WEIR_TRY(choose_dtype(&c, e));

@@ -65,8 +65,8 @@ static const char *const params[WEIR_HF_PARAM_COUNT] = {
     [WEIR_HF_WEIGHT_G_IDX] = "weight_g_idx",
 };
 /* Rotary tables of old exports; ranges that quantised activations and keys were calibrated to. */
-static const char *const skipped[] = {"rotary_emb.inv_freq", "input_scale", "output_scale", "k_scale",
-                                      "v_scale"};
+static const char *const skipped[] = {"rotary_emb.inv_freq", "input_scale", "input_scale_ub",
+                                      "output_scale",        "k_scale",     "v_scale"};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

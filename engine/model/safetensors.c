@@ -161,7 +161,10 @@ weir_status weir_safetensors_parse(const void *file, size_t len, weir_safetensor
   const uint8_t *p = file;
   uint64_t n = 0;
   *out = NULL;
+  static const char pointer[] = "version https://git-lfs";
   if (len < 8) return weir_fail(e, WEIR_EFORMAT, "not a safetensors file: %zu bytes", len);
+  if (len >= sizeof pointer - 1 && memcmp(p, pointer, sizeof pointer - 1) == 0)
+    return weir_fail(e, WEIR_EFORMAT, "a Git LFS pointer in place of the file, which was not downloaded");
   for (int i = 7; i >= 0; i--) n = n << 8 | p[i];
   if (n > WEIR_ST_MAX_HEADER_BYTES)
     return weir_fail(e, WEIR_EFORMAT, "not a safetensors file: a header of %" PRIu64 " bytes (limit %d)", n,

@@ -143,15 +143,24 @@ def awq(name, rows, cols, group, zero):
          want(q, z, s, np.arange(cols) // group))
 
 
-def packed(name, rows, cols, group, start=0):
-    q, z, _ = draw(rows, cols, group, 8)
+def packed(name, rows, cols, group, start=0, zero=8):
+    q, z, _ = draw(rows, cols, group, zero)
     bits, s = bf16(rng.uniform(0.0005, 0.05, z.T.shape))
     pad = np.zeros((rows, -cols % 8), q.dtype)
     quant = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"weights": {
         "num_bits": 4, "type": "int", "symmetric": True, "group_size": group, "strategy": "group"}}}}
-    case(name, quant, {"weight_packed": ("I32", words(np.concatenate([q, pad], 1), 1)), "weight_scale": ("BF16", bits),
-                       "weight_shape": ("I64", np.array([rows, cols], np.int64))},
-         want(q, z, s.T, np.arange(cols) // group), start)
+    tensors = {"weight_packed": ("I32", words(np.concatenate([q, pad], 1), 1)), "weight_scale": ("BF16", bits),
+               "weight_shape": ("I64", np.array([rows, cols], np.int64))}
+    if zero is None:  # [rows/8, groups]; z is [groups, rows]
+        tensors["weight_zero_point"] = ("I32", words(np.concatenate([z.T, np.zeros((-rows % 8, z.shape[0]), z.dtype)]), 0))
+    case(name, quant, tensors, want(q, z, s.T, np.arange(cols) // group), start)
+
+
+def fp8_e8m0():
+    b = rng.integers(100, 140, (3, 5)).astype(np.uint8)
+    s = (2.0 ** (b.astype(np.int64) - 127)).astype(np.float32)
+    fp8("fp8-blocks-e8m0", {"quant_method": "fp8", "weight_block_size": [16, 8], "scale_fmt": "ue8m0"}, 40, 36, s,
+        blocks(s, 40, 36, 16, 8), "weight_scale_inv", "F8_E8M0", b)
 
 
 def all_int4():
@@ -168,7 +177,9 @@ def all_int4():
     packed("packed-groups", 10, 128, 32)
     packed("packed-rows", 10, 64, 64, start=1)
     packed("packed-odd", 6, 44, 22)
+    packed("packed-asym", 12, 96, 32, zero=None)
 
 
 all_fp8()
 all_int4()
+fp8_e8m0()

@@ -49,6 +49,8 @@ static const golden goldens[] = {
     {"packed-groups", WEIR_Q4_0, 10, 128},
     {"packed-rows", WEIR_Q4_0, 10, 64},
     {"packed-odd", WEIR_F32, 6, 44},
+    {"packed-asym", WEIR_Q8_0, 12, 96},
+    {"fp8-blocks-e8m0", WEIR_BF16, 40, 36},
 };
 
 static uint8_t *read_file(const char *name, const char *ending, size_t *len) {
@@ -276,7 +278,10 @@ static const bad_case bad[] = {
      "[3, 1] scales do not fit a matrix of [8, 8] in blocks of [4, 8]"},
     {FP8, {WEIGHT8, {MODULE "weight_scale", "F32", "[2, 4]", zeros, 32}}, WEIR_EFORMAT, "scales do not fit"},
     {FP8, {WEIGHT8, {MODULE "weight_scale", "F32", "[0]", zeros, 0}}, WEIR_EUNSUP, "scales of F32"},
-    {FP8, {WEIGHT8, {MODULE "weight_scale", "F8_E8M0", "[1]", zeros, 1}}, WEIR_EUNSUP, "scales of F8_E8M0"},
+    {FP8,
+     {WEIGHT8, {MODULE "weight_scale", "F8_E8M0", "[1]", "\xff", 1}},
+     WEIR_EFORMAT,
+     "scale 0 is not finite"},
     {FP8,
      {WEIGHT8, {MODULE "weight_scale", "F32", "[1]", infinite, 4}},
      WEIR_EFORMAT,
@@ -309,9 +314,10 @@ static const bad_case bad[] = {
     {PACKED,
      {{MODULE "weight_packed", "I32", "[8, 4]", zeros, 128},
       {MODULE "weight_scale", "BF16", "[8, 1]", zeros, 16},
-      {MODULE "weight_zero_point", "I32", "[1, 1]", zeros, 4}},
-     WEIR_EUNSUP,
-     "zero points of packed weights are not supported"},
+      {MODULE "weight_zero_point", "I32", "[1, 2]", zeros, 8}},
+     WEIR_EFORMAT,
+     "weight_zero_point\": I32 in 2 dimensions of [1, 2], want I32 [1, 1]"},
+    {"{'quant_method': 'modelopt', 'quant_algo': 'NVFP4'}", {{0}}, WEIR_EUNSUP, "\"NVFP4\" is not supported"},
 };
 
 static weir_status open_case(const char *quant, const st_entry *entry, weir_mfile **m, uint8_t **file,

@@ -160,6 +160,15 @@ static void header_length(void **state) {
   }
 }
 
+static void git_lfs_pointer(void **state) {
+  (void)state;
+  static const char text[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n";
+  weir_safetensors *s;
+  weir_err e = {0};
+  assert_int_equal(weir_safetensors_parse(text, sizeof text - 1, &s, &e), WEIR_EFORMAT);
+  assert_non_null(strstr(e.msg, "Git LFS pointer"));
+}
+
 /* Whatever comes out of damage is consistent: every tensor inside the file, no hole, or one printable line.
  */
 static void check(const uint8_t *file, size_t len) {
@@ -211,6 +220,7 @@ static void damaged(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(well_formed), cmocka_unit_test(malformed),
-                                     cmocka_unit_test(header_length), cmocka_unit_test(damaged)};
+                                     cmocka_unit_test(header_length), cmocka_unit_test(git_lfs_pointer),
+                                     cmocka_unit_test(damaged)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
