@@ -95,6 +95,7 @@ static weir_status generate(weir_chat *x, const weir_tokens *prompt, weir_err *e
                         .max_new = x->max_new,
                         .draw = x->draw,
                         .cascade = &x->cascade,
+                        .ignore_eos = weir_config_bool(x->c, "ignore-eos"),
                         .show_special = weir_config_bool(x->c, "special"),
                         .stop = next_question,
                         .n_stop = qa,

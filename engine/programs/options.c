@@ -119,10 +119,10 @@ const weir_option weir_options[] = {
    "Tokens of an answer at most; the context may end it before."},
   {"stop", 0, STRINGS, RUN, "Length", "TEXT", NULL, ANY, NULL, false,
    "Ends the text before this; escapes as in --prompt."},
-  {"ignore-eos", 0, BOOL, RUN, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
+  {"ignore-eos", 0, BOOL, RUN | CHAT, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},
 
   {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE | CHAT, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
-  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni", NULL, false,
+  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
   {"ctx", 'c', INT, RUN | EVAL | INSPECT | CHAT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},

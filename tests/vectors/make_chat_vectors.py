@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden vectors of chat templates: what the published templates of models make of a set of conversations.
 
-usage: make_chat_vectors.py DIR [--check TEST_CHAT]
+usage: make_chat_vectors.py DIR [--check TEST_CHAT_TEMPLATE]
 
 DIR holds templates, <organisation>-<model>.jinja as published with the model; a name ending in -first is the
 one the model was first published with. They are rendered as transformers does it (a sandboxed environment with
 trim_blocks and lstrip_blocks) and are not copied: chat/<name>.json gets the texts alone, and chat/conversations.json
 the conversations. Needs jinja2.
 
---check TEST_CHAT writes nothing: it has the built tests/unit/model/test_chat recognise each template of the folder
+--check TEST_CHAT_TEMPLATE writes nothing: it has the built tests/unit/model/test_chat_template recognise each template of the folder
 and compares what it renders. A template that weir takes for something else shows as texts that differ.
 """
 import json
