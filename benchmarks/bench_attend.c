@@ -27,7 +27,7 @@ static const char *const help =
     "see\n"
     "(once a sequence) and GFLOP/s of their scores and values (a multiply-add is two).\n"
     "  -t, --threads N     threads (default: one per core)\n"
-    "  -i, --isa NAME      scalar, avx2, avx512-vnni or best (default: best)\n"
+    "  -i, --isa NAME      scalar, avx2, avx512-vnni, amx or best (default: best)\n"
     "  -k, --kv N          only this length of context\n"
     "  -s, --seconds S     time spent on a case (default 0.2)\n"
     "  -h, --help          this text\n";

@@ -29,7 +29,7 @@ static const char *const help =
     "Times weir's linear operation on the CPU and prints, for each type and shape, microseconds, GB/s of\n"
     "weights and GOP/s (a multiply-add is two), with the share of the measured limits.\n"
     "  -t, --threads N     threads (default: one per core)\n"
-    "  -i, --isa NAME      scalar, avx2, avx512-vnni or best (default: best)\n"
+    "  -i, --isa NAME      scalar, avx2, avx512-vnni, amx or best (default: best)\n"
     "  -d, --type NAME     only this weight type, by its name in GGUF\n"
     "  -n, --rows N        only this number of activation rows\n"
     "  -s, --seconds S     time spent on a case (default 0.2)\n"

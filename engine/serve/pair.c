@@ -58,7 +58,7 @@ static weir_status parse_isa(const char *name, weir_isa *out, weir_err *e) {
     *out = i;
     return WEIR_OK;
   }
-  return weir_fail(e, WEIR_EINVAL, "isa \"%s\" is not one of auto, scalar, avx2, avx512-vnni", name);
+  return weir_fail(e, WEIR_EINVAL, "isa \"%s\" is not one of auto, scalar, avx2, avx512-vnni, amx", name);
 }
 
 typedef struct report {

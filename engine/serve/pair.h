@@ -15,7 +15,7 @@ typedef struct weir_pair_opts {
   const char *small_path; /* may be NULL: no small tier */
   const char *large_path; /* may be NULL: no large tier; not both */
   int32_t n_threads;      /* of the CPU device; 0: one per core */
-  const char *isa;        /* "scalar", "avx2", "avx512-vnni", NULL or "auto": the best */
+  const char *isa;        /* "scalar", "avx2", "avx512-vnni", "amx", NULL or "auto": the best */
   int32_t n_ctx;          /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
   int32_t max_seqs;       /* requests under way at once; KV is sized for so many full contexts; >= 1 */
   int32_t max_tokens;     /* rows of a step; 0: default */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "kernels/cpu/cpu_dev.h"
@@ -23,6 +25,15 @@ static uint64_t saved_state(void) {
   return (uint64_t)hi << 32 | lo;
 }
 
+/* AMX's tiles hold 8 KiB a thread, which Linux saves only for processes that have asked. Asking again is
+ * fine. `d` is of CPUID's leaf 7. */
+static bool tiles_allowed(uint64_t state, unsigned d) {
+  enum { TILES = 0x60000, TILE_DATA = 18, REQ_XCOMP_PERM = 0x1023 }; /* XCR0; asm/prctl.h */
+  enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };                   /* of d */
+  if ((state & TILES) != TILES || !(d & AMX_TILE) || !(d & AMX_INT8)) return false;
+  return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+
 static weir_isa best_isa(void) {
   enum { YMM = 0x6, ZMM = 0xe6 }; /* XCR0: SSE and AVX state; those, opmasks and both ZMM halves */
   enum { BASE = bit_FMA | bit_F16C | bit_AVX };
@@ -33,7 +44,7 @@ static weir_isa best_isa(void) {
   if ((state & YMM) != YMM || !__get_cpuid(1, &a, &b, &c, &d) || (c & BASE) != BASE) return WEIR_ISA_SCALAR;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return WEIR_ISA_SCALAR;
   if ((state & ZMM) != ZMM || (b & WIDE) != WIDE || !(b & vl) || !(c & bit_AVX512VNNI)) return WEIR_ISA_AVX2;
-  return WEIR_ISA_AVX512_VNNI;
+  return tiles_allowed(state, d) ? WEIR_ISA_AMX : WEIR_ISA_AVX512_VNNI;
 }
 
 const char *weir_isa_name(weir_isa isa) {
@@ -41,6 +52,7 @@ const char *weir_isa_name(weir_isa isa) {
     case WEIR_ISA_SCALAR: return "scalar";
     case WEIR_ISA_AVX2: return "avx2";
     case WEIR_ISA_AVX512_VNNI: return "avx512-vnni";
+    case WEIR_ISA_AMX: return "amx";
     case WEIR_ISA_BEST: return "best";
   }
   return "unknown";

@@ -4,7 +4,8 @@
 #define WEIR_KERNELS_CPU_CPU_H
 #include "kernels/device.h"
 
-typedef enum { WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI, WEIR_ISA_BEST } weir_isa;
+/* Each includes those before. */
+typedef enum { WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI, WEIR_ISA_AMX, WEIR_ISA_BEST } weir_isa;
 
 typedef struct weir_cpu_opts {
   int32_t n_threads; /* 0: one per core this process may run on */
@@ -18,6 +19,6 @@ weir_status weir_dev_open_cpu(const weir_cpu_opts *opts, weir_dev **out, weir_er
 /* What a device from weir_dev_open_cpu runs on. */
 weir_isa weir_cpu_isa(const weir_dev *);
 int32_t weir_cpu_n_threads(const weir_dev *);
-const char *weir_isa_name(weir_isa); /* "scalar", "avx2", "avx512-vnni" */
+const char *weir_isa_name(weir_isa); /* "scalar", "avx2", "avx512-vnni", "amx" */
 
 #endif

@@ -32,6 +32,8 @@
 enum {
   WEIR_TILE_M = 8,            /* rows of x in a tile, at most */
   WEIR_TILE_G = 2,            /* groups of weights in a tile: 1 or 2 */
+  WEIR_WIDE_M = 32,           /* rows of x in a wide tile, at most */
+  WEIR_WIDE_BLOCK = 640,      /* bytes of a block of expanded weights */
   WEIR_TINY_BITS = 0x0d800000 /* 2^-100 as the bits of a float */
 };
 
@@ -79,6 +81,21 @@ typedef struct weir_linear_isa {
   int32_t groups_one;  /* n_groups that suits one tile of x (weights come from memory) */
   int32_t groups_many; /* ... and several (weights come from the cache after the first) */
 } weir_linear_isa;
+
+/* Wide tiles: up to WEIR_WIDE_M rows of x by quantised weights that were expanded before, for steps of many
+ * rows. An expanded group is a run of blocks { float first[16], second[16]; int8_t q[8][16][4]; }: the scale
+ * and zeros; Q4_K and Q5_K scale and min; Q6_K the scales of its halves; quads as Q8_0 has them but signed,
+ * without the zero point. A tile's m is a multiple of 16, its panel filled up with rows of zeros. */
+typedef struct weir_linear_wide {
+  void (*expand)(weir_dtype, const uint8_t *group, int32_t n_units, uint8_t *out);
+  /* Around the tiles of a type, on the thread that runs them. */
+  void (*begin)(weir_dtype);
+  void (*end)(void);
+  /* As those above, but for w: expanded groups; depth: blocks. NULL for floats. */
+  void (*tile[WEIR_DTYPE_COUNT])(const weir_tile *);
+} weir_linear_wide;
+
+extern const weir_linear_wide weir_linear_amx;
 
 extern const weir_linear_isa weir_linear_scalar;
 extern const weir_linear_isa weir_linear_avx2;

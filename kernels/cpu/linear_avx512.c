@@ -4,27 +4,9 @@
  *
  * A tile keeps m x g integer accumulators in registers for the length of a block: one load of weights serves
  * m rows of x, one broadcast of four x serves g groups. */
-#include "kernels/cpu/linear.h"
+#include "kernels/cpu/linear_avx512.h"
 
-#include <immintrin.h>
-#include <stdbool.h>
-#include <string.h>
-
-enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32, M = WEIR_TILE_M, G = WEIR_TILE_G };
-
-/* WEIR_PLAIN_TILES (sanitized builds): one body with loops instead of one unrolled body for each m and g.
- * Same arithmetic; with checks around every access the unrolled ones take minutes to compile. */
-#ifdef WEIR_PLAIN_TILES
-#define INLINE static __attribute__((noinline))
-#define UNROLL
-#else
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#endif
+enum { M = WEIR_TILE_M, G = WEIR_TILE_G };
 
 static void quantize_row(const float *x, int32_t n_blocks, const weir_panel_form *f, uint8_t *panel,
                          int32_t m, int32_t i) {
@@ -56,20 +38,6 @@ static void quantize_row(const float *x, int32_t n_blocks, const weir_panel_form
   }
 }
 
-INLINE __m512i broadcast4(const uint8_t *p) {
-  int32_t v;
-  memcpy(&v, p, sizeof v);
-  return _mm512_set1_epi32(v);
-}
-
-INLINE float float_at(const uint8_t *p) {
-  float v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
-
 INLINE void tile_begin(__m512 acc[M][G], const int m, const int g) {
   UNROLL for (int i = 0; i < m; i++) { UNROLL for (int j = 0; j < g; j++) acc[i][j] = _mm512_setzero_ps(); }
 }
@@ -88,45 +56,6 @@ INLINE const uint8_t *fetch_ahead(const uint8_t *at, const uint8_t *end, int32_t
 }
 
 /* ---- quantised weights ---- */
-
-/* What a type's blocks are made of; with `type` known to the compiler all of it folds away. */
-INLINE int n_bits(const weir_dtype type) {
-  return type == WEIR_Q8_0 ? 8 : type == WEIR_Q6_K ? 6 : type == WEIR_Q5_0 || type == WEIR_Q5_K ? 5 : 4;
-}
-INLINE bool has_mins(const weir_dtype type) { return type == WEIR_Q4_K || type == WEIR_Q5_K; }
-INLINE bool is_super(const weir_dtype type) { return has_mins(type) || type == WEIR_Q6_K; }
-
-INLINE __m512i shift_left(const __m512i v, const int by) {
-  switch (by) {
-    case 4: return _mm512_slli_epi16(v, 4);
-    case 3: return _mm512_slli_epi16(v, 3);
-    case 2: return _mm512_slli_epi16(v, 2);
-    case 1: return _mm512_slli_epi16(v, 1);
-    case 0: return v;
-    case -1: return _mm512_srli_epi16(v, 1);
-    case -2: return _mm512_srli_epi16(v, 2);
-    default: return _mm512_srli_epi16(v, 3);
-  }
-}
-
-/* Quad k + 4*high of a block, k < 4, of all rows, unsigned, as bytes. */
-INLINE __m512i quad(const weir_dtype type, const uint8_t *q, const int k, const int high) {
-  const int bits = n_bits(type);
-  if (bits == 8) return _mm512_load_si512(q + (k + 4 * high) * QUADS);
-  const int above = bits - 4; /* vectors before the nibbles */
-  __m512i v = _mm512_load_si512(q + (above + k) * QUADS);
-  if (high) v = _mm512_srli_epi16(v, 4);
-  v = _mm512_and_si512(v, _mm512_set1_epi8(15));
-  enum { A_OR_B_AND_C = 0xf8 };
-  if (bits == 5) {
-    const __m512i top = shift_left(_mm512_load_si512(q), high ? -k : 4 - k);
-    v = _mm512_ternarylogic_epi32(v, top, _mm512_set1_epi8(0x10), A_OR_B_AND_C);
-  } else if (bits == 6) {
-    const __m512i top = shift_left(_mm512_load_si512(q + high * QUADS), 4 - 2 * k);
-    v = _mm512_ternarylogic_epi32(v, top, _mm512_set1_epi8(0x30), A_OR_B_AND_C);
-  }
-  return v;
-}
 
 /* dot[i][j] += the low quads (0 to 3) of a block, the high ones (4 to 7), or both: of group 0 at q, of rows
  * of x at xq, 32 bytes apart. */
@@ -156,14 +85,6 @@ INLINE void dots_begin(__m512i dot[M][G], const uint8_t *field, const int m, con
     UNROLL for (int j = 0; j < g; j++) dot[i][j] = field ? broadcast4(field + 4 * i) : _mm512_setzero_si512();
   }
 }
-
-INLINE __m512 bytes_unsigned(const uint8_t *p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(const void *)p)));
-}
-INLINE __m512 bytes_signed(const uint8_t *p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128((const __m128i *)(const void *)p)));
-}
-INLINE __m512 every(const uint8_t *p) { return _mm512_set1_ps(float_at(p)); }
 
 /* One block of Q8_0, Q4_0, Q5_0: its halves at d. */
 INLINE void plain_block(const weir_dtype type, const weir_tile *t, __m512 acc[M][G], const uint8_t *d,

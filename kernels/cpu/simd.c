@@ -4,6 +4,7 @@
 
 const weir_simd *weir_simd_get(weir_isa isa) {
   switch (isa) {
+    case WEIR_ISA_AMX:
     case WEIR_ISA_AVX512_VNNI: return &weir_simd_avx512;
     case WEIR_ISA_AVX2: return &weir_simd_avx2;
     case WEIR_ISA_SCALAR:

@@ -149,7 +149,7 @@ static double worst_of(const float *y, const double *want, const double *size, s
 static double check_case(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int32_t k) {
   /* Large ones have fewer rows: every batch size would take minutes under a sanitizer. */
   const bool large = n * k > 100000;
-  const int32_t m_max = large ? 17 : M_MAX;
+  const int32_t m_max = large ? 33 : M_MAX;
   stored s = make_stored(r, t, n, k);
   float *x = kern_normals(r, (size_t)m_max * (size_t)k, 1.5f);
   const size_t len = (size_t)m_max * (size_t)n;
@@ -177,9 +177,9 @@ static double check_case(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int
     for (int c = 0; c < COUNT(m_list); c++) {
       const int32_t m = m_list[c];
       if (m > m_max) continue;
-      if ((large || d->isa[i] == WEIR_ISA_SCALAR) && m != 1 && m != 8 && m != 17 && m != M_MAX) continue;
+      if ((large || d->isa[i] == WEIR_ISA_SCALAR) && m != 1 && m != 8 && m != 17 && m < 33) continue;
       if (d->isa[i] == WEIR_ISA_SCALAR && m > 17) continue; /* done above */
-      if (d->threads[i] > 1 && m != 1 && m != 17 && m != M_MAX) continue;
+      if (d->threads[i] > 1 && m != 1 && m != 17 && m != m_max) continue;
       float *y = run_linear(d->dev[i], &w, x, m, NULL);
       char what[160];
       snprintf(what, sizeof what, "%s m %d n %d k %d: %s with %d threads against scalar",
@@ -357,7 +357,7 @@ static void parts_are_their_weights_side_by_side(void **state) {
 
 static void extreme_activations(void **state) {
   (void)state;
-  enum { M = 6, N = 20 };
+  enum { KINDS = 6, M = 6 * KINDS, N = 20 }; /* each kind of row six times, enough for wide tiles */
   kern_devs d;
   kern_rng r = {15};
   kern_devs_open(&d, &limits);
@@ -373,21 +373,25 @@ static void extreme_activations(void **state) {
     }
     x[4 * cols + 70] = NAN;
     x[5 * cols + 3] = -INFINITY;
+    for (int32_t row = KINDS; row < M; row++)
+      memcpy(x + row * cols, x + row % KINDS * cols, (size_t)cols * sizeof *x);
     for (int i = 0; i < d.n; i++) {
       weir_weight w = prepare(d.dev[i], &s.mat, 1);
       float *y = run_linear(d.dev[i], &w, x, M, NULL);
-      for (int32_t j = 0; j < N; j++) {
-        assert_true(y[0 * N + j] == 0);
-        if (weir_dtype_is_quant((weir_dtype)t)) assert_true(y[1 * N + j] == 0);
-        assert_true(isfinite(y[2 * N + j]) && isfinite(y[3 * N + j]));
-        if (y[2 * N + j] == 0) fail_msg("1e-20 vanished in %s", weir_dtype_get((weir_dtype)t)->name);
-        assert_true(isnan(y[4 * N + j]));
-        assert_false(isfinite(y[5 * N + j]));
+      for (int32_t j = 0; j < M / KINDS * N; j++) {
+        const float *at = y + j / N * KINDS * N + j % N; /* of the first kind */
+        assert_true(at[0] == 0);
+        if (weir_dtype_is_quant((weir_dtype)t)) assert_true(at[N] == 0);
+        assert_true(isfinite(at[2 * N]) && isfinite(at[3 * N]));
+        if (at[2 * N] == 0) fail_msg("1e-20 vanished in %s", weir_dtype_get((weir_dtype)t)->name);
+        assert_true(isnan(at[4 * N]));
+        assert_false(isfinite(at[5 * N]));
       }
       if (!scalar)
         scalar = y;
       else
-        kern_same(y, scalar, 4 * N * sizeof *y, "finite rows against scalar");
+        for (int32_t row = 0; row < M; row += KINDS)
+          kern_same(y + row * N, scalar + row * N, 4 * N * sizeof *y, "finite rows against scalar");
       if (y != scalar) free(y);
       weir_weight_release(&w);
     }
@@ -401,7 +405,7 @@ static void extreme_activations(void **state) {
 /* All quants at their ends: where 16-bit sums would saturate. Scales are integers, so that y is exact. */
 static void extreme_quants(void **state) {
   (void)state;
-  enum { N = 16, K = 256, BYTES = N * K * 2 };
+  enum { N = 16, K = 256, M = 33, BYTES = N * K * 2 };
   kern_devs d;
   kern_devs_open(&d, &limits);
   uint8_t *data = malloc(BYTES);
@@ -409,8 +413,8 @@ static void extreme_quants(void **state) {
   for (int sign = 0; sign < 4; sign++) {
     const uint8_t bits = sign & 1 ? 0x00 : 0xff;
     const uint16_t one = weir_f32_to_f16(1.0f);
-    float x[K];
-    for (int k = 0; k < K; k++) x[k] = sign & 2 ? -127.0f : 127.0f;
+    float x[M * K];
+    for (int k = 0; k < M * K; k++) x[k] = sign & 2 ? -127.0f : 127.0f;
     for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
       if (!weir_dtype_is_quant((weir_dtype)t)) continue;
       const weir_dtype_info *info = weir_dtype_get((weir_dtype)t);
@@ -433,8 +437,8 @@ static void extreme_quants(void **state) {
       const weir_host_mat mat = {data, (weir_dtype)t, N, K};
       for (int i = 0; i < d.n; i++) {
         weir_weight p = prepare(d.dev[i], &mat, 1);
-        float *y = run_linear(d.dev[i], &p, x, 1, NULL);
-        for (int32_t j = 0; j < N; j++)
+        float *y = run_linear(d.dev[i], &p, x, M, NULL);
+        for (int32_t j = 0; j < M * N; j++)
           if ((double)y[j] != want)
             fail_msg("%s on %s: %g, want %g", info->name, weir_isa_name(d.isa[i]), (double)y[j], want);
         free(y);
