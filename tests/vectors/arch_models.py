@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny random models of the architectures beyond plain llama, qwen2 and qwen3: each is a config.json as the hub has
 them and weights under Hugging Face's names, from which make_arch_models.py writes directories and GGUF files and
-crosscheck.py builds transformers' own models. Every weight is exact in bfloat16.
+crosscheck.py builds transformers' own models. Every weight is exact in bfloat16, but for those stored otherwise.
 
 Windows, original contexts and caps are small, so that sequences of 64 tokens feel them.
 """
 import numpy as np
 
+import stored
 from make_tiny_models import N_CTX, N_TOKENS
 
 BOS = EOS = N_TOKENS - 3
@@ -20,10 +21,10 @@ def bf16(x):
 
 class Arch:
     """config: config.json; kinds: types of the GGUF files to write; hf: write a directory, of so many shards;
-    seed of the weights; ctx: contexts for which there are goldens, by name (LongRoPE has two)."""
+    seed of the weights; quant: how the directory holds the matrices of layers (stored.py)."""
 
-    def __init__(self, name, seed, kinds=("BF16",), hf=0, **config):
-        self.name, self.seed, self.kinds, self.shards = name, seed, kinds, hf
+    def __init__(self, name, seed, kinds=("BF16",), hf=0, quant=None, **config):
+        self.name, self.seed, self.kinds, self.shards, self.quant = name, seed, kinds, hf, quant
         base = dict(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, vocab_size=N_TOKENS, max_position_embeddings=N_CTX, rms_norm_eps=1e-5,
                     hidden_act="silu", tie_word_embeddings=True, bos_token_id=BOS, eos_token_id=EOS,
@@ -81,11 +82,40 @@ ARCHS = [
          rope_scaling={"type": "longrope", "long_factor": LONG, "short_factor": SHORT}),
     Arch("phi3-window", 313, model_type="phi3", num_hidden_layers=1, num_key_value_heads=4, rope_theta=10000.0,
          original_max_position_embeddings=N_CTX, sliding_window=8, pad_token_id=EOS),
+    Arch("llama3-gptq", 314, kinds=(), hf=1, quant="gptq", model_type="llama", rope_theta=10000.0,
+         rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                       "original_max_position_embeddings": 64}),
+    Arch("qwen2-awq", 315, kinds=(), hf=1, quant="awq", model_type="qwen2", rope_theta=1e6, rms_norm_eps=1e-6),
+    Arch("qwen3moe-fp8", 316, kinds=(), hf=1, quant="fp8", model_type="qwen3_moe", head_dim=16, rope_theta=1e6,
+         rms_norm_eps=1e-6, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, norm_topk_prob=True,
+         decoder_sparse_step=1, mlp_only_layers=[]),
 ]
 BY_NAME = {a.name: a for a in ARCHS}
 
 
+def is_stored(a, name):
+    """Whether the directory holds this matrix in the model's quantised way: those of layers, routers aside."""
+    return bool(a.quant) and ".layers." in name and name.endswith("_proj.weight")
+
+
 def weights(a):
+    """{Hugging Face's name: float32 array} of what the files mean."""
+    return {name: stored.KINDS[a.quant](x)[1] if is_stored(a, name) else x for name, x in drawn(a).items()}
+
+
+def tensors(a):
+    """{name: (safetensors type, array)} as a directory holds them."""
+    out = {}
+    for name, x in drawn(a).items():
+        if is_stored(a, name):
+            parts = stored.KINDS[a.quant](x)[0]
+            out.update({name.removesuffix("weight") + part: t for part, t in parts.items()})
+        else:
+            out[name] = ("BF16", (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16))
+    return out
+
+
+def drawn(a):
     """{Hugging Face's name: float32 array}, each exact in bfloat16. Gains as in make_tiny_models.py."""
     rng = np.random.default_rng(a.seed)
     c, w = a.config, {}

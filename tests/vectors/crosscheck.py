@@ -71,9 +71,9 @@ def from_directory(a):
     """transformers' model of hf-<name>, or of what that directory would be."""
     path = os.path.join(HERE, "models", "hf-" + a.name)
     with tempfile.TemporaryDirectory() as temp:
-        if not a.shards:
-            a.shards, path = 1, temp
-            write_hf(path, a)
+        if not a.shards or a.quant:  # the quantised kinds want a GPU
+            path = temp
+            write_hf(path, a, plain=True)
         model, said = tf.AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float64, attn_implementation="eager", output_loading_info=True,
             **({"experts_implementation": "eager"} if a.experts else {}))

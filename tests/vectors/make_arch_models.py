@@ -14,8 +14,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 from gguf.quants import quantize
 
-from arch_models import ARCHS, BOS, EOS, weights
+from arch_models import ARCHS, BOS, EOS, tensors, weights
 from make_tiny_models import CONTROL, HERE, N_TOKENS, PAIRS, add_tokenizer, byte_letters, interleave
+from stored import CONFIG
 
 GGUF_ARCH = {"llama": "llama", "mistral": "llama", "mixtral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
              "qwen3_moe": "qwen3moe", "gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3"}
@@ -140,11 +141,11 @@ def write_gguf(path, a, kind):
 
 
 def write_safetensors(path, tensors):
-    """bfloat16; the format is a length, a JSON header, the bytes."""
+    """{name: (type, array)}; the format is a length, a JSON header, the bytes."""
     header, blobs, at = {}, [], 0
-    for name, x in tensors.items():
-        b = (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
-        header[name] = {"dtype": "BF16", "shape": list(x.shape), "data_offsets": [at, at + len(b)]}
+    for name, (kind, x) in tensors.items():
+        b = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()
+        header[name] = {"dtype": kind, "shape": list(x.shape), "data_offsets": [at, at + len(b)]}
         blobs.append(b)
         at += len(b)
     head = json.dumps({"__metadata__": {"format": "pt"}, **header}, separators=(",", ":")).encode()
@@ -184,16 +185,18 @@ def tokenizer_json():
                       "vocab": {t: i for i, t in enumerate(tokens)}, "merges": PAIRS}}
 
 
-def write_hf(path, a):
+def write_hf(path, a, plain=False):
+    """plain: what a quantised directory means, in F32."""
     os.makedirs(path, exist_ok=True)
-    dump(os.path.join(path, "config.json"), a.config)
+    quant = {"quantization_config": CONFIG[a.quant]} if a.quant and not plain else {}
+    dump(os.path.join(path, "config.json"), {**a.config, **quant})
     with open(os.path.join(path, "tokenizer.json"), "w", encoding="utf-8") as f:
         json.dump(tokenizer_json(), f, ensure_ascii=False, separators=(",", ":"))
     dump(os.path.join(path, "tokenizer_config.json"),
          {"bos_token": CONTROL[0], "eos_token": CONTROL[0], "tokenizer_class": "PreTrainedTokenizerFast"})
     dump(os.path.join(path, "generation_config.json"), {"bos_token_id": BOS, "eos_token_id": [EOS, N_TOKENS - 1]})
-    w = weights(a)
-    if a.shards == 1:
+    w = {name: ("F32", x) for name, x in weights(a).items()} if plain else tensors(a)
+    if a.shards <= 1:
         total = write_safetensors(os.path.join(path, "model.safetensors"), w)
     else:
         total, where, names = 0, {}, list(w)

@@ -14,8 +14,8 @@ import tempfile
 import numpy as np
 
 import wvec
-from arch_models import ARCHS
-from make_arch_models import write_gguf
+from arch_models import ARCHS, is_stored, weights
+from make_arch_models import gguf_name, write_gguf
 from reference import FLOAT, Model, entropy
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -79,12 +79,17 @@ def tiny(name, check):
 def arch(a, check, temp):
     """logits/<name>.wvec of the bfloat16 weights, logits-q8/<name>-<kind>.wvec of the quantised files."""
     path = os.path.join(temp, a.name + ".gguf")
-    write_gguf(path, a, "BF16")
+    write_gguf(path, a, "F32" if a.quant else "BF16")
     for name, n_ctx, lengths in [(a.name, None, (1, 17, 40))] + ([("phi3-short", 32, (1, 17, 32))] * (a.name == "phi3")):
         out, exact = os.path.join(HERE, "logits", name + ".wvec"), Model(path, n_ctx=n_ctx)
         seqs = [(ids, exact.logits(ids)) for ids in sequences(name, exact, lengths)]
         store(out, exact.n_vocab, seqs, check)
         report(name, out, exact, seqs, Model(path, act_q8=True, kv_f16=True, n_ctx=n_ctx))
+    if a.quant in ("gptq", "awq"):  # int4 meets quantised activations
+        rounded = Model(path, act_q8=True)
+        rounded.kind.update({to: "int4" for to in (gguf_name(a, n)[0] for n in weights(a) if is_stored(a, n))})
+        store(os.path.join(HERE, "logits-q8", f"hf-{a.name}.wvec"), rounded.n_vocab,
+              [(ids, rounded.logits(ids)) for ids, _ in seqs], check)
     for kind in a.kinds:
         if kind not in FLOAT:
             rounded = Model(os.path.join(HERE, "models", f"{a.name}-{kind}.gguf"), act_q8=True)

@@ -96,6 +96,9 @@ const golden_model golden_models[GOLDEN_MODELS] = {
     {"hf-phi3", "phi3", 1e-5, 0, false, 0},
     {"hf-phi3", "phi3-short", 1e-5, 0, false, 32},
     {"phi3-window-BF16", "phi3-window", 1e-5, 0, false, 0},
+    {"hf-llama3-gptq", "llama3-gptq", 0, 0.4, true, 0},
+    {"hf-qwen2-awq", "qwen2-awq", 0, 0.4, true, 0},
+    {"hf-qwen3moe-fp8", "qwen3moe-fp8", 1e-5, 0, false, 0},
 };
 
 static wvec vectors_in(const char *folder, const char *name) {

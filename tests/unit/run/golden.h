@@ -42,7 +42,7 @@ typedef struct golden_model {
   int32_t n_ctx;     /* 0: the model's own */
 } golden_model;
 
-enum { GOLDEN_MODELS = 41 };
+enum { GOLDEN_MODELS = 44 };
 extern const golden_model golden_models[GOLDEN_MODELS];
 
 /* Sequences of a model, with its exact logits where there are such; or with those of rounded activations. */
