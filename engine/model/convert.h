@@ -4,7 +4,9 @@
  *
  *   FP8 e4m3 with scales      BF16 when every code times every scale is one, else F32
  *   int4, half scales         Q4_0 when all zero points are 8 and groups are whole blocks, else Q8_0
- *   int4 otherwise            F32: scales that are no halves, groups in activation order or below a block */
+ *   int4 otherwise            F32: scales that are no halves, groups in activation order or below a block
+ *
+ * Weights alone: what a file says of quantising activations or keys and values is not followed. */
 #ifndef WEIR_MODEL_CONVERT_H
 #define WEIR_MODEL_CONVERT_H
 #include <stdbool.h>

@@ -272,11 +272,23 @@ out:
   return st;
 }
 
-/* The directory's own name. */
+/* The directory's own name; of one in the cache of huggingface_hub, models--<org>--<name>/snapshots/<hash>,
+ * that. */
 static void read_name(const weir_hf *hf, const family *f, weir_hparams *h) {
-  const char *path = weir_hf_path(hf), *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-  if (!*name || !strcmp(name, ".") || !strcmp(name, "..")) name = f->model_type;
-  weir_str_escape(weir_str_of(name), h->name, sizeof h->name);
+  const char *path = weir_hf_path(hf), *slash = strrchr(path, '/');
+  weir_str name = weir_str_of(slash ? slash + 1 : path);
+  const char *end = strstr(path, "/snapshots/");
+  const char *start = end;
+  while (start && start > path && start[-1] != '/') start--;
+  if (end && !strncmp(start, "models--", 8)) {
+    size_t begin = 8;
+    const size_t n = (size_t)(end - start);
+    for (size_t i = begin; i + 2 < n; i++)
+      if (start[i] == '-' && start[i + 1] == '-') begin = i + 2;
+    name = (weir_str){start + begin, n - begin};
+  }
+  if (name.len == 0 || name.data[0] == '.') name = weir_str_of(f->model_type);
+  weir_str_escape(name, h->name, sizeof h->name);
 }
 
 static weir_status read_all(const weir_hf *hf, weir_hparams *h, weir_err *e) {

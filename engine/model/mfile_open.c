@@ -171,6 +171,7 @@ static weir_status list_dir(const char *dir, listing *l, weir_err *e) {
     l->safetensors = l->safetensors || ends_with(s, ".safetensors");
     l->pickles = l->pickles || ends_with(s, ".bin") || ends_with(s, ".pth") || ends_with(s, ".pt");
     if (!ends_with(s, ".gguf") || (part_of(s, &i, &n) && i != 1) || strlen(s) >= sizeof l->gguf) continue;
+    if (!strncmp(s, "mmproj", 6)) continue; /* llama.cpp's name for the part that sees pictures */
     if (l->n_gguf++ == 0 || strcmp(s, l->gguf) < 0) strcpy(l->gguf, s);
   }
   closedir(d);

@@ -133,8 +133,8 @@ def all_hf():
         "model_st.index_json": {"metadata": {}, "weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors"}},
         "a_st": safetensors([norm]), "b_st": safetensors([("lm_head.weight", "F32", [1, 2], 8)])}))
     convert = os.path.join(HERE, "..", "vectors", "convert")
-    for case in ("gptq-sym", "gptq-act-order", "gptq-asym-v2", "awq-asym", "packed-odd", "packed-groups", "fp8-tensor", "fp8-rows",
-                 "fp8-blocks-exact"):
+    for case in ("gptq-sym", "gptq-act-order", "gptq-asym-v2", "awq-asym", "packed-odd", "packed-groups", "packed-asym", "fp8-tensor", "fp8-rows",
+                 "fp8-blocks-exact", "fp8-blocks-e8m0"):
         with open(os.path.join(convert, case + ".json")) as c, open(os.path.join(convert, case + ".safetensors"), "rb") as w:
             write("hf", case, directory(config_json=json.load(c), model_st=w.read()))
 

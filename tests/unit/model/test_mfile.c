@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "gguf_writer.h"
 #include "model/hf.h"
+#include "model/hparams.h"
 #include "model/mfile.h"
 #include "st_writer.h"
 
@@ -128,6 +129,8 @@ static void folders(void **state) {
   expect(in(&f, "model.gguf"), WEIR_OK, "", false);
   assert_int_equal(unlink(in(&f, "config.json")), 0);
   expect(f.path, WEIR_OK, "", false);
+  put_gguf(&f, "mmproj-model.gguf", "v.blk.0.weight", 1, 0, 0);
+  expect(f.path, WEIR_OK, "", false);
   put_gguf(&f, "other.gguf", "output_norm.weight", 1, 0, 0);
   expect(f.path, WEIR_EINVAL, "2 GGUF files there: name one of them", false);
   folder_end(&f);
@@ -147,6 +150,49 @@ static void hf_errors_begin_with_the_path(void **state) {
   expect(f.path, WEIR_EFORMAT, "/model.safetensors: not a safetensors file", true);
   put(&f, "model.safetensors", "", 0);
   expect(f.path, WEIR_EFORMAT, "/model.safetensors: the file is empty", true);
+  folder_end(&f);
+}
+
+/* The name of a model is its directory's, or what the cache of huggingface_hub calls it. */
+static void model_names(void **state) {
+  (void)state;
+  static const char *const dirs[][2] = {{"A-model", "A-model"},
+                                        {"models--org--Some-Model-1B/snapshots/0123abcd", "Some-Model-1B"},
+                                        {"models--alone/snapshots/0123abcd", "alone"},
+                                        {"other/snapshots/0123abcd", "0123abcd"}};
+  folder f;
+  folder_begin(&f);
+  put_hf(&f, "model.safetensors");
+  put(&f, "config.json", config, sizeof config - 1);
+  for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
+    char link[512];
+    weir_mfile *m;
+    weir_hparams h;
+    weir_err e = {0};
+    snprintf(link, sizeof link, "%s/%s", f.path, dirs[i][0]);
+    char *const slash = strchr(link + strlen(f.path) + 1, '/');
+    char *const last = strrchr(link, '/');
+    if (slash) { /* the folders above the one that is linked */
+      *slash = '\0';
+      assert_int_equal(mkdir(link, 0700), 0);
+      *slash = '/';
+      *last = '\0';
+      assert_int_equal(mkdir(link, 0700), 0);
+      *last = '/';
+    }
+    assert_int_equal(symlink(f.path, link), 0);
+    if (weir_mfile_open(link, &m, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    assert_int_equal(weir_hparams_read(m, &h, &e), WEIR_OK);
+    assert_string_equal(h.name, dirs[i][1]);
+    weir_mfile_close(m);
+    assert_int_equal(unlink(link), 0);
+    if (slash) {
+      *last = '\0';
+      assert_int_equal(rmdir(link), 0);
+      *slash = '\0';
+      assert_int_equal(rmdir(link), 0);
+    }
+  }
   folder_end(&f);
 }
 
@@ -308,6 +354,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folders),
       cmocka_unit_test(hf_errors_begin_with_the_path),
+      cmocka_unit_test(model_names),
       cmocka_unit_test(split),
       cmocka_unit_test(experts_in_one_tensor),
       cmocka_unit_test(experts_of_blocks),
