@@ -139,6 +139,20 @@ def all_hf():
             write("hf", case, directory(config_json=json.load(c), model_st=w.read()))
 
 
+def all_chat():
+    """Templates with the marks that are looked for, and conversations."""
+    talks = [[b"\0be kind", b"\1hello", b"\2hi", b"\1again"], [b"\1a", b"\1b"], [b"\2a"], [b"\1", b"\2", b"\1"], [b"\0s", b"\0t", b"\1u"],
+             [b"\1 x ", b"\2<think>\na\n</think>\n\nb</think>c", b"\1<tool_response>y</tool_response>"], [b"\0\xc2\xa0 \xe3\x80\x80", b"\1\xe2\x80\xa8"]]
+    templates = [
+        b"", b"<|im_start|><|im_end|>{% if add_generation_prompt %}", b"{{'<|im_start|>system\\nBe good.<|im_end|>'}}<|im_start|>add_generation_prompt",
+        b"'<|im_start|>system\n<|im_end|>'<|im_start|>system\\n{{", b"System role not supported<start_of_turn><end_of_turn>| trim",
+        b"bos_token + '[INST] ' + content.strip() + ' [/INST]''<<SYS>>' '  + content.strip() + ' ' + eos_token", b"Question: {{ x }}\nAnswer:",
+        b"<|user|>'<|user|>'<|system|>'<|assistant|>message['content'] + eos_token loop.last and add_generation_prompt"]
+    for i, talk in enumerate(talks):
+        for k, template in enumerate(templates if i == 0 else templates[i:i + 1]):
+            write("chat", "talk-%d-%d" % (i, k), bytes([i % 2]) + template + b"\xff" + b"\xfe".join(talk))
+
+
 def write(folder, name, raw):
     folder = os.path.join(HERE, "corpus", folder)
     os.makedirs(folder, exist_ok=True)
@@ -165,6 +179,7 @@ def main():
         write("tokenize", "text-%03d" % i, bytes([i % 14]) + text)
     all_safetensors()
     all_hf()
+    all_chat()
 
 
 if __name__ == "__main__":
