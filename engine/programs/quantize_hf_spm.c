@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SentencePiece BPE out of a tokenizer.json. There it is a list of merges, made from the scores of the pieces
- * by taking every way to put a piece together of two others, the piece of the best score first. GGUF wants
- * the scores. Only their order counts, and it is that of the merges; that the list was made so is checked, as
- * another list would mean another segmentation. Owns nothing beyond its calls; main thread. */
+/* SentencePiece BPE, whose scores GGUF wants. A tokenizer.model has them. A tokenizer.json has a list of
+ * merges instead, made from the scores by taking every way to put a piece together of two others, the piece
+ * of the best score first. Only the order of scores counts, and it is that of the merges; that the list was
+ * made so is checked, as another list would mean another segmentation. Owns nothing beyond its calls; main
+ * thread. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,9 +97,20 @@ out:
   return st;
 }
 
+/* From a SentencePiece model file: it has the scores. */
+static weir_status take_scores(const weir_tok_spec *s, float *score, bool *prefix, weir_err *e) {
+  const weir_norm_step *n = s->norm;
+  if (s->n_norm != 1 || n->kind != WEIR_NORM_SPACES || n->squeeze || s->n_pre != 0)
+    return refuse("it rewrites texts before it cuts them", e);
+  *prefix = n->content.len > 0;
+  for (int32_t i = 0; i < s->n; i++) score[i] = (float)s->score[i];
+  return WEIR_OK;
+}
+
 weir_status weir_quantize_hf_scores(const weir_tok_spec *s, float *score, bool *prefix, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_strmap map = {0};
+  if (s->kind == WEIR_TOK_SPM) return take_scores(s, score, prefix, e);
   if (s->kind != WEIR_TOK_BPE || !s->byte_fallback || s->ignore_merges)
     return refuse("neither byte-level BPE nor SentencePiece's", e);
   WEIR_TRY(read_spaces(s, prefix, e));

@@ -242,17 +242,18 @@ weir_status weir_quantize_plan_make(const weir_config *c, const weir_mfile *m, w
   WEIR_TRY(read_choice(c, &o, e));
   WEIR_TRY(read_rules(c, p, e));
   p->type = o.type;
-  p->tied = !weir_mfile_find(m, "output.weight", NULL);
-  if (p->tied && o.head_said && o.embed_said && o.head != o.embed) {
-    st = weir_fail(e, WEIR_EINVAL,
-                   "--head and --embed: in this model they are one tensor, say one of the two");
-    goto out;
-  }
   p->from_hf = weir_mfile_hf(m) != NULL;
   if (p->from_hf)
     WEIR_TRY(weir_quantize_hf_list(m, &p->tensor, &p->n, e));
   else
     WEIR_TRY(list_tensors(m, p, e));
+  p->tied = true;
+  for (int64_t i = 0; i < p->n; i++) p->tied &= !named(p->tensor[i].in.name, "output.weight");
+  if (p->tied && o.head_said && o.embed_said && o.head != o.embed) {
+    st = weir_fail(e, WEIR_EINVAL,
+                   "--head and --embed: in this model they are one tensor, say one of the two");
+    goto out;
+  }
   for (int64_t i = 0; i < p->n; i++) {
     weir_quantize_tensor *t = &p->tensor[i];
     WEIR_TRY(plan_tensor(p, &o, weir_config_bool(c, "requantize"), t, e));

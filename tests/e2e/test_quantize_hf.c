@@ -77,8 +77,8 @@ static void test_logits(void **state) {
 
 static weir_hparams hparams_of(const char *path) {
   weir_err e = {0};
-  weir_mfile *m;
-  weir_hparams h;
+  weir_mfile *m = NULL;
+  weir_hparams h = {0};
   if (weir_mfile_open(path, &m, &e) != WEIR_OK || weir_hparams_read(m, &h, &e) != WEIR_OK)
     fail_msg("%s", e.msg);
   weir_mfile_close(m);
