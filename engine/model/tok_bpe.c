@@ -32,7 +32,7 @@ static weir_bpe_pair *find_pair(const weir_bpe *b, uint64_t key) {
 
 typedef struct merge_reader {
   const weir_vocab *vocab;
-  bool byte_level;
+  bool byte_level, strict;
   weir_buf buf;
 } merge_reader;
 
@@ -61,7 +61,10 @@ static weir_status read_merge(merge_reader *r, int64_t i, const weir_tok_merge *
   WEIR_TRY(half(r, m->left, &a, e));
   const size_t n = r->buf.len;
   WEIR_TRY(half(r, m->right, &b, e));
-  if (!a || !b) return fail_merge(e, i, m, "a character is not in the byte alphabet");
+  if (!a || !b) { /* no text becomes such a token: the library keeps what can never merge */
+    *merged = -1;
+    return r->strict ? fail_merge(e, i, m, "a character is not in the byte alphabet") : WEIR_OK;
+  }
   const weir_strmap *map = &r->vocab->by_piece;
   *left = weir_strmap_get(map, (weir_str){r->buf.data, n});
   *right = weir_strmap_get(map, (weir_str){r->buf.data + n, r->buf.len - n});
@@ -75,7 +78,7 @@ out:
 
 weir_status weir_bpe_init(weir_bpe *b, const weir_tok_spec *s, const weir_vocab *v, weir_err *e) {
   weir_status st = WEIR_OK;
-  merge_reader r = {.vocab = v, .byte_level = s->byte_level};
+  merge_reader r = {.vocab = v, .byte_level = s->byte_level, .strict = !s->last_merge_counts};
   size_t slots = 8, want;
   *b = (weir_bpe){.seed = weir_hash_seed(),
                   .byte_level = s->byte_level,
@@ -92,6 +95,7 @@ weir_status weir_bpe_init(weir_bpe *b, const weir_tok_spec *s, const weir_vocab 
   for (int64_t i = 0; i < s->n_merges; i++) {
     int32_t left = -1, right = -1, merged = -1;
     WEIR_TRY(read_merge(&r, i, &s->merge[i], &left, &right, &merged, e));
+    if (merged < 0) continue;
     weir_bpe_pair *p = find_pair(b, pair_key(left, right));
     if (p->rank < 0 || s->last_merge_counts) *p = (weir_bpe_pair){pair_key(left, right), (int32_t)i, merged};
   }

@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "model/utf8.h"
 
-enum { WINDOW = 256 }; /* starting points, bytes */
+enum { WINDOW_LEAST = 16, WINDOW_MOST = 1 << 14 }; /* starting points, bytes; each twice the one before */
 
 struct weir_regex {
   char *literal; /* owned; NULL: a pattern */
@@ -135,10 +135,11 @@ static size_t char_bytes(const char *p, size_t n) {
 /* The text is known to be UTF-8: PCRE2 checking it again at each match would make the whole quadratic. */
 static weir_status search(weir_regex *r, const char *text, size_t len, weir_regex_scan *s, size_t *begin,
                           size_t *end, bool *found, weir_err *e) {
+  size_t window = WINDOW_LEAST;
   *found = false;
   pcre2_set_match_limit(r->context, steps_for(len));
   for (size_t from = s->at; from <= len;) {
-    size_t last = len - from > WINDOW ? from + WINDOW : len;
+    size_t last = len - from > window ? from + window : len;
     while (last < len && ((unsigned char)text[last] & 0xc0) == 0x80) last--; /* a character's start */
     pcre2_set_offset_limit(r->context, last);
     const int rc =
@@ -157,6 +158,7 @@ static weir_status search(weir_regex *r, const char *text, size_t len, weir_rege
     if (!has_time(s, len))
       return weir_fail(e, WEIR_EINVAL, "the text cannot be cut: a pattern takes too long on it");
     from = last + char_bytes(text + last, len - last);
+    if (window < WINDOW_MOST) window *= 2;
   }
   return WEIR_OK;
 }
