@@ -98,10 +98,100 @@ static void test_golden_logits_of_rounded_activations(void **state) {
   }
 }
 
+/* Each switch of a family, turned: the logits must leave the golden ones by far more than the bound, or the
+ * vectors would not see that the forward pass forgets it. */
+typedef enum {
+  WINDOW,
+  WIDER,
+  LAYERS,
+  ATTN_CAP,
+  FINAL_CAP,
+  SCALE,
+  EMBED,
+  ACT,
+  RENORM,
+  USED,
+  DIMS,
+  LOCAL,
+  MSCALE
+} turn;
+
+static void turn_switch(weir_instance *m, turn t) {
+  weir_hparams *h = &m->h;
+  switch (t) {
+    case WINDOW: h->window = 0; return;
+    case WIDER: h->window++; return;
+    case LAYERS: h->windowed[0] ^= 1; return;
+    case ATTN_CAP: h->attn_softcap = 0; return;
+    case FINAL_CAP: h->final_softcap = 0; return;
+    case SCALE: h->attn_scale *= 0.9f; return;
+    case EMBED: h->embed_scale = 1; return;
+    case ACT: h->act = h->act == WEIR_ACT_SILU ? WEIR_ACT_GELU_TANH : WEIR_ACT_SILU; return;
+    case RENORM: h->expert_renorm ^= 1; return;
+    case USED: h->n_experts_used--; return;
+    case DIMS: h->rope_interleaved ^= 1; return;
+    case LOCAL: m->ws.turn_local.inv_freq = NULL; return; /* put back by the caller */
+    case MSCALE: m->ws.turn.mscale = 1; return;
+  }
+}
+
+static void test_switches_matter(void **state) {
+  (void)state;
+  static const struct {
+    const char *name, *exact;
+    turn turn;
+  } rows[] = {
+      {"hf-mistral", "mistral", WINDOW},
+      {"hf-mistral", "mistral", WIDER},
+      {"phi3-window-BF16", "phi3-window", WIDER},
+      {"gemma2-BF16", "gemma2", WINDOW},
+      {"gemma2-BF16", "gemma2", LAYERS},
+      {"gemma2-BF16", "gemma2", ATTN_CAP},
+      {"gemma2-BF16", "gemma2", FINAL_CAP},
+      {"gemma2-BF16", "gemma2", SCALE},
+      {"gemma2-BF16", "gemma2", EMBED},
+      {"gemma2-BF16", "gemma2", ACT},
+      {"gemma3-BF16", "gemma3", WIDER},
+      {"gemma3-BF16", "gemma3", LAYERS},
+      {"gemma3-BF16", "gemma3", LOCAL},
+      {"gemma3-BF16", "gemma3", ACT},
+      {"mixtral-BF16", "mixtral", RENORM},
+      {"mixtral-BF16", "mixtral", USED},
+      {"hf-qwen3moe-plain", "qwen3moe-plain", RENORM},
+      {"llama3-BF16", "llama3", DIMS},
+      {"llama3-BF16", "llama3", ACT},
+      {"qwen2-yarn-BF16", "qwen2-yarn", MSCALE},
+      {"phi3-BF16", "phi3", MSCALE},
+  };
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    wvec v = golden_vectors(&(golden_model){.name = rows[k].name, .exact = rows[k].exact});
+    const wvec_seq *q = &v.seq[v.n_seqs - 1];
+    const size_t n = (size_t)q->n_tokens * (size_t)v.n_vocab;
+    float *got = malloc(n * sizeof *got);
+    model m = model_open(rows[k].name, WEIR_ISA_BEST, 1, WEIR_F32);
+    float *const inv_freq = m.inst->ws.turn_local.inv_freq;
+    turn_switch(m.inst, rows[k].turn);
+    feed(&m, q->id, 0, q->n_tokens, straight_pages(), got);
+    m.inst->ws.turn_local.inv_freq = inv_freq;
+    double diff = 0, max = 0;
+    for (size_t i = 0; i < n; i++) {
+      diff = fmax(diff, fabs((double)got[i] - (double)q->logits[i]));
+      max = fmax(max, fabs((double)q->logits[i]));
+    }
+    if (!(diff / max > 0.02))
+      fail_msg("%s with switch %d turned: largest deviation %.3e of %.3e", rows[k].name, (int)rows[k].turn,
+               diff, max);
+    model_close(&m);
+    free(got);
+    wvec_free(&v);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_golden_logits),
       cmocka_unit_test(test_golden_logits_of_rounded_activations),
+      cmocka_unit_test(test_switches_matter),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

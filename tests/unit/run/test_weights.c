@@ -40,6 +40,7 @@ enum { MAX_CHANGES = 3 };
 typedef struct load_case {
   shape change[MAX_CHANGES]; /* replaces or adds */
   bool experts;
+  int32_t n_apart; /* experts in tensors of their own, so many, as files of 2023 have them; 0: stacked */
   weir_status status;
   const char *fragment;
 } load_case;
@@ -58,6 +59,16 @@ static void put_all(gguf_writer *w, const shape *s, size_t n, const load_case *c
       changed |= strcmp(c->change[k].name, s[i].name) == 0;
     if (!changed) put(w, s[i]);
   }
+}
+
+static void put_apart(gguf_writer *w, int32_t n) {
+  static const shape each[] = {{"ffn_gate", {32, 24}}, {"ffn_up", {32, 24}}, {"ffn_down", {24, 32}}};
+  for (int32_t i = 0; i < n; i++)
+    for (size_t k = 0; k < COUNT(each); k++) {
+      char name[64];
+      snprintf(name, sizeof name, "blk.0.%s.%d.weight", each[k].name, i);
+      put(w, (shape){name, {each[k].dim[0], each[k].dim[1]}});
+    }
 }
 
 static uint8_t *file_of(const load_case *c, size_t *len) {
@@ -80,7 +91,12 @@ static uint8_t *file_of(const load_case *c, size_t *len) {
     gguf_writer_u32(&w, "llama.expert_used_count", 2);
   }
   put_all(&w, common, COUNT(common), c);
-  put_all(&w, c->experts ? experts : plain, c->experts ? COUNT(experts) : COUNT(plain), c);
+  if (c->n_apart > 0) {
+    put(&w, experts[0]);
+    put_apart(&w, c->n_apart);
+  } else {
+    put_all(&w, c->experts ? experts : plain, c->experts ? COUNT(experts) : COUNT(plain), c);
+  }
   for (int k = 0; k < MAX_CHANGES && c->change[k].name; k++) put(&w, c->change[k]);
   uint8_t *file = gguf_writer_file(&w, len);
   gguf_writer_fini(&w);
@@ -161,6 +177,15 @@ static const load_case cases[] = {
      .experts = true,
      .status = WEIR_EFORMAT,
      .fragment = "tensor \"blk.0.ffn_up_exps.weight\": more than 4 experts"},
+    {.experts = true, .n_apart = 4, .status = WEIR_OK},
+    {.experts = true,
+     .n_apart = 3,
+     .status = WEIR_EFORMAT,
+     .fragment = "tensor blk.0.ffn_gate.3.weight is missing"},
+    {.experts = true,
+     .n_apart = 5,
+     .status = WEIR_EFORMAT,
+     .fragment = "tensor \"blk.0.ffn_gate.4.weight\": more than 4 experts"},
     {.change = {{"blk.0.ffn_down_exps.weight", {32, 32, 4}}},
      .experts = true,
      .status = WEIR_EFORMAT,
