@@ -54,6 +54,13 @@ static weir_status take_tensors(weir_mfile *m, weir_err *e) {
       goto out;
     }
   }
+  int64_t said;
+  WEIR_TRY(weir_gguf_i64(m->gguf, "split.tensors.count", n, &said, e));
+  if (said != n) {
+    st = weir_fail(e, WEIR_EFORMAT, "key \"split.tensors.count\": %" PRId64 ", but the parts have %" PRId64,
+                   said, n);
+    goto out;
+  }
   free(m->gguf->tensor);
   weir_strmap_fini(&m->gguf->tensor_map);
   m->gguf->tensor = all;

@@ -56,7 +56,8 @@ static void put(const folder *f, const char *name, const void *data, size_t n) {
   assert_int_equal(fclose(file), 0);
 }
 
-/* A GGUF file with one tensor of 8 floats that all are `value`; `count` 0: not split. */
+/* A GGUF file with one tensor of 8 floats that all are `value`; `count` 0: not split; below 0: the number of
+ * tensors in all parts is wrong. */
 static void put_gguf(const folder *f, const char *name, const char *tensor, float value, int no, int count) {
   const uint64_t dim[1] = {8};
   const float data[8] = {value, value, value, value, value, value, value, value};
@@ -66,6 +67,7 @@ static void put_gguf(const folder *f, const char *name, const char *tensor, floa
   if (count) {
     gguf_writer_u32(&w, "split.no", (uint32_t)no);
     gguf_writer_u32(&w, "split.count", (uint32_t)count);
+    gguf_writer_u32(&w, "split.tensors.count", (uint32_t)count + (value < 0));
   }
   gguf_writer_tensor(&w, tensor, GW_F32, dim, 1, data, sizeof data);
   size_t len;
@@ -231,6 +233,9 @@ static void split(void **state) {
   expect(in(&f, names[0]), WEIR_EFORMAT, "says it is part 3 of 4", false);
   put_gguf(&f, names[2], tensors[0], 3, 2, 3);
   expect(in(&f, names[0]), WEIR_EFORMAT, "tensor \"token_embd.weight\": stands in two parts", false);
+  put_gguf(&f, names[2], tensors[2], 3, 2, 3);
+  put_gguf(&f, names[0], tensors[0], -1, 0, 3);
+  expect(in(&f, names[0]), WEIR_EFORMAT, "\"split.tensors.count\": 4, but the parts have 3", false);
   assert_int_equal(unlink(in(&f, names[2])), 0);
   expect(in(&f, names[0]), WEIR_EIO, "m-00003-of-00003.gguf: No such file", false);
   assert_int_equal(rename(in(&f, names[0]), in(&f, "renamed.gguf")), 0);
