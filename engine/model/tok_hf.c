@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "model/json.h"
 #include "model/tok_json.h"
+#include "model/tok_sp.h"
 
 /* A token of tokenizer_config.json: its text, or an object with "content". */
 static int32_t named_token(const weir_tok_spec *s, const json_t *config, const char *key) {
@@ -93,9 +94,12 @@ out:
 
 weir_status weir_tok_spec_from_hf(weir_tok_spec *s, const weir_hf *hf, weir_err *e) {
   const weir_str json = weir_hf_file(hf, "tokenizer.json");
+  const bool pieces = !json.data && weir_hf_file(hf, "tokenizer.model").data;
   *s = (weir_tok_spec){0};
-  if (!json.data) return weir_fail(e, WEIR_EUNSUP, "there is no tokenizer.json, and no other form is read");
-  weir_status st = weir_tok_spec_from_json(s, json, e);
+  if (!json.data && !pieces)
+    return weir_fail(e, WEIR_EUNSUP,
+                     "there is no tokenizer.json and no tokenizer.model, and no other form is read");
+  weir_status st = pieces ? weir_tok_spec_from_sp(s, hf, e) : weir_tok_spec_from_json(s, json, e);
   if (st == WEIR_OK) st = read_around(s, hf, e);
   if (st == WEIR_OK) st = read_template(s, hf, e);
   if (st != WEIR_OK) weir_tok_spec_fini(s);

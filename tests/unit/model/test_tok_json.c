@@ -463,6 +463,18 @@ static void around(void **state) {
   }
 }
 
+static void directories_without(void **state) {
+  (void)state;
+  const weir_hf_part part[] = {{"config.json", weir_str_of("{}")}, {"vocab.json", weir_str_of("{}")}};
+  weir_err e = {0};
+  weir_hf *hf;
+  weir_tok_spec s;
+  assert_int_equal(weir_hf_parse(part, 2, &hf, &e), WEIR_OK);
+  assert_int_equal(weir_tok_spec_from_hf(&s, hf, &e), WEIR_EUNSUP);
+  assert_non_null(strstr(e.msg, "there is no tokenizer.json and no tokenizer.model"));
+  weir_hf_close(hf);
+}
+
 /* One model, converted: SentencePiece's pieces in GGUF, merges in tokenizer.json. */
 static void same_from_both_formats(void **state) {
   (void)state;
