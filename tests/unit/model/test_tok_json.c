@@ -564,10 +564,15 @@ static void long_runs(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(refused_by_name), cmocka_unit_test(encoding),
-      cmocka_unit_test(prefixes),        cmocka_unit_test(marked_spans),
-      cmocka_unit_test(broken_utf8),     cmocka_unit_test(templates_of_post_processors),
-      cmocka_unit_test(around),          cmocka_unit_test(same_from_both_formats),
+      cmocka_unit_test(refused_by_name),
+      cmocka_unit_test(encoding),
+      cmocka_unit_test(prefixes),
+      cmocka_unit_test(marked_spans),
+      cmocka_unit_test(broken_utf8),
+      cmocka_unit_test(templates_of_post_processors),
+      cmocka_unit_test(around),
+      cmocka_unit_test(directories_without),
+      cmocka_unit_test(same_from_both_formats),
       cmocka_unit_test(long_runs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
