@@ -262,6 +262,125 @@ static void test_sentencepiece(void **state) {
   assert_int_equal(quantize_sweep(), 1);
 }
 
+/* ---- pre-tokenisers ---- */
+
+/* A llama of one layer whose weights are all 1, for a vocabulary of n. */
+static void write_ones(const char *dir, int n) {
+  static const struct {
+    const char *name;
+    int rows, cols; /* rows 0: a vector */
+  } tensors[] = {{"model.norm", 0, 32},
+                 {"model.layers.0.input_layernorm", 0, 32},
+                 {"model.layers.0.post_attention_layernorm", 0, 32},
+                 {"model.layers.0.self_attn.q_proj", 32, 32},
+                 {"model.layers.0.self_attn.k_proj", 16, 32},
+                 {"model.layers.0.self_attn.v_proj", 16, 32},
+                 {"model.layers.0.self_attn.o_proj", 32, 32},
+                 {"model.layers.0.mlp.gate_proj", 32, 32},
+                 {"model.layers.0.mlp.up_proj", 32, 32},
+                 {"model.layers.0.mlp.down_proj", 32, 32}};
+  char path[700], head[4096];
+  size_t at = (size_t)n * 32 * 2;
+  int len = snprintf(
+      head, sizeof head,
+      "{\"model.embed_tokens.weight\":{\"dtype\":\"BF16\",\"shape\":[%d,32],\"data_offsets\":[0,%zu]}", n,
+      at);
+  for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+    char shape[32];
+    const size_t bytes = (size_t)(tensors[i].rows ? tensors[i].rows : 1) * (size_t)tensors[i].cols * 2;
+    if (tensors[i].rows)
+      snprintf(shape, sizeof shape, "%d,%d", tensors[i].rows, tensors[i].cols);
+    else
+      snprintf(shape, sizeof shape, "%d", tensors[i].cols);
+    len += snprintf(head + len, sizeof head - (size_t)len,
+                    ",\"%s.weight\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                    tensors[i].name, shape, at, at + bytes);
+    at += bytes;
+  }
+  len += snprintf(head + len, sizeof head - (size_t)len, "}");
+  assert_true(len > 0 && len < (int)sizeof head - 8);
+  while (len % 8) head[len++] = ' ';
+  snprintf(path, sizeof path, "%s/model.safetensors", dir);
+  FILE *f = fopen(path, "wb");
+  assert_non_null(f);
+  for (int i = 0; i < 8; i++) fputc(i < 4 ? len >> (8 * i) & 255 : 0, f);
+  fwrite(head, 1, (size_t)len, f);
+  for (size_t i = 0; i < at; i += 2) fwrite("\x80\x3f", 1, 2, f);
+  assert_int_equal(fclose(f), 0);
+  snprintf(path, sizeof path, "%s/config.json", dir);
+  f = fopen(path, "w");
+  assert_non_null(f);
+  fprintf(f,
+          "{\"model_type\":\"llama\",\"hidden_size\":32,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+          "\"num_key_value_heads\":1,"
+          "\"intermediate_size\":32,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,\"vocab_size\":%d,"
+          "\"tie_word_embeddings\":true}\n",
+          n);
+  assert_int_equal(fclose(f), 0);
+}
+
+/* Tokenizers of published kinds: those GGUF has a name for get it and give the same ids, the others are
+ * refused. */
+static void test_pre(void **state) {
+  (void)state;
+  static const struct {
+    const char *kind, *pre; /* pre NULL: refused, and how */
+    const char *says;
+  } cases[] = {{"gpt2", "gpt-2", NULL},
+               {"llama3", "llama-bpe", NULL},
+               {"qwen2", "qwen2", NULL},
+               {"o200k", "gpt-4o", NULL},
+               {"starcoder", "smollm", NULL},
+               {"added", NULL, "rewrites texts in a way that GGUF has no word for"},
+               {"roberta", NULL, "cuts texts in a way that GGUF has no name for"},
+               {"t5", NULL, "neither byte-level BPE nor SentencePiece's"},
+               {"mistral", NULL, "how it treats spaces"}};
+  static const char text[] =
+      "I don't think HE'LL pay 12345.67!!\n\n  caf\xc3\xa9 na\xc3\xafve \xe4\xb8\xad\xe6\x96\x87\tx_y == "
+      "Z\xc3\x89 \r\n end  ";
+  static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+  char dir[600], out[600], path[700], line[2048];
+  snprintf(dir, sizeof dir, "%s", quantize_path("pre"));
+  snprintf(out, sizeof out, "%s", quantize_path("pre.gguf"));
+  assert_int_equal(mkdir(dir, 0700), 0);
+  write_ones(dir, 1200); /* more rows than any of them has tokens */
+  for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+    snprintf(path, sizeof path, "tests/vectors/tokenizer/hf/%s/tokenizer.json", cases[k].kind);
+    copy_file(path, dir, files[2]);
+    e2e_result r = e2e("quantize --force %s %s", dir, out);
+    e2e_want_status(&r, cases[k].pre ? 0 : 1, cases[k].kind);
+    if (!cases[k].pre) {
+      e2e_want_in(r.err, cases[k].says, cases[k].kind);
+      e2e_free(&r);
+      continue;
+    }
+    e2e_free(&r);
+    weir_gguf *g = quantize_open(out);
+    weir_err e = {0};
+    weir_str pre;
+    assert_int_equal(weir_gguf_str(g, "tokenizer.ggml.pre", &pre, &e), WEIR_OK);
+    if (!weir_str_eq(pre, weir_str_of(cases[k].pre)))
+      fail_msg("%s: %.*s, want %s", cases[k].kind, (int)pre.len, pre.data, cases[k].pre);
+    weir_gguf_close(g);
+    e2e_result ids[2];
+    for (int i = 0; i < 2; i++) {
+      snprintf(line, sizeof line, "tokenize --model %s", i ? out : dir);
+      ids[i] = e2e_run(&(e2e_run_opts){.line = line, .in = text});
+      e2e_want_status(&ids[i], 0, line);
+    }
+    assert_true(ids[0].out_len > 40);
+    assert_string_equal(ids[0].out, ids[1].out);
+    e2e_free(&ids[0]);
+    e2e_free(&ids[1]);
+  }
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+    assert_int_equal(unlink(path), 0);
+  }
+  assert_int_equal(rmdir(dir), 0);
+  assert_int_equal(quantize_sweep(), 1);
+}
+
 static void test_refused(void **state) {
   (void)state;
   static const struct {
@@ -283,7 +402,7 @@ static void test_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_logits),        cmocka_unit_test(test_hparams), cmocka_unit_test(test_text),
-      cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_pre),     cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, quantize_setup, quantize_teardown);
 }
