@@ -202,6 +202,40 @@ static void write_spm(const char *dir, bool prefix, const char *merge_list) {
   assert_int_equal(fclose(f), 0);
 }
 
+/* The same tokenizer as SentencePiece has it, sentencepiece_model.proto: pieces of text, score and type, and
+ * what is set of the trainer and the normaliser. */
+static void put_piece(FILE *f, const char *text, float score, int type) {
+  const int n = (int)strlen(text);
+  uint32_t bits;
+  memcpy(&bits, &score, sizeof bits);
+  fprintf(f, "\x0a%c\x0a%c%s\x15", 2 + n + 5 + 2, n, text);
+  for (int i = 0; i < 4; i++) fputc((int)(bits >> (8 * i) & 255), f);
+  fputc(0x18, f);
+  fputc(type, f);
+}
+
+static void write_sp_model(const char *dir) {
+  static const float score[] = {-8, -9, -10, -11, -12, -13, -14, -1, -2, -3, -4, -5, -6, -7};
+  static const char trainer[] = "\x12\x05\x18\x02\x98\x02\x01"; /* BPE, byte_fallback */
+  static const char normalizer[] =
+      "\x1a\x06\x18\x01\x20\x00\x28\x01"; /* dummy prefix, spaces kept and escaped */
+  char path[700], name[8];
+  snprintf(path, sizeof path, "%s/tokenizer.model", dir);
+  FILE *f = fopen(path, "wb");
+  assert_non_null(f);
+  put_piece(f, "<unk>", 0, 2);
+  put_piece(f, "<s>", 0, 3);
+  put_piece(f, "</s>", 0, 3);
+  for (int b = 0; b < 256; b++) {
+    snprintf(name, sizeof name, "<0x%02X>", b);
+    put_piece(f, name, 0, 6);
+  }
+  for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) put_piece(f, pieces[i], score[i], 1);
+  fwrite(trainer, 1, sizeof trainer - 1, f);
+  fwrite(normalizer, 1, sizeof normalizer - 1, f);
+  assert_int_equal(fclose(f), 0);
+}
+
 static void copy_file(const char *from, const char *dir, const char *name) {
   char path[700];
   size_t n;
@@ -248,6 +282,24 @@ static void test_sentencepiece(void **state) {
         e2e_free(&b);
       }
   }
+  /* the model file itself, in the place of tokenizer.json */
+  snprintf(path, sizeof path, "%s/%s", dir, files[2]);
+  assert_int_equal(unlink(path), 0);
+  write_sp_model(dir);
+  e2e_result whole = e2e("quantize -q --force %s %s", dir, out);
+  e2e_want_status(&whole, 0, "tokenizer.model");
+  e2e_free(&whole);
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    e2e_result a = e2e("tokenize -p '%s' --model %s", texts[i], dir),
+               b = e2e("tokenize -p '%s' --model %s", texts[i], out);
+    e2e_want_status(&a, 0, dir);
+    assert_string_equal(a.out, b.out);
+    if (i == 0) assert_string_equal(a.out, "268 272 268\n");
+    e2e_free(&a);
+    e2e_free(&b);
+  }
+  snprintf(path, sizeof path, "%s/tokenizer.model", dir);
+  assert_int_equal(unlink(path), 0);
   /* merges that no scores would give */
   write_spm(dir, true, "[\"h\",\"e\"],[\"" MARK "\",\"t\"]");
   e2e_result r = e2e("quantize --force %s %s", dir, out);
