@@ -268,6 +268,9 @@ static weir_status read_root(weir_tok_spec *s, const json_t *root, weir_err *e) 
   weir_status st = WEIR_OK;
   added_list a = {0};
   const json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
+  const json_t *version = json_object_get(root, "version");
+  if (version && !(json_is_string(version) && is(weir_json_str(version), "1.0")))
+    return weir_fail(e, WEIR_EUNSUP, "only version 1.0 is supported");
   if (added && !json_is_null(added) && !json_is_array(added))
     return weir_fail(e, WEIR_EFORMAT, "added_tokens: want a list");
   st = model_kind(model, &s->kind, e);

@@ -72,7 +72,7 @@ bool weir_norm_changes(const weir_norm *n) { return n->n > 0; }
 
 /* ---- single steps; each appends to an empty buffer ---- */
 
-static weir_status replace(weir_regex *r, weir_str by, const char *p, size_t len, weir_buf *out,
+static weir_status replace(weir_regex *r, weir_str by, const char *p, size_t len, size_t most, weir_buf *out,
                            weir_err *e) {
   weir_status st = WEIR_OK;
   weir_regex_scan scan = {0};
@@ -85,7 +85,7 @@ static weir_status replace(weir_regex *r, weir_str by, const char *p, size_t len
     WEIR_TRY(weir_buf_put(out, p + from, begin - from, e));
     WEIR_TRY(weir_buf_put(out, by.data, by.len, e));
     from = end;
-    if (out->len > WEIR_NORM_MAX_BYTES) break; /* the caller says so */
+    if (out->len > most) break; /* the caller says so */
   }
   WEIR_TRY(weir_buf_put(out, p + from, len - from, e));
 out:
@@ -160,7 +160,8 @@ out:
   return st;
 }
 
-static weir_status run_step(step *s, const char *p, size_t len, bool at_start, weir_buf *out, weir_err *e) {
+static weir_status run_step(step *s, const char *p, size_t len, bool at_start, size_t most, weir_buf *out,
+                            weir_err *e) {
   weir_status st = WEIR_OK;
   switch (s->is.kind) {
     case WEIR_NORM_NFC: return weir_normal_form(p, len, false, true, out, e);
@@ -171,7 +172,7 @@ static weir_status run_step(step *s, const char *p, size_t len, bool at_start, w
     case WEIR_NORM_NMT:
     case WEIR_NORM_STRIP_ACCENTS: return by_character(s->is.kind, p, len, out, e);
     case WEIR_NORM_STRIP: return strip(&s->is, p, len, out, e);
-    case WEIR_NORM_REPLACE: return replace(s->regex, s->is.content, p, len, out, e);
+    case WEIR_NORM_REPLACE: return replace(s->regex, s->is.content, p, len, most, out, e);
     case WEIR_NORM_PREPEND:
       if (len && at_start) WEIR_TRY(weir_buf_put(out, s->is.content.data, s->is.content.len, e));
       return weir_buf_put(out, p, len, e);
@@ -188,14 +189,17 @@ weir_status weir_norm_run(weir_norm *n, const char *text, size_t len, bool at_st
   enum { KEPT = 1 << 20 };
   weir_status st = WEIR_OK;
   weir_str now = {text, len};
+  const size_t most = len < WEIR_NORM_MAX_BYTES / WEIR_NORM_MAX_GROWTH
+                          ? len * WEIR_NORM_MAX_GROWTH + WEIR_NORM_SPARE_BYTES
+                          : WEIR_NORM_MAX_BYTES;
   if (n->a.cap > KEPT) weir_buf_fini(&n->a);
   if (n->b.cap > KEPT) weir_buf_fini(&n->b);
   for (int32_t i = 0; i < n->n; i++) {
     weir_buf *to = i % 2 ? &n->b : &n->a;
     weir_buf_truncate(to, 0);
-    WEIR_TRY(run_step(&n->step[i], now.data, now.len, at_start, to, e));
-    if (to->len > WEIR_NORM_MAX_BYTES) {
-      st = weir_fail(e, WEIR_EINVAL, "the normalised text is too long (limit %d bytes)", WEIR_NORM_MAX_BYTES);
+    WEIR_TRY(run_step(&n->step[i], now.data, now.len, at_start, most, to, e));
+    if (to->len > most) {
+      st = weir_fail(e, WEIR_EINVAL, "the normalised text is too long (limit %zu bytes)", most);
       goto out;
     }
     now = (weir_str){to->data ? to->data : "", to->len};

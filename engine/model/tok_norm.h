@@ -7,7 +7,9 @@
 
 typedef struct weir_norm weir_norm;
 
-enum { WEIR_NORM_MAX_BYTES = 1 << 30 }; /* of a normalised text */
+/* What normalisation may make of a text: so many times its bytes and some to spare. Unicode's compatibility
+ * forms take 11 times as many at most. */
+enum { WEIR_NORM_MAX_BYTES = 1 << 30, WEIR_NORM_MAX_GROWTH = 64, WEIR_NORM_SPARE_BYTES = 1 << 16 };
 
 /* Borrows nothing of the description. */
 weir_status weir_norm_create(const weir_tok_spec *, bool no_jit, weir_norm **out, weir_err *e);

@@ -463,6 +463,43 @@ static void around(void **state) {
   }
 }
 
+/* The demo model came from this tokenizer.json: both say the same. */
+static void demo_model(void **state) {
+  (void)state;
+  static const char *const texts[] = {"",
+                                      "The weir is 12345 m wide.\n\n  Isn't it? \xc3\xa9\xf0\x9f\x98\x80 ",
+                                      "<|im_start|>user\nHi<|im_end|>", "\t\r\n x=1;  y = 22"};
+  weir_buf json = {0};
+  weir_tokenizer *a, *b;
+  weir_err e = {0};
+  weir_gguf *g;
+  char chunk[4096];
+  int32_t n;
+  FILE *f = fopen("models/tokenizer.json", "rb");
+  assert_non_null(f);
+  for (size_t k; (k = fread(chunk, 1, sizeof chunk, f)) > 0;)
+    assert_int_equal(weir_buf_put(&json, chunk, k, &e), WEIR_OK);
+  fclose(f);
+  if (weir_tokenizer_from_json((weir_str){json.data, json.len}, &a, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_gguf_open("models/weir-demo-small-Q8_0.gguf", &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &b, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  weir_gguf_close(g);
+  if (weir_tokenizer_same(a, b, &n, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  assert_int_equal(n, weir_tokenizer_n_vocab(b));
+  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+    weir_tokens x = {0}, y = {0};
+    assert_int_equal(weir_tokenize(a, texts[i], strlen(texts[i]), true, &x, &e), WEIR_OK);
+    assert_int_equal(weir_tokenize(b, texts[i], strlen(texts[i]), true, &y, &e), WEIR_OK);
+    assert_int_equal(x.n, y.n);
+    if (x.n) assert_memory_equal(x.id, y.id, (size_t)x.n * sizeof *x.id);
+    weir_tokens_fini(&x);
+    weir_tokens_fini(&y);
+  }
+  weir_tokenizer_destroy(a);
+  weir_tokenizer_destroy(b);
+  weir_buf_fini(&json);
+}
+
 static void directories_without(void **state) {
   (void)state;
   const weir_hf_part part[] = {{"config.json", weir_str_of("{}")}, {"vocab.json", weir_str_of("{}")}};
@@ -564,15 +601,11 @@ static void long_runs(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(refused_by_name),
-      cmocka_unit_test(encoding),
-      cmocka_unit_test(prefixes),
-      cmocka_unit_test(marked_spans),
-      cmocka_unit_test(broken_utf8),
-      cmocka_unit_test(templates_of_post_processors),
-      cmocka_unit_test(around),
-      cmocka_unit_test(directories_without),
-      cmocka_unit_test(same_from_both_formats),
+      cmocka_unit_test(refused_by_name), cmocka_unit_test(encoding),
+      cmocka_unit_test(prefixes),        cmocka_unit_test(marked_spans),
+      cmocka_unit_test(broken_utf8),     cmocka_unit_test(templates_of_post_processors),
+      cmocka_unit_test(around),          cmocka_unit_test(directories_without),
+      cmocka_unit_test(demo_model),      cmocka_unit_test(same_from_both_formats),
       cmocka_unit_test(long_runs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
