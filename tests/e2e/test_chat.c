@@ -105,6 +105,43 @@ static void test_turns(void **state) {
   }
 }
 
+/* How many tokens a text is when it is encoded. */
+static json_int_t encoded(const char *text) {
+  char in[1024];
+  snprintf(in, sizeof in, " %s\n", text); /* the line feed is not of the text */
+  e2e_result r = e2e_run(&(e2e_run_opts){.line = "tokenize --json", .in = in});
+  e2e_want_status(&r, 0, "tokenize");
+  json_t *lines = e2e_json(&r);
+  const json_int_t n = int_of(lines, 0, "n", NULL);
+  json_decref(lines);
+  e2e_free(&r);
+  return n;
+}
+
+/* A text has many encodings, and hot draws write odd ones: what was written is kept as it was, and the next
+ * prompt is that and the new message, not the text encoded again. */
+static void test_ids_are_kept(void **state) {
+  (void)state;
+  char in[256], options[128];
+  int odd = 0;
+  snprintf(in, sizeof in, "%s\n%s\n", q3, q3);
+  for (int seed = 1; seed <= 6; seed++) {
+    snprintf(options, sizeof options, "-m small --isa scalar -t 2 --top-k 100 -n 60 --seed %d", seed);
+    json_t *t = turns(options, in);
+    assert_int_equal(json_array_size(t), 2);
+    const char *end = json_string_value(json_object_get(json_array_get(t, 0), "end"));
+    const json_int_t question = int_of(t, 0, "prompt_tokens", NULL) - 1; /* without the begin-of-text token */
+    const json_int_t before = int_of(t, 0, "context", NULL), now = int_of(t, 1, "prompt_tokens", NULL);
+    const bool cut = !strcmp(end, "length"); /* then the end-of-text token comes from the template */
+    if (now != before + cut + question)
+      fail_msg("seed %d: %lld tokens after %lld and a question of %lld, %s: %s", seed, (long long)now,
+               (long long)before, (long long)question, end, text_of(t, 0));
+    odd += encoded(text_of(t, 0)) != int_of(t, 0, "tokens", NULL) - !cut;
+    json_decref(t);
+  }
+  if (odd == 0) fail_msg("all were written as they are encoded: this says nothing");
+}
+
 static void test_commands(void **state) {
   (void)state;
   const char *saved = e2e_temp("saved.jsonl");
@@ -388,11 +425,11 @@ static void test_interrupt(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_turns),           cmocka_unit_test(test_commands),
-      cmocka_unit_test(test_modes_and_draws), cmocka_unit_test(test_overflow),
-      cmocka_unit_test(test_special_text),    cmocka_unit_test(test_refusals),
-      cmocka_unit_test(test_lines),           cmocka_unit_test(test_terminal),
-      cmocka_unit_test(test_interrupt),
+      cmocka_unit_test(test_turns),    cmocka_unit_test(test_ids_are_kept),
+      cmocka_unit_test(test_commands), cmocka_unit_test(test_modes_and_draws),
+      cmocka_unit_test(test_overflow), cmocka_unit_test(test_special_text),
+      cmocka_unit_test(test_refusals), cmocka_unit_test(test_lines),
+      cmocka_unit_test(test_terminal), cmocka_unit_test(test_interrupt),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
