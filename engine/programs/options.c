@@ -43,9 +43,9 @@ const weir_option weir_options[] = {
    "Put the begin-of-text token first, as `weir run` does for models that want it."},
 
   {"small", 's', STRING, RUN | EVAL | INSPECT | PPL | CHAT, "Models", "FILE", NULL, ANY, NULL, false,
-   "The small model, GGUF. Without --small and --large: the pair that comes with weir."},
+   "The small model: a GGUF file or a Hugging Face directory. Without --small and --large: the pair that comes with weir."},
   {"large", 'l', STRING, RUN | EVAL | INSPECT | PPL | CHAT, "Models", "FILE", NULL, ANY, NULL, false,
-   "The large model, GGUF. One of the two alone is run alone."},
+   "The large model, likewise. One of the two alone is run alone."},
   {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
    "The model whose tokenizer is used. Default: the small one that comes with weir."},
   {"models", 0, STRING, ALL & ~(uint32_t)QUANTIZE, "Models", "DIR", NULL, ANY, NULL, false,
@@ -199,7 +199,7 @@ const weir_command weir_commands[] = {
      weir_main_eval},
     {"inspect", WEIR_CMD_INSPECT, "look into a model or a pair",
      "weir inspect [options] FILE | weir inspect --pair [SMALL LARGE]",
-     "Prints what a GGUF file holds, or what two of them make as a cascade on this machine.",
+     "Prints what a model file or directory holds, or what two of them make as a cascade on this machine.",
      "  weir inspect models/weir-demo-large-Q8_0.gguf --tensors\n"
      "  weir inspect --pair\n",
      weir_main_inspect},

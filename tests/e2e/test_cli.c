@@ -66,7 +66,8 @@ static void test_failures(void **state) {
   (void)state;
   static char truncated[4096];
   const char *junk = e2e_temp("junk.gguf"), *cut = e2e_temp("cut.gguf"), *tasks = e2e_temp("tasks.jsonl");
-  e2e_write(junk, "GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f and more", 32);
+  static const char lies[] = "GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f and more";
+  e2e_write(junk, lies, sizeof lies);
   FILE *f = fopen("models/weir-demo-small-Q8_0.gguf", "rb");
   assert_non_null(f);
   assert_int_equal(fread(truncated, 1, sizeof truncated, f), sizeof truncated);
