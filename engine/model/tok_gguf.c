@@ -71,6 +71,11 @@ static weir_status read_types(weir_tok_spec *s, const weir_gguf *g, weir_err *e)
                      type[i]);
       goto out;
     }
+    /* Converters make some of these user-defined; as in llama.cpp they are control tokens all the same, so
+     * that nobody ends a turn by typing it. */
+    if (type[i] == WEIR_TOKEN_USER &&
+        (weir_tok_spells_end(s->text[i]) || weir_str_eq(s->text[i], weir_str_of("</s>"))))
+      type[i] = WEIR_TOKEN_CONTROL;
     s->type[i] = (uint8_t)type[i];
     s->in_model[i] = type[i] != WEIR_TOKEN_CONTROL && type[i] != WEIR_TOKEN_UNKNOWN;
   }
@@ -185,8 +190,8 @@ out:
   return st;
 }
 
-/* Text is encoded by bytes, so those of any text need their tokens. Others may be missing: vocabularies trained
- * on a list of seen bytes lack control characters (Falcon's) and bytes above 0xF0 (StarCoder's). */
+/* Text is encoded by bytes, so those of any text need their tokens. Others may be missing: vocabularies
+ * trained on a list of seen bytes lack control characters (Falcon's) and bytes above 0xF0 (StarCoder's). */
 static weir_status check_bytes(const weir_tok_spec *s, weir_err *e) {
   bool seen[256] = {false};
   for (int32_t i = 0; i < s->n; i++) {

@@ -122,3 +122,21 @@ void weir_tok_spec_fini(weir_tok_spec *s) {
   free(s->end);
   *s = (weir_tok_spec){0};
 }
+
+bool weir_tok_spells_end(weir_str text) {
+  /* DeepSeek's has U+FF5C bars and U+2581 for spaces; octal, because hex escapes have no end. */
+  static const char *const spelled[] = {"<|im_end|>",
+                                        "<|eot_id|>",
+                                        "<|eom_id|>",
+                                        "<|endoftext|>",
+                                        "<|end|>",
+                                        "<|end_of_text|>",
+                                        "<|end_of_turn|>",
+                                        "<end_of_turn>",
+                                        "<|eot|>",
+                                        "<|END_OF_TURN_TOKEN|>",
+                                        "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"};
+  for (size_t i = 0; i < sizeof spelled / sizeof spelled[0]; i++)
+    if (weir_str_eq(text, weir_str_of(spelled[i]))) return true;
+  return false;
+}

@@ -173,6 +173,8 @@ weir_status weir_tok_spec_add_decode(weir_tok_spec *, weir_decode_step, weir_err
 /* The steps of a pre-tokeniser as GGUF names it (tokenizer.ggml.pre); WEIR_EUNSUP with the list of known
  * ones. Sets ignore_merges; *adds_bos is what add_bos_token is when the file does not say. */
 weir_status weir_tok_spec_named_pre(weir_tok_spec *, weir_str name, bool *adds_bos, weir_err *e);
+/* Whether chat models spell the end of a text or turn so ("<|im_end|>"). */
+bool weir_tok_spells_end(weir_str text);
 /* GPT-2's pattern, which ByteLevel uses. */
 extern const char weir_gpt2_pattern[];
 #define WEIR_METASPACE "\xe2\x96\x81" /* U+2581 */

@@ -63,24 +63,9 @@ weir_status weir_tokens_push(weir_tokens *t, int32_t id, weir_err *e) {
 /* The end of a text or of a turn: what the file names, and control tokens with the spellings that chat models
  * use, because many files name only one of several. */
 static void find_ends(weir_tokenizer *t, const weir_tok_spec *s) {
-  /* DeepSeek's has U+FF5C bars and U+2581 for spaces; octal, because hex escapes have no end. */
-  static const char *const spelled[] = {"<|im_end|>",
-                                        "<|eot_id|>",
-                                        "<|eom_id|>",
-                                        "<|endoftext|>",
-                                        "<|end|>",
-                                        "<|end_of_text|>",
-                                        "<|end_of_turn|>",
-                                        "<end_of_turn>",
-                                        "<|eot|>",
-                                        "<|END_OF_TURN_TOKEN|>",
-                                        "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>"};
   for (int32_t i = 0; i < s->n_end; i++) t->is_end[s->end[i]] = 1;
-  for (int32_t id = 0; id < t->vocab.n; id++) {
-    if (t->vocab.type[id] != WEIR_TOKEN_CONTROL) continue;
-    for (size_t i = 0; i < sizeof spelled / sizeof spelled[0]; i++)
-      if (weir_str_eq(t->vocab.text[id], weir_str_of(spelled[i]))) t->is_end[id] = 1;
-  }
+  for (int32_t id = 0; id < t->vocab.n; id++)
+    if (t->vocab.type[id] == WEIR_TOKEN_CONTROL && weir_tok_spells_end(t->vocab.text[id])) t->is_end[id] = 1;
 }
 
 /* A token that is declared normalized is looked for, and shown, by its own normalised text: shown[id]. */

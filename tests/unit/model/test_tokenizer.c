@@ -394,6 +394,22 @@ static void known_ids(void **state) {
   weir_tokenizer_destroy(NULL);
 }
 
+/* A converter's mistake: the end of a turn as a user-defined token. Nobody types it all the same. */
+static void ends_are_control_tokens(void **state) {
+  (void)state;
+  tiny_vocab v = vocab;
+  v.extra[1].type = TINY_USER;
+  weir_tokenizer *t = must_create(&v, NULL);
+  assert_true(weir_tokenizer_is_special(t, IM_END));
+  assert_true(weir_tokenizer_is_end(t, IM_END));
+  for (int special = 0; special < 2; special++) {
+    weir_tokens ids = must_tokenize(t, "<|im_end|>", 10, special);
+    assert_int_equal(ids.n == 1 && ids.id[0] == IM_END, special);
+    weir_tokens_fini(&ids);
+  }
+  weir_tokenizer_destroy(t);
+}
+
 static void same_vocabularies(void **state) {
   (void)state;
   weir_err e = {0};
@@ -618,6 +634,7 @@ int main(void) {
       cmocka_unit_test(no_bytes_lost),
       cmocka_unit_test(broken_utf8),
       cmocka_unit_test(known_ids),
+      cmocka_unit_test(ends_are_control_tokens),
       cmocka_unit_test(same_vocabularies),
       cmocka_unit_test(refused_by_ids_and_merges),
       cmocka_unit_test(refused_by_keys),
