@@ -3,8 +3,8 @@
  *
  * PCRE2 limits the steps from one starting point of a search, but not those of all starting points together:
  * a pattern that looks for the end of a long run from each of its characters is quadratic. So a search goes
- * in windows of starting points, and between them looks at the thread's clock. */
-#define _GNU_SOURCE /* memmem */
+ * in windows of starting points, and between them, and after so many matches, looks at the thread's clock. */
+#define _GNU_SOURCE           /* memmem */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/tok_regex.h"
 
@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "model/utf8.h"
 
+enum { MATCHES_A_LOOK = 256 };
 enum { WINDOW_LEAST = 16, WINDOW_MOST = 1 << 14 }; /* starting points, bytes; each twice the one before */
 
 struct weir_regex {
@@ -58,7 +59,7 @@ out:
 }
 
 weir_status weir_regex_create(weir_str pattern, bool is_regex, bool no_jit, weir_regex **out, weir_err *e) {
-  enum { STACK_START = 32 << 10, STACK_MAX = 1 << 20, HEAP_KIB = 1 << 16 };
+  enum { STACK_START = 32 << 10, STACK_MAX = 1 << 25, HEAP_KIB = 1 << 16 };
   weir_status st = WEIR_OK;
   weir_regex *r = NULL;
   *out = NULL;
@@ -132,6 +133,10 @@ static size_t char_bytes(const char *p, size_t n) {
   return (size_t)len;
 }
 
+static weir_status too_slow(weir_err *e) {
+  return weir_fail(e, WEIR_EINVAL, "the text cannot be cut: a pattern takes too long on it");
+}
+
 /* The text is known to be UTF-8: PCRE2 checking it again at each match would make the whole quadratic. */
 static weir_status search(weir_regex *r, const char *text, size_t len, weir_regex_scan *s, size_t *begin,
                           size_t *end, bool *found, weir_err *e) {
@@ -155,8 +160,7 @@ static weir_status search(weir_regex *r, const char *text, size_t len, weir_rege
     }
     if (rc != PCRE2_ERROR_NOMATCH) return fail_pcre(e, WEIR_EINVAL, rc, "the text cannot be cut");
     if (last == len) return WEIR_OK;
-    if (!has_time(s, len))
-      return weir_fail(e, WEIR_EINVAL, "the text cannot be cut: a pattern takes too long on it");
+    if (!has_time(s, len)) return too_slow(e);
     from = last + char_bytes(text + last, len - last);
     if (window < WINDOW_MOST) window *= 2;
   }
@@ -177,6 +181,7 @@ weir_status weir_regex_next(weir_regex *r, const char *text, size_t len, weir_re
   while (s->at <= len) {
     const weir_status st = search(r, text, len, s, begin, end, found, e);
     if (st != WEIR_OK || !*found) return st;
+    if (++s->n % MATCHES_A_LOOK == 0 && !has_time(s, len)) return too_slow(e);
     if (*begin != *end || !s->any || s->last_end != *end) {
       s->at = s->last_end = *end;
       s->any = true;

@@ -5,6 +5,7 @@
 #define WEIR_MODEL_TOK_REGEX_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -25,6 +26,7 @@ typedef struct weir_regex_scan {
   size_t at;
   size_t last_end; /* of the match before */
   bool any;
+  uint32_t n;      /* matches so far */
   double deadline; /* of this thread's processor time in s; 0: not asked yet */
 } weir_regex_scan;
 

@@ -5,8 +5,8 @@
  * Classes are written out as Oniguruma has them for UTF-8: its \s is Unicode's White_Space (PCRE2's has
  * U+180E too), its \w is letters, marks, decimal digits, connectors and what else is Alphabetic (PCRE2's is
  * narrower); ^ and $ are about lines always; script names mean the script and not its extensions. Anything
- * whose meaning is not known to be alike is refused: \h (a hex digit there, a blank here), a class in a
- * class, {n}+ and so on. */
+ * whose meaning is not known to be alike is refused: \h (a hex digit there, a blank here), [:alpha:],
+ * {n}+ and so on. */
 #include "model/tok_regex.h"
 #include "model/tok_tables.h"
 #include "model/utf8.h"
@@ -251,11 +251,23 @@ static weir_status class_of(translator *t, weir_err *e) {
     t->at++;
     WEIR_TRY(put(t, "^", e));
   }
+  int inner = 0; /* classes in this one, which are joined to it */
   if (peek(t, 0) == ']') return refuse(t, "an empty class", e);
-  while (peek(t, 0) != ']') {
+  while (inner || peek(t, 0) != ']') {
     const int c = peek(t, 0);
     if (c < 0) return refuse(t, "a class without its end", e);
-    if (c == '[') return refuse(t, "a class in a class", e);
+    if (c == ']') {
+      inner--;
+      t->at++;
+      continue;
+    }
+    if (c == '[') {
+      const int next = peek(t, 1);
+      if (next == '^' || next == ':' || next == ']') return refuse(t, "such a class in a class", e);
+      inner++;
+      t->at++;
+      continue;
+    }
     if (c == '&' && peek(t, 1) == '&') return refuse(t, "an intersection of classes", e);
     if (c == '\\') {
       t->at++;

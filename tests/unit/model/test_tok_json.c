@@ -136,7 +136,7 @@ static void refused_by_name(void **state) {
       {{.pre = "{\"type\":\"UnicodeScripts\"}"}, WEIR_EUNSUP, "\"UnicodeScripts\" is not supported"},
       {{.pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[[:alpha:]]\"},\"behavior\":\"Isolated\"}"},
        WEIR_EUNSUP,
-       "pre-tokenizer: pattern \"[[:alpha:]]\": a class in a class"},
+       "pre-tokenizer: pattern \"[[:alpha:]]\": such a class in a class"},
       {{.pre = "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Sometimes\"}"},
        WEIR_EUNSUP,
        "\"Sometimes\" is not supported"},

@@ -151,7 +151,7 @@ static void refused_patterns(void **state) {
       {"\\K", "this escape"},
       {"(a)\\1", "this escape"},
       {"\\Qa\\E", "this escape"},
-      {"[[:alpha:]]", "a class in a class"},
+      {"[[:alpha:]]", "such a class in a class"},
       {"[a-z&&[^b]]", "an intersection"},
       {"[]a]", "an empty class"},
       {"[abc", "a class without its end"},
@@ -228,6 +228,7 @@ static void what_patterns_mean(void **state) {
        "s",
        "K~\xe2\x84\xaa~s"},
       {"(?i:'s|'t)|x", "'\xc5\xbfX", "'\xc5\xbf~X"},
+      {"[^(\\s|[.,])]+", "ab.c(d e", "ab~.~c~(~d~ ~e"}, /* BLOOM's: joined */
       {"a{x", "a{x", "a{x"},
       {"a}]", "a}]", "a}]"},
       {"(ab)+c", "ababc", "ababc"},
