@@ -81,19 +81,19 @@ static float heavy(kern_rng *r) {
   return fmaxf(-20, fminf(20, a / b));
 }
 
-/* rms of the error over the rms of the elements, at most. ggml's reference quantiser without an importance
- * matrix (quantize_row_q4_K_ref and the others, measured on the same distributions) stands beside each: the
- * bounds lie between ours and its. */
+/* rms of the error over the rms of the elements, at most: half a percent above what the search reaches, so
+ * that losing a part of it shows. ggml's reference quantiser without an importance matrix
+ * (quantize_row_q4_K_ref and its like) stands 1 to 7 % higher on these distributions. */
 static const struct {
   const char *what;
   draw_fn draw;
   double bound[3]; /* Q4_K, Q5_K, Q6_K */
 } searched[] = {
-    {"gaussian", gaussian, {0.0708, 0.0354, 0.01748}},
-    {"uniform", uniform, {0.0542, 0.0271, 0.01308}},
-    {"positive", positive, {0.0220, 0.01088, 0.00981}},
-    {"below zero", below_zero, {0.0227, 0.01154, 0.01190}},
-    {"heavy", heavy, {0.0988, 0.0493, 0.0262}},
+    {"gaussian", gaussian, {0.06985, 0.03455, 0.01707}},
+    {"uniform", uniform, {0.05388, 0.0266, 0.01297}},
+    {"positive", positive, {0.02197, 0.01078, 0.00978}},
+    {"below zero", below_zero, {0.02234, 0.01115, 0.01175}},
+    {"heavy", heavy, {0.0981, 0.0485, 0.0260}},
 };
 
 static void searches_stay_within_their_error(void **state) {
