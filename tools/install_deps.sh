@@ -7,7 +7,7 @@
 # Asks apt for nothing when all is there. As another user than root it goes through sudo.
 set -eu
 
-build="build-essential cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev"
+build="build-essential cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev"
 test="libcmocka-dev xz-utils"
 full="clang-14 libclang-rt-14-dev"
 

@@ -95,7 +95,9 @@ weir_status weir_mfile_join_parts(weir_mfile *m, const char *path, weir_err *e) 
   WEIR_TRY(WEIR_NEW(strlen(path) + 1, &name, e));
   strcpy(name, path);
   for (int64_t k = 1; k < count; k++) {
-    snprintf(name + strlen(path) - SUFFIX_BYTES, SUFFIX_BYTES + 1, "-%05d-of-%05d.gguf", (int)k + 1, n);
+    char suffix[48];
+    snprintf(suffix, sizeof suffix, "-%05d-of-%05d.gguf", (int)k + 1, n);
+    memcpy(name + strlen(path) - SUFFIX_BYTES, suffix, SUFFIX_BYTES); /* both numbers have five digits */
     WEIR_TRY(weir_gguf_open(name, &m->part[m->n_parts], e));
     const weir_gguf *g = m->part[m->n_parts++];
     int64_t of;

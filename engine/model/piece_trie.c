@@ -81,7 +81,7 @@ weir_status weir_trie_init(weir_trie *t, const weir_str *piece, const int32_t *w
   weir_status st = WEIR_OK;
   sort_key *key = NULL;
   range *below = NULL;
-  int32_t n_keys;
+  int32_t n_keys = 0;
   *t = (weir_trie){0};
   WEIR_TRY(WEIR_NEW((size_t)n, &key, e));
   WEIR_TRY(collect(piece, which, n, key, &n_keys, e));
