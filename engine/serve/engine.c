@@ -192,6 +192,9 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
                                   .pinned = s->pinned};
   WEIR_TRY(weir_request_create(&spec, g->next_id, &j->req, e));
   WEIR_TRY(weir_stream_init(&j->stream, g->cfg.tokenizer, max_new, s->show_special, s->stop, s->n_stop, e));
+  /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
+  j->stream.start.started =
+      s->n_prompt > 0 && !weir_tokenizer_is_special(g->cfg.tokenizer, s->prompt[s->n_prompt - 1]);
   if (is_dead(g, 1)) j->req->cascade.hi = 0;
   if (id) *id = g->next_id;
   g->next_id++;

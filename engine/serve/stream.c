@@ -58,7 +58,7 @@ static void find_stop(weir_stream *s, size_t from) {
 
 weir_status weir_stream_append(weir_stream *s, int32_t id, weir_err *e) {
   if (s->n >= s->max_new) return weir_fail(e, WEIR_EINVAL, "a stream of %d tokens is full", s->max_new);
-  weir_detok d = s->n > 0 ? s->mark[s->n - 1].detok : (weir_detok){0};
+  weir_detok d = s->n > 0 ? s->mark[s->n - 1].detok : s->start;
   const size_t before = s->text.len;
   const weir_status st = weir_detok_put(&d, s->tokenizer, id, s->show_special, &s->text, e);
   if (st != WEIR_OK) return st;

@@ -19,6 +19,7 @@ typedef struct weir_stream_mark { /* the state after a token */
 typedef struct weir_stream {
   const weir_tokenizer *tokenizer; /* borrowed */
   bool show_special;
+  weir_detok start;       /* the state before the first token: zeroed, or with `started` behind a text */
   weir_buf text;          /* of all generated tokens, shown or not */
   weir_stream_mark *mark; /* [n], after token i */
   int32_t n, max_new;
