@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "model/tok_heap.h"
 #include "model/utf8.h"
 
 enum { SCRATCH_KEPT = 1 << 16 }; /* symbols; a larger piece's scratch is given back */
@@ -121,35 +122,6 @@ void weir_bpe_fini(weir_bpe *b) {
 
 /* ---- merging ---- */
 
-static void sift_down(uint64_t *heap, size_t n, size_t i) {
-  const uint64_t v = heap[i];
-  for (;;) {
-    size_t child = 2 * i + 1;
-    if (child >= n) break;
-    if (child + 1 < n && heap[child + 1] < heap[child]) child++;
-    if (heap[child] >= v) break;
-    heap[i] = heap[child];
-    i = child;
-  }
-  heap[i] = v;
-}
-
-static void heap_push(uint64_t *heap, size_t *n, uint64_t v) {
-  size_t i = (*n)++;
-  while (i > 0 && heap[(i - 1) / 2] > v) {
-    heap[i] = heap[(i - 1) / 2];
-    i = (i - 1) / 2;
-  }
-  heap[i] = v;
-}
-
-static uint64_t heap_pop(uint64_t *heap, size_t *n) {
-  const uint64_t least = heap[0];
-  heap[0] = heap[--*n];
-  if (*n) sift_down(heap, *n, 0);
-  return least;
-}
-
 /* The pair that begins at a position; NULL when it does not merge. */
 static const weir_bpe_pair *pair_at(const weir_bpe *b, int32_t at) {
   const weir_bpe_symbol *s = &b->symbol[at];
@@ -176,7 +148,7 @@ out:
 
 static void merge_all(weir_bpe *b, size_t n_heap) {
   while (n_heap) {
-    const uint64_t top = heap_pop(b->heap, &n_heap);
+    const uint64_t top = weir_heap_pop(b->heap, &n_heap);
     const int32_t at = (int32_t)(uint32_t)top, rank = (int32_t)(top >> 32);
     const weir_bpe_pair *p = pair_at(b, at);
     if (!p || p->rank != rank) continue;
@@ -187,8 +159,9 @@ static void merge_all(weir_bpe *b, size_t n_heap) {
     if (left->next >= 0) b->symbol[left->next].prev = at;
     const weir_bpe_pair *before = left->prev >= 0 ? pair_at(b, left->prev) : NULL;
     const weir_bpe_pair *after = pair_at(b, at);
-    if (before) heap_push(b->heap, &n_heap, (uint64_t)(uint32_t)before->rank << 32 | (uint32_t)left->prev);
-    if (after) heap_push(b->heap, &n_heap, (uint64_t)(uint32_t)after->rank << 32 | (uint32_t)at);
+    if (before)
+      weir_heap_push(b->heap, &n_heap, (uint64_t)(uint32_t)before->rank << 32 | (uint32_t)left->prev);
+    if (after) weir_heap_push(b->heap, &n_heap, (uint64_t)(uint32_t)after->rank << 32 | (uint32_t)at);
   }
 }
 
@@ -254,7 +227,7 @@ weir_status weir_bpe_encode(weir_bpe *b, const weir_vocab *v, const char *piece,
     const weir_bpe_pair *p = pair_at(b, i);
     if (p) b->heap[n_heap++] = (uint64_t)(uint32_t)p->rank << 32 | (uint32_t)i;
   }
-  for (size_t i = n_heap / 2; i-- > 0;) sift_down(b->heap, n_heap, i);
+  for (size_t i = n_heap / 2; i-- > 0;) weir_heap_sift(b->heap, n_heap, i);
   merge_all(b, n_heap);
   for (int32_t i = n ? 0 : -1; i >= 0; i = b->symbol[i].next)
     WEIR_TRY(weir_tokens_push(io, b->symbol[i].id, e));

@@ -17,6 +17,7 @@
 #include "model/hparams.h"
 #include "model/piece_trie.h"
 #include "model/tok_bpe.h"
+#include "model/tok_heap.h"
 #include "model/tok_vocab.h"
 #include "model/utf8.h"
 
@@ -178,37 +179,6 @@ void weir_spm_destroy(weir_spm *s) {
   free(s);
 }
 
-/* ---- the heap ---- */
-
-static void sift_down(uint64_t *heap, size_t n, size_t i) {
-  const uint64_t v = heap[i];
-  for (;;) {
-    size_t child = 2 * i + 1;
-    if (child >= n) break;
-    if (child + 1 < n && heap[child + 1] < heap[child]) child++;
-    if (heap[child] >= v) break;
-    heap[i] = heap[child];
-    i = child;
-  }
-  heap[i] = v;
-}
-
-static void heap_push(uint64_t *heap, size_t *n, uint64_t v) {
-  size_t i = (*n)++;
-  while (i > 0 && heap[(i - 1) / 2] > v) {
-    heap[i] = heap[(i - 1) / 2];
-    i = (i - 1) / 2;
-  }
-  heap[i] = v;
-}
-
-static uint64_t heap_pop(uint64_t *heap, size_t *n) {
-  const uint64_t least = heap[0];
-  heap[0] = heap[--*n];
-  if (*n) sift_down(heap, *n, 0);
-  return least;
-}
-
 /* ---- merging ---- */
 
 /* Characters, USER pieces, and what is no UTF-8; returns how many. */
@@ -242,7 +212,7 @@ static int32_t find_pair(weir_spm *s, const char *text, int32_t at) {
 
 static void offer(weir_spm *s, const char *text, int32_t at, size_t *n_heap) {
   const int32_t id = find_pair(s, text, at);
-  if (id >= 0) heap_push(s->heap, n_heap, (uint64_t)s->rank[id] << 32 | (uint32_t)at);
+  if (id >= 0) weir_heap_push(s->heap, n_heap, (uint64_t)s->rank[id] << 32 | (uint32_t)at);
 }
 
 /* The end of the part of sym[0..n) that begins at `begin`: the next word, or all. */
@@ -269,9 +239,9 @@ static void merge_part(weir_spm *s, const char *text, int32_t begin, int32_t end
     const int32_t id = find_pair(s, text, i);
     if (id >= 0) s->heap[n_heap++] = (uint64_t)s->rank[id] << 32 | (uint32_t)i;
   }
-  for (size_t i = n_heap / 2; i-- > 0;) sift_down(s->heap, n_heap, i);
+  for (size_t i = n_heap / 2; i-- > 0;) weir_heap_sift(s->heap, n_heap, i);
   while (n_heap) {
-    const uint64_t top = heap_pop(s->heap, &n_heap);
+    const uint64_t top = weir_heap_pop(s->heap, &n_heap);
     const int32_t at = (int32_t)(uint32_t)top;
     symbol *left = &s->sym[at];
     if (left->len == 0 || left->pair < 0 || s->rank[left->pair] != (uint32_t)(top >> 32)) continue;
