@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device contract: some twenty coarse operations, cut where kernels can be fused, over which the
+/* The device contract: some dozen coarse operations, cut where kernels can be fused, over which the
  * forward pass is written once. Every operation only enqueues; results are there after weir_dev_sync (the CPU
  * device works at once, callers must not rely on it). Shapes are checked here, once for all devices: a
  * weir_op_* call with a wrong shape is an error that names it, and never reaches the device.

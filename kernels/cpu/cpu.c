@@ -69,8 +69,9 @@ weir_status weir_cpu_big_alloc(size_t bytes, void **out, weir_err *e) {
   whole = whole / align * align;
   void *p = aligned_alloc(align, whole);
   if (!p) return weir_fail(e, WEIR_ENOMEM, "%zu bytes of device memory", bytes);
-  /* Weights are read once a step from end to end: with small pages address translation alone would show. */
-  if (align == huge) (void)madvise(p, whole, MADV_HUGEPAGE);
+  /* Weights are read once a step from end to end: with small pages address translation alone would show. Not
+   * the last, partly used one: over many weights of a few megabytes (experts) those would add up. */
+  if (align == huge) (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
   *out = p;
   return WEIR_OK;
 }

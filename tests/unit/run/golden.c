@@ -111,7 +111,8 @@ wvec golden_vectors(const golden_model *g) {
 }
 wvec golden_vectors_rounded(const golden_model *g) { return vectors_in("logits-q8", g->name); }
 
-const weir_isa golden_isas[GOLDEN_ISAS] = {WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI};
+const weir_isa golden_isas[GOLDEN_ISAS] = {WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI,
+                                          WEIR_ISA_AMX};
 
 bool have_isa(weir_isa isa) {
   weir_dev *d;

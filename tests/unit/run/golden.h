@@ -49,7 +49,7 @@ extern const golden_model golden_models[GOLDEN_MODELS];
 wvec golden_vectors(const golden_model *);
 wvec golden_vectors_rounded(const golden_model *);
 
-enum { GOLDEN_ISAS = 3 };
+enum { GOLDEN_ISAS = 4 };
 extern const weir_isa golden_isas[GOLDEN_ISAS];
 /* Whether this machine has it. */
 bool have_isa(weir_isa);
