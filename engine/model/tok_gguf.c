@@ -148,17 +148,23 @@ static bool contains(weir_str s, const char *part) {
   return false;
 }
 
-/* The format does not say which tokens take the white space behind them; llama.cpp knows Phi-3's by name. */
+/* The format does not say which tokens take the white space behind them; llama.cpp knows Phi-3's by name.
+ * The name is free text, so a model that is none by its architecture and its tokenizer is left alone. */
 static weir_status strip_by_name(weir_tok_spec *s, const weir_gguf *g, weir_err *e) {
-  weir_str name;
-  const weir_status st = weir_gguf_str(g, "general.name", &name, e);
-  if (st != WEIR_OK || !name.data || !(contains(name, "phi-3") || contains(name, "phi3"))) return st;
+  weir_status st = WEIR_OK;
+  weir_str architecture, name;
+  WEIR_TRY(weir_gguf_str(g, "general.architecture", &architecture, e));
+  WEIR_TRY(weir_gguf_str(g, "general.name", &name, e));
+  if (s->kind != WEIR_TOK_SPM || !weir_str_eq(architecture, weir_str_of("phi3")) || !name.data ||
+      !(contains(name, "phi-3") || contains(name, "phi3")))
+    return WEIR_OK;
   for (int32_t i = 0; i < s->n_added; i++) {
     const weir_str t = s->added[i].text;
     s->added[i].rstrip = !weir_str_eq(t, weir_str_of("<unk>")) && !weir_str_eq(t, weir_str_of("<s>")) &&
                          !weir_str_eq(t, weir_str_of("<|endoftext|>"));
   }
-  return WEIR_OK;
+out:
+  return st;
 }
 
 /* ---- byte-level BPE ---- */

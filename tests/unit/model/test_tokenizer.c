@@ -615,6 +615,58 @@ static void long_runs_of_anything(void **state) {
   free(text);
 }
 
+/* A model's name is free text: it is Phi-3's only where architecture and tokenizer are. */
+static void white_space_behind_phi3_tokens(void **state) {
+  (void)state;
+  static const struct {
+    const char *architecture, *model, *name;
+    bool stripped;
+  } rows[] = {
+      {"phi3", "llama", "Phi-3 mini", true},
+      {"phi3", "llama", "phi3", true},
+      {"phi3", "llama", "Phi 4", false},
+      {"llama", "llama", "Llama like phi-3", false},
+      {"phi3", "gpt2", "Phi-3 small", false},
+      {"qwen2", "gpt2", "distilled from Phi-3", false},
+      {NULL, "llama", "Phi-3 without a word", false},
+  };
+  static const char *const pieces[] = {"<unk>", "<|end|>", "\xe2\x96\x81", "a"};
+  static const int32_t types[] = {TINY_UNKNOWN, TINY_CONTROL, TINY_NORMAL, TINY_NORMAL};
+  static const float scores[] = {0, 0, -1, -2};
+  static const tiny_vocab bpe = {.pre = "gpt-2", .extra = {{"<|end|>", TINY_CONTROL}}};
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    const bool is_bpe = strcmp(rows[i].model, "gpt2") == 0;
+    gguf_writer w;
+    weir_gguf *g;
+    weir_tokenizer *t;
+    weir_err e = {0};
+    size_t len;
+    gguf_writer_init(&w);
+    if (rows[i].architecture) gguf_writer_str(&w, "general.architecture", rows[i].architecture);
+    gguf_writer_str(&w, "general.name", rows[i].name);
+    if (is_bpe) {
+      tiny_vocab_write(&w, &bpe);
+    } else {
+      gguf_writer_str(&w, "tokenizer.ggml.model", rows[i].model);
+      gguf_writer_strs(&w, "tokenizer.ggml.tokens", pieces, 4);
+      gguf_writer_i32s(&w, "tokenizer.ggml.token_type", types, 4);
+      gguf_writer_f32s(&w, "tokenizer.ggml.scores", scores, 4);
+      gguf_writer_bool(&w, "tokenizer.ggml.add_space_prefix", false);
+    }
+    uint8_t *file = gguf_writer_file(&w, &len);
+    gguf_writer_fini(&w);
+    if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK || weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK)
+      fail_msg("row %zu: %s", i, e.msg);
+    weir_tokens ids = must_tokenize(t, "<|end|> a", 9, true);
+    if (ids.n != (rows[i].stripped ? 2 : 3)) fail_msg("row %zu: %d tokens", i, ids.n);
+    assert_int_equal(ids.id[0], is_bpe ? 256 : 1);
+    weir_tokens_fini(&ids);
+    weir_tokenizer_destroy(t);
+    weir_gguf_close(g);
+    free(file);
+  }
+}
+
 static void too_long(void **state) {
   (void)state;
   weir_tokenizer *t = must_create(&vocab, NULL);
@@ -639,6 +691,7 @@ int main(void) {
       cmocka_unit_test(refused_by_ids_and_merges),
       cmocka_unit_test(refused_by_keys),
       cmocka_unit_test(long_runs_of_anything),
+      cmocka_unit_test(white_space_behind_phi3_tokens),
       cmocka_unit_test(too_long),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
