@@ -3,6 +3,7 @@
 #include "model/json.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #include "base/buf.h"
 
@@ -29,11 +30,16 @@ static bool too_deep(weir_str text) {
   return false;
 }
 
+/* Whether an integer of so many digits is none of an int64_t's. */
+static bool is_wide(const char *digit, size_t n, bool negative) {
+  static const char largest[] = "9223372036854775807", lowest[] = "9223372036854775808";
+  const size_t most = sizeof largest - 1;
+  return n > most || (n == most && memcmp(digit, negative ? lowest : largest, most) > 0);
+}
+
 /* Python writes 10^30 in full, and tokenizer_config.json holds it ("model_max_length"); jansson's integers
- * end at 2^63. Integers of 20 digits and more get a ".0" behind them; `out` stays empty when there is none.
- */
+ * are int64_t. Wider ones get a ".0" behind them; `out` stays empty when there is none. */
 static weir_status widen(weir_str text, weir_buf *out, weir_err *e) {
-  enum { MANY = 20 };
   weir_status st = WEIR_OK;
   bool in_string = false, in_word = false; /* a word: what digits may be a part of */
   size_t digits = 0, copied = 0;
@@ -42,7 +48,8 @@ static weir_status widen(weir_str text, weir_buf *out, weir_err *e) {
     const bool digit = c >= '0' && c <= '9', word = digit || c == '.' ||
                                                     (in_word && (c == '+' || c == '-')) ||
                                                     (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-    if (!in_string && digits >= MANY && !word) {
+    if (digits > 0 && !word &&
+        is_wide(text.data + i - digits, digits, i > digits && text.data[i - digits - 1] == '-')) {
       WEIR_TRY(weir_buf_put(out, text.data + copied, i - copied, e));
       WEIR_TRY(weir_buf_puts(out, ".0", e));
       copied = i;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JSON of model files, read strictly: UTF-8, no key twice in an object, bounded depth, nothing behind the
- * value. Integers of 20 digits and more are read as reals. */
+ * value. Integers that an int64_t does not hold are read as reals. */
 #ifndef WEIR_MODEL_JSON_H
 #define WEIR_MODEL_JSON_H
 #include <jansson.h>

@@ -68,7 +68,7 @@ static const bad_case bad[] = {
     {{{"config.json", "{\"a\": 1, \"a\": 2}"}}, WEIR_EFORMAT, "duplicate object key"},
     {{{"config.json", "{\"a\": 1} x"}}, WEIR_EFORMAT, "end of file expected"},
     {{{"config.json", "{\"a\": 1e999}"}}, WEIR_EFORMAT, "real number overflow"},
-    {{{"config.json", "{\"a\": 9223372036854775808}"}}, WEIR_EFORMAT, "too big integer"},
+    {{{"config.json", "{\"a\": 1e999}"}}, WEIR_EFORMAT, "real number overflow"},
     {{{"config.json", "{\"a\": 1-00000000000000000000}"}}, WEIR_EFORMAT, "JSON, line 1"},
     {{{"config.json", "{\"a\": 00000000000000000000000}"}}, WEIR_EFORMAT, "JSON, line 1"},
     {{{"config.json", "{\"a\": \"\xff\"}"}}, WEIR_EFORMAT, "unable to decode byte 0xff"},
@@ -88,6 +88,38 @@ static void refused(void **state) {
     if (st != bad[i].status || !strstr(e.msg, bad[i].fragment))
       fail_msg("case %zu: want %d \"%s\", got %d \"%s\"", i, bad[i].status, bad[i].fragment, st, e.msg);
     assert_null(hf);
+  }
+}
+
+/* Integers on both sides of what an int64_t holds. */
+static void widest_integers(void **state) {
+  (void)state;
+  static const struct {
+    const char *number;
+    bool is_integer;
+    double real;
+  } rows[] = {{"9223372036854775807", true, 0},
+              {"-9223372036854775808", true, 0},
+              {"9223372036854775808", false, 9223372036854775808.0},
+              {"9999999999999999999", false, 1e19},
+              {"-9223372036854775809", false, -9223372036854775808.0},
+              {"-9999999999999999999", false, -1e19},
+              {"18446744073709551615", false, 18446744073709551616.0},
+              {"999999999999999999", true, 0}};
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    char text[128];
+    json_t *j;
+    weir_err e = {0};
+    snprintf(text, sizeof text, "{\"model_max_length\": %s, \"list\": [%s]}", rows[i].number, rows[i].number);
+    if (weir_json_parse_object(weir_str_of(text), &j, &e) != WEIR_OK) fail_msg("%s: %s", text, e.msg);
+    const json_t *v = json_object_get(j, "model_max_length");
+    assert_int_equal(json_is_integer(v), rows[i].is_integer);
+    if (rows[i].is_integer)
+      assert_int_equal(json_integer_value(v), strtoll(rows[i].number, NULL, 10));
+    else
+      assert_true(json_real_value(v) == rows[i].real);
+    assert_true(json_equal(json_array_get(json_object_get(j, "list"), 0), v));
+    json_decref(j);
   }
 }
 
@@ -220,8 +252,9 @@ static void on_disk(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(documents), cmocka_unit_test(refused), cmocka_unit_test(large_integers),
-      cmocka_unit_test(depth),     cmocka_unit_test(names),   cmocka_unit_test(on_disk),
+      cmocka_unit_test(documents),      cmocka_unit_test(refused), cmocka_unit_test(widest_integers),
+      cmocka_unit_test(large_integers), cmocka_unit_test(depth),   cmocka_unit_test(names),
+      cmocka_unit_test(on_disk),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
