@@ -139,11 +139,13 @@ static void print_summary(const perplexing *x, const weir_ppl *p) {
 }
 
 static json_t *json_tier(const perplexing *x, int32_t t, const weir_ppl_tier *m) {
-  return json_pack("{s:s, s:f, s:f, s:f, s:f, s:o, s:f, s:f, s:f, s:f}", "name",
-                   weir_pair_exec(x->models.pair, t)->info.name, "perplexity", m->ppl, "perplexity_error",
-                   m->ppl_error, "nll", m->nll, "nll_error", m->nll_error, "bits_per_byte",
-                   weir_json_real(m->bits_per_byte), "top1", m->accuracy, "entropy", m->entropy, "above_tau",
-                   m->above_tau, "tok_s", tok_s(m));
+  return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+                   weir_pair_exec(x->models.pair, t)->info.name, "perplexity", weir_json_real(m->ppl),
+                   "perplexity_error", weir_json_real(m->ppl_error), "nll", weir_json_real(m->nll),
+                   "nll_error", weir_json_real(m->nll_error), "bits_per_byte",
+                   weir_json_real(m->bits_per_byte), "top1", weir_json_real(m->accuracy), "entropy",
+                   weir_json_real(m->entropy), "above_tau", weir_json_real(m->above_tau), "tok_s",
+                   weir_json_real(tok_s(m)));
 }
 
 static json_t *json_line(const perplexing *x, const weir_ppl *p) {
@@ -159,12 +161,14 @@ static json_t *json_line(const perplexing *x, const weir_ppl *p) {
                         weir_pair_n_threads(x->models.pair), "models", tiers);
   if (!o || p->n_tiers < 2) return o;
   const weir_ppl_pair *q = &p->pair;
-  json_object_set_new(o, "pair",
-                      json_pack("{s:f, s:o, s:f}", "same_top1", q->top1, "same_top1_below_tau",
-                                weir_json_real(q->top1_below), "small_better", q->small_better));
+  json_object_set_new(
+      o, "pair",
+      json_pack("{s:o, s:o, s:o}", "same_top1", weir_json_real(q->top1), "same_top1_below_tau",
+                weir_json_real(q->top1_below), "small_better", weir_json_real(q->small_better)));
   json_object_set_new(o, "cascade",
-                      json_pack("{s:f, s:f, s:o, s:f}", "perplexity", q->ppl, "nll", q->nll, "bits_per_byte",
-                                weir_json_real(q->bits_per_byte), "deferral_rate", p->tier[0].above_tau));
+                      json_pack("{s:o, s:o, s:o, s:o}", "perplexity", weir_json_real(q->ppl), "nll",
+                                weir_json_real(q->nll), "bits_per_byte", weir_json_real(q->bits_per_byte),
+                                "deferral_rate", weir_json_real(p->tier[0].above_tau)));
   return o;
 }
 

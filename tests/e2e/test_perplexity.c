@@ -9,11 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 /* after the above */
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "e2e.h"
+#include "model/gguf.h"
 
 static double real_at(const json_t *o, const char *a, const char *b, const char *c) {
   const json_t *x = json_object_get(o, a);
@@ -138,6 +141,42 @@ static void test_refusals(void **state) {
   }
 }
 
+/* A model so sure and so wrong that e to the mean is no number: null, and the rest of the object is there. */
+static void test_infinite(void **state) {
+  (void)state;
+  static const char from[] = "tests/vectors/models/llama-F32.gguf";
+  struct stat is;
+  weir_gguf *g;
+  weir_err e = {0};
+  assert_int_equal(stat(from, &is), 0);
+  char *bytes = e2e_read(from);
+  if (weir_gguf_parse(bytes, (size_t)is.st_size, &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  const weir_gguf_tensor *norm = weir_gguf_find(g, "output_norm.weight");
+  assert_non_null(norm);
+  for (int64_t i = 0; i < norm->dim[0]; i++) {
+    float w;
+    char *at = bytes + ((const char *)norm->data - bytes) + 4 * i;
+    memcpy(&w, at, sizeof w);
+    w *= 1e6F;
+    memcpy(at, &w, sizeof w);
+  }
+  weir_gguf_close(g);
+  const char *path = e2e_temp("sure.gguf");
+  e2e_write(path, bytes, (size_t)is.st_size);
+  free(bytes);
+  char options[512];
+  snprintf(options, sizeof options, "--small %s --large %s --limit 64 -c 32 --entropy -1 models/README.md",
+           path, path);
+  json_t *o = measure(options);
+  for (int i = 0; i < 3; i++) {
+    const json_t *at = i < 2 ? json_object_get(json_object_get(o, "models"), i ? "large" : "small")
+                             : json_object_get(o, "cascade");
+    if (!json_is_null(json_object_get(at, "perplexity"))) fail_msg("%d: perplexity is no null", i);
+    assert_true(json_is_number(json_object_get(at, "nll")));
+  }
+  json_decref(o);
+}
+
 static void test_table(void **state) {
   (void)state;
   e2e_result r = e2e("perplexity models/tasks-test.jsonl --limit 300 -c 64");
@@ -182,7 +221,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_reference),        cmocka_unit_test(test_identities),
       cmocka_unit_test(test_refusals),         cmocka_unit_test(test_table),
-      cmocka_unit_test(test_llama_perplexity),
+      cmocka_unit_test(test_llama_perplexity), cmocka_unit_test(test_infinite),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
