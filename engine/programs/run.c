@@ -4,10 +4,12 @@
  * Main thread. */
 #include <errno.h>
 #include <jansson.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "programs/answer.h"
@@ -246,6 +248,31 @@ static int report(run *r) {
   return status;
 }
 
+static bool same_file(const struct stat *a, const char *path) {
+  struct stat b;
+  return path[0] && stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+/* Receipts replace what is there; a model must not be that. */
+static weir_status check_receipts(const weir_model_paths *models, const char *path, weir_err *e) {
+  struct stat is, dir;
+  char first[4] = {0}, folder[WEIR_PATH_BYTES];
+  if (stat(path, &is) != 0 || !S_ISREG(is.st_mode)) return WEIR_OK;
+  bool model = same_file(&is, models->small) || same_file(&is, models->large);
+  if (strlen(path) < sizeof folder) { /* a file of a model that is a directory */
+    strcpy(folder, path);
+    if (stat(dirname(folder), &dir) == 0)
+      model = model || same_file(&dir, models->small) || same_file(&dir, models->large);
+  }
+  FILE *f = model ? NULL : fopen(path, "rb"); /* the other parts of a model in several files; any model */
+  if (f) {
+    model = fread(first, 1, sizeof first, f) == sizeof first && !memcmp(first, "GGUF", sizeof first);
+    fclose(f);
+  }
+  if (model) return weir_fail(e, WEIR_EINVAL, "--receipts: %s is a model; it was left as it is", path);
+  return WEIR_OK;
+}
+
 int weir_main_run(const weir_config *c) {
   run r = {.c = c, .json = weir_config_bool(c, "json"), .quiet = weir_config_bool(c, "quiet")};
   weir_err e = {0};
@@ -255,6 +282,10 @@ int weir_main_run(const weir_config *c) {
   weir_out_init(&r.out, c);
   if (read_input(&r, &e) != WEIR_OK) {
     status = e.code == WEIR_EINVAL ? weir_tell_usage("run", &e) : weir_tell(&e, WEIR_EXIT_FAILED);
+    goto out;
+  }
+  if (path && check_receipts(&r.paths, path, &e) != WEIR_OK) {
+    status = weir_tell_usage("run", &e);
     goto out;
   }
   if (path && !(receipts = fopen(path, "w"))) {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 /* after the above */
 #include <cmocka.h>
 
@@ -140,11 +141,41 @@ static void test_verified(void **state) {
   }
 }
 
+/* A slip of the completion must not cost a model. */
+static void test_models_are_kept(void **state) {
+  (void)state;
+  static const char tiny[] = "tests/vectors/models/pair-small.gguf";
+  static const char text[] = "{\"model_type\":\"x\"}";
+  char line[1024], link_to[512];
+  const char *path = e2e_temp("dir"); /* a file; a folder is wanted */
+  remove(path);
+  assert_int_equal(mkdir(path, 0700), 0);
+  snprintf(link_to, sizeof link_to, "%s/config.json", path);
+  e2e_write(link_to, text, strlen(text));
+  for (int i = 0; i < 2; i++) {
+    char *model = e2e_read(tiny);
+    const char *copy = e2e_temp("model.gguf");
+    e2e_write(copy, model, 4096);
+    free(model);
+    snprintf(line, sizeof line, "run --small %s -p x --receipts %s", i ? path : copy, i ? link_to : copy);
+    e2e_result r = e2e("%s", line);
+    e2e_want_status(&r, 2, line);
+    e2e_want_in(r.err, "is a model; it was left as it is", line);
+    e2e_free(&r);
+    char *now = e2e_read(i ? link_to : copy);
+    assert_true(strlen(now) >= 4);
+    free(now);
+  }
+  remove(link_to);
+  remove(path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_decisions),
       cmocka_unit_test(test_ends),
       cmocka_unit_test(test_verified),
+      cmocka_unit_test(test_models_are_kept),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
