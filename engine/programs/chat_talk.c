@@ -6,10 +6,14 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+#include "programs/load.h"
 #include "programs/out.h"
 
 void weir_talk_fini(weir_talk *t) {
@@ -202,18 +206,50 @@ out:
 
 /* ---- files ---- */
 
+/* What may be overwritten: nothing at all, an empty file, or a conversation that was saved before. */
+static weir_status check_target(const char *path, weir_err *e) {
+  static const char first[] = "{\"role\":";
+  char got[sizeof first - 1];
+  struct stat is;
+  if (stat(path, &is) != 0)
+    return errno == ENOENT ? WEIR_OK : weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
+  if (!S_ISREG(is.st_mode)) return weir_fail(e, WEIR_EINVAL, "%s is there and not a file", path);
+  if (is.st_size == 0) return WEIR_OK;
+  FILE *f = fopen(path, "r");
+  if (!f) return weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
+  const size_t n = fread(got, 1, sizeof got, f);
+  fclose(f);
+  if (n < sizeof got || memcmp(got, first, sizeof got) != 0)
+    return weir_fail(e, WEIR_EINVAL, "%s is there and not a saved conversation; it was left as it is", path);
+  return WEIR_OK;
+}
+
 weir_status weir_talk_save(const weir_talk *t, const char *path, weir_err *e) {
   weir_status st = WEIR_OK;
-  FILE *f = fopen(path, "w");
-  if (!f) return weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
-  for (int32_t i = 0; i < t->n_turns && st == WEIR_OK; i++) {
+  char part[WEIR_PATH_BYTES];
+  FILE *f = NULL;
+  bool made = false;
+  const int n = snprintf(part, sizeof part, "%s.part-%ld", path, (long)getpid());
+  if (n < 0 || (size_t)n >= sizeof part) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "the path is too long"));
+  WEIR_TRY(check_target(path, e));
+  f = fopen(part, "wx");
+  if (!f) WEIR_TRY(weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno)));
+  made = true;
+  for (int32_t i = 0; i < t->n_turns; i++) {
     const weir_turn *x = &t->turn[i];
     json_t *o = json_pack("{s:s, s:o}", "role", weir_chat_role_name(x->role), "content",
                           weir_json_text(x->text.data, x->text.len));
     if (o && x->role == WEIR_CHAT_ASSISTANT)
       json_object_set_new(o, "by_tier", json_pack("[ii]", x->by_tier[0], x->by_tier[1]));
-    st = weir_json_line(f, path, o, e);
+    WEIR_TRY(weir_json_line(f, path, o, e));
   }
-  if (fclose(f) != 0 && st == WEIR_OK) st = weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
+  const int closed = fclose(f);
+  f = NULL;
+  if (closed != 0 || rename(part, path) != 0)
+    WEIR_TRY(weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno)));
+  made = false;
+out:
+  if (f) fclose(f);
+  if (made) unlink(part);
   return st;
 }

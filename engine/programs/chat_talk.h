@@ -45,7 +45,9 @@ weir_status weir_talk_prompt(weir_talk *, int32_t room, weir_tokens *out, int32_
 weir_status weir_talk_answered(weir_talk *, const weir_tokens *prompt, const int32_t *id, int32_t n,
                                const char *text, size_t len, weir_err *e);
 
-/* Writes the messages as JSON lines of role and content; answers also by_tier. */
+/* Writes the messages as JSON lines of role and content; answers also by_tier. A file that is there is
+ * replaced, when the new one is whole, if it is such a conversation or empty; WEIR_EINVAL when it is anything
+ * else. */
 weir_status weir_talk_save(const weir_talk *, const char *path, weir_err *e);
 
 #endif

@@ -19,9 +19,9 @@ void weir_terminal_close(weir_terminal *t) {
 }
 
 static weir_status add_piece(const char *piece, size_t len, weir_buf *line, weir_err *e) {
-  if (memchr(piece, 0, len)) return weir_fail(e, WEIR_EINVAL, "the line holds a NUL");
+  if (memchr(piece, 0, len)) return weir_fail(e, WEIR_EINVAL, "standard input: a line holds a NUL");
   if (len > WEIR_MAX_LINE_BYTES - line->len)
-    return weir_fail(e, WEIR_EINVAL, "the line is longer than %d bytes", WEIR_MAX_LINE_BYTES);
+    return weir_fail(e, WEIR_EINVAL, "standard input: a line is longer than %d bytes", WEIR_MAX_LINE_BYTES);
   return weir_buf_put(line, piece, len, e);
 }
 
@@ -29,20 +29,21 @@ static weir_status add_piece(const char *piece, size_t len, weir_buf *line, weir
 static weir_status read_plain(const weir_terminal *t, const char *prompt, weir_buf *line, bool *end,
                               weir_err *e) {
   weir_status st = WEIR_OK;
-  char *got = NULL;
-  size_t cap = 0;
+  char piece[4096];
+  size_t n;
+  int c;
   if (t->interactive) {
     fputs(prompt, stdout);
     fflush(stdout);
   }
-  const ssize_t n = getline(&got, &cap, stdin);
-  if (n < 0) {
-    *end = true;
-    if (ferror(stdin)) st = weir_fail(e, WEIR_EIO, "standard input: %s", strerror(errno));
-  } else {
-    st = add_piece(got, (size_t)n, line, e);
-  }
-  free(got);
+  const size_t before = line->len;
+  do { /* by pieces: a line without an end is refused where the limit is, not when memory is used up */
+    for (n = 0, c = 0; n < sizeof piece && c != '\n' && (c = getc(stdin)) != EOF;) piece[n++] = (char)c;
+    WEIR_TRY(add_piece(piece, n, line, e));
+  } while (c != EOF && c != '\n');
+  if (c == EOF && ferror(stdin)) WEIR_TRY(weir_fail(e, WEIR_EIO, "standard input: %s", strerror(errno)));
+  *end = line->len == before;
+out:
   return st;
 }
 

@@ -40,7 +40,8 @@ static weir_status open_file(opened *o, weir_err *e) {
   WEIR_TRY(weir_tokenizer_create(o->file, &o->tokenizer, e));
   return WEIR_OK;
 out:
-  return weir_fail_ctx(e, st, "open the %s model", o->role);
+  if (e && strstr(e->msg, o->path)) return weir_fail_ctx(e, st, "open the %s model", o->role);
+  return weir_fail_ctx(e, st, "open the %s model: %s", o->role, o->path);
 }
 
 static void close_file(opened *o) {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 /* after the above */
@@ -241,6 +242,9 @@ static void test_special_text(void **state) {
     fail_msg("%lld, %lld and %lld tokens", (long long)one, (long long)int_of(t, 1, "prompt_tokens", NULL),
              (long long)int_of(t, 2, "prompt_tokens", NULL));
   json_decref(t);
+  e2e_result help = e2e("help chat");
+  e2e_want_in(help.out, "Special tokens are shown when a model writes them; the text", "--special of chat");
+  e2e_free(&help);
   /* begin of text, three special tokens and the letters around them */
   t = turns(options, "/template plain\na\n");
   assert_int_equal(int_of(t, 0, "prompt_tokens", NULL), 2);
@@ -277,6 +281,124 @@ static void test_refusals(void **state) {
     e2e_want_in(r.err, cases[i].says, cases[i].options);
     assert_int_equal(r.out_len, 0);
     e2e_free(&r);
+  }
+}
+
+/* Whatever is wrong with a model, the error says which it is, once. */
+static void test_names_the_model(void **state) {
+  (void)state;
+  static const char from[] = "tests/vectors/models/hf-qwen3";
+  static const struct {
+    const char *file, *text, *says;
+  } broken[] = {{"tokenizer.json", "{", "tokenizer.json"},
+                {"config.json", "{", "config.json"},
+                {"config.json", "{\"model_type\": \"nothing\"}", "config.json"},
+                {"model.safetensors", "12345678", "safetensors"}};
+  for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+    static const char *const files[] = {"config.json", "tokenizer.json", "model.safetensors"};
+    char dir[400], path[512], options[512];
+    snprintf(dir, sizeof dir, "%s", e2e_temp("dir"));
+    remove(dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    for (size_t k = 0; k < 3; k++) {
+      struct stat is;
+      snprintf(path, sizeof path, "%s/%s", from, files[k]);
+      assert_int_equal(stat(path, &is), 0);
+      char *bytes = e2e_read(path);
+      snprintf(path, sizeof path, "%s/%s", dir, files[k]);
+      e2e_write(path, bytes, (size_t)is.st_size);
+      if (!strcmp(files[k], broken[i].file)) e2e_write(path, broken[i].text, strlen(broken[i].text));
+      free(bytes);
+    }
+    snprintf(options, sizeof options, "--small %s --template plain", dir);
+    e2e_result r = chat(options, "x\n");
+    for (size_t k = 0; k < 3; k++) {
+      snprintf(path, sizeof path, "%s/%s", dir, files[k]);
+      remove(path);
+    }
+    rmdir(dir);
+    e2e_want_status(&r, 1, broken[i].file);
+    e2e_want_in(r.err, "open the small model: ", broken[i].file);
+    e2e_want_in(r.err, broken[i].says, broken[i].file);
+    const char *first = strstr(r.err, dir);
+    if (!first || strstr(first + 1, dir))
+      fail_msg("%s: the path is to be there once: %s", broken[i].file, r.err);
+    e2e_free(&r);
+  }
+}
+
+/* What is there is replaced when it is a conversation that was saved, and left alone when it is anything
+ * else. */
+static void test_save(void **state) {
+  (void)state;
+  static const struct {
+    const char *before, *says;
+    bool replaced;
+  } cases[] = {
+      {"{\"role\":\"user\",\"content\":\"old\"}\n", "2 messages saved", true},
+      {"", "2 messages saved", true},
+      {"GGUF and all that", "not a saved conversation", false},
+      {"{\"architectures\": []}", "not a saved conversation", false},
+      {"{", "not a saved conversation", false},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char in[1024];
+    const char *path = e2e_temp("target");
+    e2e_write(path, cases[i].before, strlen(cases[i].before));
+    snprintf(in, sizeof in, "%s\n/save %s\n", q1, path);
+    e2e_result r = chat("-m small -n 4 -q", in);
+    e2e_want_status(&r, 0, cases[i].before);
+    e2e_want_in(r.err, cases[i].says, cases[i].before);
+    char *now = e2e_read(path);
+    if (cases[i].replaced)
+      e2e_want_in(now, q1, cases[i].before);
+    else
+      assert_string_equal(now, cases[i].before);
+    free(now);
+    e2e_free(&r);
+  }
+  e2e_result r = chat("-m small -q", "/save /dev/null\n");
+  e2e_want_in(r.err, "/dev/null is there and not a file", "a device");
+  e2e_free(&r);
+}
+
+/* Standard input that never has a line feed is refused where that is seen, whatever there is of it. */
+static void test_endless_line(void **state) {
+  (void)state;
+  static const struct {
+    const char *from, *says;
+  } cases[] = {{"/dev/zero", "standard input: a line holds a NUL"},
+               {"yes x | tr -d '\\n'", "standard input: a line is longer than 16777216 bytes"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char *argv[E2E_MAX_ARGS], err[4096];
+    size_t n = 0;
+    int status, out[2];
+    char *words = e2e_split("chat -m small -q", argv);
+    FILE *in = i == 0 ? fopen(cases[i].from, "r") : popen(cases[i].from, "r");
+    assert_non_null(in);
+    assert_int_equal(pipe(out), 0);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+      dup2(fileno(in), 0);
+      dup2(out[1], 2);
+      close(out[0]);
+      execv(argv[0], argv);
+      _exit(127);
+    }
+    close(out[1]);
+    for (ssize_t got; n < sizeof err - 1 && (got = read(out[0], err + n, sizeof err - 1 - n)) > 0;)
+      n += (size_t)got;
+    err[n] = '\0';
+    close(out[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (i == 0)
+      fclose(in);
+    else
+      pclose(in); /* it ends by SIGPIPE */
+    free(words);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    e2e_want_in(err, cases[i].says, cases[i].from);
   }
 }
 
@@ -425,11 +547,13 @@ static void test_interrupt(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_turns),    cmocka_unit_test(test_ids_are_kept),
-      cmocka_unit_test(test_commands), cmocka_unit_test(test_modes_and_draws),
-      cmocka_unit_test(test_overflow), cmocka_unit_test(test_special_text),
-      cmocka_unit_test(test_refusals), cmocka_unit_test(test_lines),
-      cmocka_unit_test(test_terminal), cmocka_unit_test(test_interrupt),
+      cmocka_unit_test(test_turns),           cmocka_unit_test(test_ids_are_kept),
+      cmocka_unit_test(test_commands),        cmocka_unit_test(test_modes_and_draws),
+      cmocka_unit_test(test_overflow),        cmocka_unit_test(test_special_text),
+      cmocka_unit_test(test_refusals),        cmocka_unit_test(test_lines),
+      cmocka_unit_test(test_names_the_model), cmocka_unit_test(test_save),
+      cmocka_unit_test(test_endless_line),    cmocka_unit_test(test_terminal),
+      cmocka_unit_test(test_interrupt),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
