@@ -201,7 +201,21 @@ static size_t find_rule(const weir_charsmap *m, const char *text, size_t len, bo
   return found;
 }
 
-static weir_status run_spm(const weir_charsmap *m, const char *text, size_t len, weir_buf *out, weir_err *e) {
+/* Where the result goes, and what it may be long. */
+typedef struct sink {
+  weir_buf *out;
+  size_t most;
+} sink;
+
+/* Looks before it puts: one character may become WEIR_CHARSMAP_MAX_TEXT_BYTES. */
+static weir_status put(const sink *to, const char *text, size_t len, weir_err *e) {
+  if (to->out->len > to->most || len > to->most - to->out->len)
+    return weir_fail(e, WEIR_EINVAL, "the normalised text is too long (limit %zu bytes)", to->most);
+  return weir_buf_put(to->out, text, len, e);
+}
+
+static weir_status run_spm(const weir_charsmap *m, const char *text, size_t len, const sink *out,
+                           weir_err *e) {
   weir_status st = WEIR_OK;
   size_t kept = 0; /* text[kept..at) is copied as it is */
   for (size_t at = 0; at < len;) {
@@ -213,12 +227,12 @@ static weir_status run_spm(const weir_charsmap *m, const char *text, size_t len,
       at += (size_t)unit;
       continue;
     }
-    WEIR_TRY(weir_buf_put(out, text + kept, at - kept, e));
-    WEIR_TRY(weir_buf_put(out, to.data, to.len, e));
+    WEIR_TRY(put(out, text + kept, at - kept, e));
+    WEIR_TRY(put(out, to.data, to.len, e));
     at += n;
     kept = at;
   }
-  WEIR_TRY(weir_buf_put(out, text + kept, len - kept, e));
+  WEIR_TRY(put(out, text + kept, len - kept, e));
 out:
   return st;
 }
@@ -239,28 +253,28 @@ static weir_status cluster_bytes(const weir_charsmap *m, const char *text, size_
 }
 
 /* One cluster, or one character of it. False: no rule. */
-static bool put_rule(const weir_charsmap *m, const char *text, size_t len, weir_buf *out, weir_status *st,
+static bool put_rule(const weir_charsmap *m, const char *text, size_t len, const sink *out, weir_status *st,
                      weir_err *e) {
   weir_str to;
   if (find_rule(m, text, len, true, &to) == 0) return false;
-  *st = weir_buf_put(out, to.data, to.len, e);
+  *st = put(out, to.data, to.len, e);
   return true;
 }
 
-static weir_status put_cluster(const weir_charsmap *m, const char *text, size_t len, weir_buf *out,
+static weir_status put_cluster(const weir_charsmap *m, const char *text, size_t len, const sink *out,
                                weir_err *e) {
   weir_status st = WEIR_OK;
   if (len < JSON_GRAPHEME_BYTES && put_rule(m, text, len, out, &st, e)) return st;
   for (size_t at = 0; at < len && st == WEIR_OK;) {
     int32_t n;
     weir_utf8_next(text + at, len - at, &n);
-    if (!put_rule(m, text + at, (size_t)n, out, &st, e)) st = weir_buf_put(out, text + at, (size_t)n, e);
+    if (!put_rule(m, text + at, (size_t)n, out, &st, e)) st = put(out, text + at, (size_t)n, e);
     at += (size_t)n;
   }
   return st;
 }
 
-static weir_status put_clusters(const weir_charsmap *m, const char *text, size_t len, weir_buf *out,
+static weir_status put_clusters(const weir_charsmap *m, const char *text, size_t len, const sink *out,
                                 weir_err *e) {
   weir_status st = WEIR_OK;
   for (size_t at = 0, n; at < len; at += n) {
@@ -271,7 +285,7 @@ out:
   return st;
 }
 
-static weir_status run_json(const weir_charsmap *m, const char *text, size_t len, weir_buf *out,
+static weir_status run_json(const weir_charsmap *m, const char *text, size_t len, const sink *out,
                             weir_err *e) {
   weir_status st = WEIR_OK;
   size_t begin = 0; /* of a run of UTF-8 */
@@ -280,7 +294,7 @@ static weir_status run_json(const weir_charsmap *m, const char *text, size_t len
     const bool whole = weir_utf8_next(text + at, len - at, &n) == WEIR_UTF8_CHAR;
     if (!whole) {
       WEIR_TRY(put_clusters(m, text + begin, at - begin, out, e));
-      WEIR_TRY(weir_buf_put(out, text + at, (size_t)n, e));
+      WEIR_TRY(put(out, text + at, (size_t)n, e));
       begin = at + (size_t)n;
     }
     at += (size_t)n;
@@ -290,10 +304,11 @@ out:
   return st;
 }
 
-weir_status weir_charsmap_run(weir_charsmap *m, const char *text, size_t len, bool spm, weir_buf *out,
-                              weir_err *e) {
-  if (m->n_units == 0) return weir_buf_put(out, text, len, e);
-  return spm ? run_spm(m, text, len, out, e) : run_json(m, text, len, out, e);
+weir_status weir_charsmap_run(weir_charsmap *m, const char *text, size_t len, bool spm, size_t most,
+                              weir_buf *out, weir_err *e) {
+  const sink to = {out, most};
+  if (m->n_units == 0) return put(&to, text, len, e);
+  return spm ? run_spm(m, text, len, &to, e) : run_json(m, text, len, &to, e);
 }
 
 /* ---- base64 ---- */

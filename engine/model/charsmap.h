@@ -18,7 +18,8 @@ typedef struct weir_charsmap weir_charsmap;
 weir_status weir_charsmap_create(weir_str blob, weir_charsmap **out, weir_err *e);
 void weir_charsmap_destroy(weir_charsmap *); /* NULL is fine */
 
-/* Appends text[0..len) rewritten; bytes that are no UTF-8 stay as they are. One thread at a time.
+/* Appends text[0..len) rewritten; bytes that are no UTF-8 stay as they are. WEIR_EINVAL before `out` has more
+ * than `most` bytes. One thread at a time.
  *
  * spm: as SentencePiece does it. At each position the longest rule counts, else the character stays.
  * (SentencePiece puts U+FFFD for a byte that is no UTF-8. User-defined tokens, which it leaves alone here,
@@ -27,8 +28,8 @@ void weir_charsmap_destroy(weir_charsmap *); /* NULL is fine */
  * Else as the tokenizers library does it, which differs in two ways: a grapheme cluster below 6 bytes is
  * replaced as a whole where any rule's key begins it, and of the rules that match the shortest counts. So
  * U+FF21 U+0301, of which only U+FF21 has a rule, loses its accent. */
-weir_status weir_charsmap_run(weir_charsmap *, const char *text, size_t len, bool spm, weir_buf *out,
-                              weir_err *e);
+weir_status weir_charsmap_run(weir_charsmap *, const char *text, size_t len, bool spm, size_t most,
+                              weir_buf *out, weir_err *e);
 
 /* Standard base64 with its padding. */
 weir_status weir_base64_decode(weir_str text, weir_buf *out, weir_err *e);

@@ -164,10 +164,10 @@ static weir_status run_step(step *s, const char *p, size_t len, bool at_start, s
                             weir_err *e) {
   weir_status st = WEIR_OK;
   switch (s->is.kind) {
-    case WEIR_NORM_NFC: return weir_normal_form(p, len, false, true, out, e);
-    case WEIR_NORM_NFD: return weir_normal_form(p, len, false, false, out, e);
-    case WEIR_NORM_NFKC: return weir_normal_form(p, len, true, true, out, e);
-    case WEIR_NORM_NFKD: return weir_normal_form(p, len, true, false, out, e);
+    case WEIR_NORM_NFC: return weir_normal_form(p, len, false, true, most, out, e);
+    case WEIR_NORM_NFD: return weir_normal_form(p, len, false, false, most, out, e);
+    case WEIR_NORM_NFKC: return weir_normal_form(p, len, true, true, most, out, e);
+    case WEIR_NORM_NFKD: return weir_normal_form(p, len, true, false, most, out, e);
     case WEIR_NORM_LOWERCASE:
     case WEIR_NORM_NMT:
     case WEIR_NORM_STRIP_ACCENTS: return by_character(s->is.kind, p, len, out, e);
@@ -176,7 +176,7 @@ static weir_status run_step(step *s, const char *p, size_t len, bool at_start, s
     case WEIR_NORM_PREPEND:
       if (len && at_start) WEIR_TRY(weir_buf_put(out, s->is.content.data, s->is.content.len, e));
       return weir_buf_put(out, p, len, e);
-    case WEIR_NORM_CHARSMAP: return weir_charsmap_run(s->map, p, len, s->is.spm, out, e);
+    case WEIR_NORM_CHARSMAP: return weir_charsmap_run(s->map, p, len, s->is.spm, most, out, e);
     case WEIR_NORM_SPACES: return spaces(&s->is, p, len, at_start, out, e);
     default: return weir_fail(e, WEIR_EINVAL, "normalizer step %d", (int)s->is.kind);
   }

@@ -131,8 +131,12 @@ static weir_status order(codes *c, weir_err *e) {
   return WEIR_OK;
 }
 
-static weir_status one_segment(codes *c, const char *p, size_t n, bool compat, bool compose, weir_buf *out,
-                               weir_err *e) {
+static weir_status too_long(size_t most, weir_err *e) {
+  return weir_fail(e, WEIR_EINVAL, "the normalised text is too long (limit %zu bytes)", most);
+}
+
+static weir_status one_segment(codes *c, const char *p, size_t n, bool compat, bool compose, size_t most,
+                               weir_buf *out, weir_err *e) {
   enum { LONGEST = 32 }; /* code points that one decomposes to; U+FDFA's 18 are the most */
   const utf8proc_option_t options =
       UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : (utf8proc_option_t)0);
@@ -146,6 +150,7 @@ static weir_status one_segment(codes *c, const char *p, size_t n, bool compat, b
                                                           c->at + c->n, LONGEST, options, NULL);
     if (made < 0 || made > LONGEST) return weir_fail(e, WEIR_EINVAL, "%s", utf8proc_errmsg(made));
     c->n += (size_t)made;
+    if (c->n > most) return too_long(most, e);
     at += (size_t)len;
   }
   WEIR_TRY(order(c, e));
@@ -156,6 +161,7 @@ static weir_status one_segment(codes *c, const char *p, size_t n, bool compat, b
     c->n = (size_t)left;
   }
   for (size_t i = 0; i < c->n; i++) WEIR_TRY(weir_put_utf8((uint32_t)c->at[i], out, e));
+  if (out->len > most) return too_long(most, e);
 out:
   return st;
 }
@@ -169,8 +175,8 @@ static bool is_unknown(const char *p, size_t n, size_t *len) {
   return weir_is_newer_mark(code) || weir_is_newer_composed(code);
 }
 
-weir_status weir_normal_form(const char *text, size_t len, bool compat, bool compose, weir_buf *out,
-                             weir_err *e) {
+weir_status weir_normal_form(const char *text, size_t len, bool compat, bool compose, size_t most,
+                             weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   codes c = {0};
   for (size_t at = 0; at < len;) {
@@ -187,7 +193,7 @@ weir_status weir_normal_form(const char *text, size_t len, bool compat, bool com
       end += n;
     }
     WEIR_TRY(weir_buf_put(out, text + at, begin - at, e));
-    WEIR_TRY(one_segment(&c, text + begin, end - begin, compat, compose, out, e));
+    WEIR_TRY(one_segment(&c, text + begin, end - begin, compat, compose, most, out, e));
     at = end;
     if (!unknown) continue;
     WEIR_TRY(weir_buf_put(out, text + at, n, e));

@@ -18,8 +18,9 @@ weir_status weir_put_lower(uint32_t code, weir_buf *out, weir_err *e);
 weir_status weir_put_utf8(uint32_t code, weir_buf *out, weir_err *e);
 
 /* Appends the normal form of text[0..len), well-formed UTF-8 (Unicode Standard Annex 15). O(len) for any
- * text: long runs of marks are sorted by counting. */
-weir_status weir_normal_form(const char *text, size_t len, bool compat, bool compose, weir_buf *out,
-                             weir_err *e);
+ * text: long runs of marks are sorted by counting. WEIR_EINVAL once it, or what is decomposed at a time, is
+ * longer than `most` bytes or code points. */
+weir_status weir_normal_form(const char *text, size_t len, bool compat, bool compose, size_t most,
+                             weir_buf *out, weir_err *e);
 
 #endif

@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (weir_charsmap_create(m.charsmap, &map, &e) == WEIR_OK) {
     for (int spm = 0; spm < 2; spm++) {
       weir_buf out = {0};
-      require(weir_charsmap_run(map, text, sizeof text - 1, spm, &out, &e) == WEIR_OK, e.msg);
+      require(weir_charsmap_run(map, text, sizeof text - 1, spm, SIZE_MAX, &out, &e) == WEIR_OK, e.msg);
       segment(&m, out.data, out.len);
       weir_buf_fini(&out);
     }

@@ -39,7 +39,7 @@ static void check(weir_charsmap *m, bool spm, int32_t n, size_t word) {
     char shown[WEIR_STR_SHOW_BYTES], got[WEIR_STR_SHOW_BYTES];
     const weir_str s = strings.s[i];
     weir_buf_truncate(&out, 0);
-    if (weir_charsmap_run(m, s.data, s.len, spm, &out, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_charsmap_run(m, s.data, s.len, spm, SIZE_MAX, &out, &e) != WEIR_OK) fail_msg("%s", e.msg);
     if (vector_hash(out.data, out.len) != vector_word(&want, word + (size_t)i))
       fail_msg("string %d %s becomes %s", i, weir_str_show(s, shown),
                weir_str_show((weir_str){out.data, out.len}, got));
@@ -102,13 +102,13 @@ static void bytes_that_are_no_text(void **state) {
   weir_charsmap *m = must_create((weir_str){blob.data, blob.len});
   for (int spm = 0; spm < 2; spm++) {
     weir_buf_truncate(&out, 0);
-    assert_int_equal(weir_charsmap_run(m, text.data, text.len, spm, &out, &e), WEIR_OK);
+    assert_int_equal(weir_charsmap_run(m, text.data, text.len, spm, SIZE_MAX, &out, &e), WEIR_OK);
     assert_string_equal(out.data, want);
   }
   weir_charsmap_destroy(m);
   m = must_create((weir_str){NULL, 0});
   weir_buf_truncate(&out, 0);
-  assert_int_equal(weir_charsmap_run(m, text.data, text.len, true, &out, &e), WEIR_OK);
+  assert_int_equal(weir_charsmap_run(m, text.data, text.len, true, SIZE_MAX, &out, &e), WEIR_OK);
   assert_int_equal(out.len, text.len);
   assert_memory_equal(out.data, text.data, text.len);
   weir_charsmap_destroy(m);
@@ -204,13 +204,45 @@ static void broken_maps(void **state) {
       fail_msg("row %zu: got %d \"%s\", want %d with \"%s\"", i, st, e.msg, rows[i].status, rows[i].fragment);
     if (st == WEIR_OK) {
       weir_buf out = {0};
-      assert_int_equal(weir_charsmap_run(m, "cab", 3, true, &out, &e), WEIR_OK);
+      assert_int_equal(weir_charsmap_run(m, "cab", 3, true, SIZE_MAX, &out, &e), WEIR_OK);
       assert_string_equal(out.data, "cbb");
       weir_buf_fini(&out);
       weir_charsmap_destroy(m);
     }
     weir_buf_fini(&b);
   }
+}
+
+/* A rule that makes much of little: nothing is put beyond the limit, which itself may be reached. */
+static void growth(void **state) {
+  (void)state;
+  enum { MADE = WEIR_CHARSMAP_MAX_TEXT_BYTES, N = 4096, MOST = 64 * N };
+  static const uint32_t units[][2] = {
+      {0, NODE(0, 1, 0)}, {1 ^ 'a', NODE('a', (1 ^ 'a') ^ 200, 1)}, {200, 0x80000000u}};
+  char made[MADE + 1], text[N];
+  weir_buf b = {0};
+  weir_err e = {0};
+  memset(made, 'x', MADE);
+  made[MADE] = 0;
+  memset(text, 'a', N);
+  build(&b, 256, units, 3, made, sizeof made);
+  weir_charsmap *m = must_create((weir_str){b.data, b.len});
+  for (int spm = 0; spm < 2; spm++) {
+    weir_buf out = {0};
+    assert_int_equal(weir_charsmap_run(m, text, MOST / MADE, spm, MOST, &out, &e), WEIR_OK);
+    assert_int_equal(out.len, MOST);
+    weir_buf_fini(&out);
+    assert_int_equal(weir_charsmap_run(m, text, N, spm, MOST, &out, &e), WEIR_EINVAL);
+    if (!strstr(e.msg, "normalised text is too long (limit 262144 bytes)")) fail_msg("%s", e.msg);
+    assert_int_equal(out.len, MOST);
+    weir_buf_fini(&out);
+    memset(text, 'b', MOST / MADE); /* what no rule is for counts too */
+    assert_int_equal(weir_charsmap_run(m, text, MOST / MADE, spm, MOST / MADE - 1, &out, &e), WEIR_EINVAL);
+    memset(text, 'a', MOST / MADE);
+    weir_buf_fini(&out);
+  }
+  weir_charsmap_destroy(m);
+  weir_buf_fini(&b);
 }
 
 /* Paths may join: two letters with the same children. Keys that are too long for their number: a chain. */
@@ -225,7 +257,7 @@ static void joined_and_long_paths(void **state) {
   weir_err e = {0};
   build(&b, 256, joined, 5, "!", 2);
   weir_charsmap *m = must_create((weir_str){b.data, b.len});
-  assert_int_equal(weir_charsmap_run(m, "acbcabc", 7, true, &out, &e), WEIR_OK);
+  assert_int_equal(weir_charsmap_run(m, "acbcabc", 7, true, SIZE_MAX, &out, &e), WEIR_OK);
   assert_string_equal(out.data, "!!a!");
   weir_charsmap_destroy(m);
   weir_buf_fini(&out);
@@ -249,7 +281,7 @@ static void joined_and_long_paths(void **state) {
       memset(text, 'a', sizeof text);
       assert_int_equal(st, WEIR_OK);
       out = (weir_buf){0};
-      assert_int_equal(weir_charsmap_run(m, text, sizeof text, true, &out, &e), WEIR_OK);
+      assert_int_equal(weir_charsmap_run(m, text, sizeof text, true, SIZE_MAX, &out, &e), WEIR_OK);
       assert_string_equal(out.data, "xaa");
       weir_buf_fini(&out);
       weir_charsmap_destroy(m);
@@ -276,8 +308,8 @@ static void every_byte_changed(void **state) {
       weir_buf out = {0};
       blob.data[i] = (char)((uint8_t)blob.data[i] ^ change[k]);
       if (weir_charsmap_create((weir_str){blob.data, blob.len}, &m, &e) == WEIR_OK) {
-        assert_int_equal(weir_charsmap_run(m, text.data, text.len, true, &out, &e), WEIR_OK);
-        assert_int_equal(weir_charsmap_run(m, text.data, text.len, false, &out, &e), WEIR_OK);
+        assert_int_equal(weir_charsmap_run(m, text.data, text.len, true, SIZE_MAX, &out, &e), WEIR_OK);
+        assert_int_equal(weir_charsmap_run(m, text.data, text.len, false, SIZE_MAX, &out, &e), WEIR_OK);
         weir_charsmap_destroy(m);
         good++;
       } else {
@@ -318,7 +350,7 @@ static void hostile_texts(void **state) {
       const size_t unit = strlen(pattern[p]), len = BYTES / unit * unit;
       for (size_t i = 0; i < len; i++) text[i] = pattern[p][i % unit];
       clock_gettime(CLOCK_MONOTONIC, &t0);
-      assert_int_equal(weir_charsmap_run(m, text, len, spm, &out, &e), WEIR_OK);
+      assert_int_equal(weir_charsmap_run(m, text, len, spm, SIZE_MAX, &out, &e), WEIR_OK);
       clock_gettime(CLOCK_MONOTONIC, &t1);
       const double took = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
       print_message("pattern %zu, %s: %zu bytes, %.2f s\n", p, spm ? "longest" : "clusters", out.len, took);
@@ -362,6 +394,7 @@ int main(void) {
       cmocka_unit_test(nmt_nfkc),
       cmocka_unit_test(bytes_that_are_no_text),
       cmocka_unit_test(broken_maps),
+      cmocka_unit_test(growth),
       cmocka_unit_test(joined_and_long_paths),
       cmocka_unit_test(every_byte_changed),
       cmocka_unit_test(hostile_texts),

@@ -145,6 +145,27 @@ static void growth(void **state) {
 
 /* ---- normal forms ---- */
 
+/* U+FDFA becomes 18 characters of 33 bytes; it stops where it is told to. */
+static void growth_of_normal_forms(void **state) {
+  (void)state;
+  enum { N = 1 << 14, MOST = 1 << 15 };
+  char *text = malloc(3 * N);
+  assert_non_null(text);
+  for (size_t i = 0; i < N; i++) memcpy(text + 3 * i, "\xef\xb7\xba", 3);
+  for (int compose = 0; compose < 2; compose++) {
+    weir_buf out = {0};
+    weir_err e = {0};
+    assert_int_equal(weir_normal_form(text, 3 * N, true, compose, MOST, &out, &e), WEIR_EINVAL);
+    assert_non_null(strstr(e.msg, "normalised text is too long (limit 32768 bytes)"));
+    assert_true(out.len <= MOST);
+    weir_buf_truncate(&out, 0);
+    assert_int_equal(weir_normal_form(text, 3 * N, true, compose, 33 * N, &out, &e), WEIR_OK);
+    assert_int_equal(out.len, 33 * N);
+    weir_buf_fini(&out);
+  }
+  free(text);
+}
+
 static uint32_t next_random(uint32_t *s) {
   *s ^= *s << 13;
   *s ^= *s >> 17;
@@ -181,7 +202,8 @@ static void random_texts(void **state) {
           utf8proc_map((const utf8proc_uint8_t *)text.data, (utf8proc_ssize_t)text.len, &want, options[k]);
       assert_true(len >= 0);
       weir_buf_truncate(&got, 0);
-      assert_int_equal(weir_normal_form(text.data, text.len, k >= 2, k % 2 == 1, &got, &e), WEIR_OK);
+      assert_int_equal(weir_normal_form(text.data, text.len, k >= 2, k % 2 == 1, SIZE_MAX, &got, &e),
+                       WEIR_OK);
       if (got.len != (size_t)len || memcmp(got.data, want, got.len) != 0)
         fail_msg("trial %d, form %d", trial, k);
       free(want);
@@ -199,8 +221,8 @@ static void every_code_point(void **state) {
     weir_buf text = {0}, once = {0}, twice = {0};
     weir_err e = {0};
     assert_int_equal(weir_put_utf8(c, &text, &e), WEIR_OK);
-    assert_int_equal(weir_normal_form(text.data, text.len, false, false, &once, &e), WEIR_OK);
-    assert_int_equal(weir_normal_form(once.data, once.len, false, false, &twice, &e), WEIR_OK);
+    assert_int_equal(weir_normal_form(text.data, text.len, false, false, SIZE_MAX, &once, &e), WEIR_OK);
+    assert_int_equal(weir_normal_form(once.data, once.len, false, false, SIZE_MAX, &twice, &e), WEIR_OK);
     if (once.len != twice.len || memcmp(once.data, twice.data, once.len)) fail_msg("U+%04X", c);
     weir_buf_fini(&text);
     weir_buf_fini(&once);
@@ -222,7 +244,7 @@ static void a_megabyte_of_marks(void **state) {
     const size_t len = strlen(pairs[i]);
     for (size_t k = 0; k < BYTES; k++) text[k] = pairs[i][k % len];
     const clock_t begin = clock();
-    assert_int_equal(weir_normal_form(text, BYTES, true, true, &out, &e), WEIR_OK);
+    assert_int_equal(weir_normal_form(text, BYTES, true, true, SIZE_MAX, &out, &e), WEIR_OK);
     const double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
     if (seconds > SECONDS) fail_msg("%.1f s", seconds);
     assert_int_equal(out.len, BYTES); /* nothing to compose with: the same marks, sorted */
@@ -237,6 +259,7 @@ int main(void) {
       cmocka_unit_test(sequences),
       cmocka_unit_test(refused),
       cmocka_unit_test(growth),
+      cmocka_unit_test(growth_of_normal_forms),
       cmocka_unit_test(random_texts),
       cmocka_unit_test(every_code_point),
       cmocka_unit_test(a_megabyte_of_marks),
