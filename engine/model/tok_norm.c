@@ -72,10 +72,10 @@ bool weir_norm_changes(const weir_norm *n) { return n->n > 0; }
 
 /* ---- single steps; each appends to an empty buffer ---- */
 
-static weir_status replace(weir_regex *r, weir_str by, const char *p, size_t len, size_t most, weir_buf *out,
-                           weir_err *e) {
+static weir_status replace(weir_regex *r, weir_str by, const char *p, size_t len, size_t most,
+                           weir_regex_budget *budget, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_regex_scan scan = {0};
+  weir_regex_scan scan = {.budget = budget};
   size_t from = 0, begin, end;
   bool found;
   if (len == 0) return WEIR_OK;
@@ -160,8 +160,8 @@ out:
   return st;
 }
 
-static weir_status run_step(step *s, const char *p, size_t len, bool at_start, size_t most, weir_buf *out,
-                            weir_err *e) {
+static weir_status run_step(step *s, const char *p, size_t len, bool at_start, size_t most,
+                            weir_regex_budget *budget, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   switch (s->is.kind) {
     case WEIR_NORM_NFC: return weir_normal_form(p, len, false, true, most, out, e);
@@ -172,7 +172,7 @@ static weir_status run_step(step *s, const char *p, size_t len, bool at_start, s
     case WEIR_NORM_NMT:
     case WEIR_NORM_STRIP_ACCENTS: return by_character(s->is.kind, p, len, out, e);
     case WEIR_NORM_STRIP: return strip(&s->is, p, len, out, e);
-    case WEIR_NORM_REPLACE: return replace(s->regex, s->is.content, p, len, most, out, e);
+    case WEIR_NORM_REPLACE: return replace(s->regex, s->is.content, p, len, most, budget, out, e);
     case WEIR_NORM_PREPEND:
       if (len && at_start) WEIR_TRY(weir_buf_put(out, s->is.content.data, s->is.content.len, e));
       return weir_buf_put(out, p, len, e);
@@ -184,20 +184,25 @@ out:
   return st;
 }
 
-weir_status weir_norm_run(weir_norm *n, const char *text, size_t len, bool at_start, weir_str *out,
-                          weir_err *e) {
+weir_status weir_norm_run(weir_norm *n, const char *text, size_t len, bool at_start,
+                          weir_regex_budget *budget, weir_str *out, weir_err *e) {
   enum { KEPT = 1 << 20 };
   weir_status st = WEIR_OK;
   weir_str now = {text, len};
   const size_t most = len < WEIR_NORM_MAX_BYTES / WEIR_NORM_MAX_GROWTH
                           ? len * WEIR_NORM_MAX_GROWTH + WEIR_NORM_SPARE_BYTES
                           : WEIR_NORM_MAX_BYTES;
+  weir_regex_budget own;
+  if (!budget) {
+    own = weir_regex_budget_of(weir_regex_seconds(len));
+    budget = &own;
+  }
   if (n->a.cap > KEPT) weir_buf_fini(&n->a);
   if (n->b.cap > KEPT) weir_buf_fini(&n->b);
   for (int32_t i = 0; i < n->n; i++) {
     weir_buf *to = i % 2 ? &n->b : &n->a;
     weir_buf_truncate(to, 0);
-    WEIR_TRY(run_step(&n->step[i], now.data, now.len, at_start, most, to, e));
+    WEIR_TRY(run_step(&n->step[i], now.data, now.len, at_start, most, budget, to, e));
     if (to->len > most) {
       st = weir_fail(e, WEIR_EINVAL, "the normalised text is too long (limit %zu bytes)", most);
       goto out;

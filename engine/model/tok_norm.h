@@ -3,6 +3,7 @@
 #ifndef WEIR_MODEL_TOK_NORM_H
 #define WEIR_MODEL_TOK_NORM_H
 #include "base/buf.h"
+#include "model/tok_regex.h"
 #include "model/tok_spec.h"
 
 typedef struct weir_norm weir_norm;
@@ -16,9 +17,10 @@ weir_status weir_norm_create(const weir_tok_spec *, bool no_jit, weir_norm **out
 void weir_norm_destroy(weir_norm *); /* NULL is fine */
 
 /* Normalises text[0..len), well-formed UTF-8. *out is the text itself where there is nothing to do, else
- * valid until the next call. at_start: nothing is put in front of a text that goes on another. */
-weir_status weir_norm_run(weir_norm *, const char *text, size_t len, bool at_start, weir_str *out,
-                          weir_err *e);
+ * valid until the next call. at_start: nothing is put in front of a text that goes on another. budget: of
+ * all patterns together; NULL: one for this text alone. */
+weir_status weir_norm_run(weir_norm *, const char *text, size_t len, bool at_start, weir_regex_budget *budget,
+                          weir_str *out, weir_err *e);
 /* Whether there are any steps. */
 bool weir_norm_changes(const weir_norm *);
 

@@ -142,10 +142,11 @@ static weir_status part(merger *m, size_t begin, size_t end, bool match, weir_er
   return st;
 }
 
-static weir_status split_piece(const step *s, const char *text, weir_piece in, pieces *out, weir_err *e) {
+static weir_status split_piece(const step *s, const char *text, weir_piece in, weir_regex_budget *budget,
+                               pieces *out, weir_err *e) {
   weir_status st = WEIR_OK;
   merger m = {.behavior = s->is.behavior, .out = out};
-  weir_regex_scan scan = {0};
+  weir_regex_scan scan = {.budget = budget};
   const size_t len = in.end - in.begin;
   const bool invert = s->is.invert;
   size_t from = 0, begin, end;
@@ -220,11 +221,16 @@ out:
 }
 
 weir_status weir_pretok_run(weir_pretok *p, const char *text, size_t len, bool at_start, bool fresh,
-                            weir_cut *out, weir_err *e) {
+                            weir_regex_budget *budget, weir_cut *out, weir_err *e) {
   enum { TEXT_KEPT = 1 << 20 };
   weir_status st = WEIR_OK;
   pieces *in = &p->a, *to = &p->b;
   weir_buf *spare = &p->text_a, *other = &p->text_b;
+  weir_regex_budget own;
+  if (!budget) {
+    own = weir_regex_budget_of(weir_regex_seconds(len));
+    budget = &own;
+  }
   shrink(in, len);
   shrink(to, len);
   if (p->text_a.cap > TEXT_KEPT) weir_buf_fini(&p->text_a);
@@ -241,7 +247,7 @@ weir_status weir_pretok_run(weir_pretok *p, const char *text, size_t len, bool a
       const size_t n = one.end - one.begin;
       const bool may_prepend = fresh || i > 0;
       if (s->is.kind == WEIR_PRE_SPLIT)
-        WEIR_TRY(split_piece(s, text, one, to, e));
+        WEIR_TRY(split_piece(s, text, one, budget, to, e));
       else if (s->is.kind == WEIR_PRE_SPELL)
         WEIR_TRY(spell(at, n, spare, to, e));
       else if (s->is.kind == WEIR_PRE_PREFIX_SPACE)

@@ -2,8 +2,10 @@
 /* Patterns run by PCRE2. Owns the compiled pattern and what a match needs; one thread at a time.
  *
  * PCRE2 limits the steps from one starting point of a search, but not those of all starting points together:
- * a pattern that looks for the end of a long run from each of its characters is quadratic. So a search goes
- * in windows of starting points, and between them, and after so many matches, looks at the thread's clock. */
+ * a pattern that looks for the end of a long run from each of its characters is quadratic. Nor does it say
+ * how many steps a search took, so what is counted over searches is time. A search goes in windows of
+ * starting points, the more of them the fewer steps for each, and the clock is looked at behind each window.
+ */
 #define _GNU_SOURCE           /* memmem */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/tok_regex.h"
@@ -15,11 +17,11 @@
 #include "base/mem.h"
 #include "model/utf8.h"
 
-enum { MATCHES_A_LOOK = 256 };
 enum { WINDOW_LEAST = 16, WINDOW_MOST = 1 << 14 }; /* starting points, bytes; each twice the one before */
 
 struct weir_regex {
-  char *literal; /* owned; NULL: a pattern */
+  char shown[WEIR_STR_SHOW_BYTES]; /* the pattern, for messages */
+  char *literal;                   /* owned; NULL: a pattern */
   size_t literal_len;
   pcre2_code *code; /* owned, like the three below */
   pcre2_match_data *match;
@@ -68,6 +70,7 @@ weir_status weir_regex_create(weir_str pattern, bool is_regex, bool no_jit, weir
     return weir_fail(e, WEIR_EUNSUP, "a pattern of %zu bytes is too long (limit %d)", pattern.len,
                      WEIR_REGEX_MAX_BYTES);
   WEIR_TRY(WEIR_NEW(1, &r, e));
+  weir_str_show(pattern, r->shown);
   if (!is_regex) {
     WEIR_TRY(WEIR_NEW(pattern.len, &r->literal, e));
     memcpy(r->literal, pattern.data, pattern.len);
@@ -105,18 +108,32 @@ void weir_regex_destroy(weir_regex *r) {
   free(r);
 }
 
-static double thread_seconds(void) {
+#ifdef CLOCK_MONOTONIC_COARSE /* Linux: some ms exact, and the cheapest */
+static const clockid_t cheap_clock = CLOCK_MONOTONIC_COARSE;
+#else
+static const clockid_t cheap_clock = CLOCK_MONOTONIC;
+#endif
+
+static double clock_seconds(clockid_t clock) {
   struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  clock_gettime(clock, &t);
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* False when time is up. Ordinary patterns take some 10 ns a byte; the allowance is for slow machines. */
-static bool has_time(weir_regex_scan *s, size_t len) {
-  const double allowed_s = 5.0, allowed_s_per_byte = 4e-6;
-  const double now = thread_seconds();
-  if (s->deadline == 0) s->deadline = now + allowed_s + allowed_s_per_byte * (double)len;
-  return now < s->deadline;
+weir_regex_budget weir_regex_budget_of(double seconds) {
+  return (weir_regex_budget){clock_seconds(CLOCK_THREAD_CPUTIME_ID) + seconds, clock_seconds(cheap_clock)};
+}
+
+/* Ordinary patterns take some 10 ns a byte; the allowance is for slow machines. */
+double weir_regex_seconds(size_t len) { return 5.0 + 4e-6 * (double)len; }
+
+/* False when time is up. Asking for the thread's time takes longer than a short match does, so the clock that
+ * is read without a system call says when it is worth it. */
+static bool has_time(weir_regex_budget *b) {
+  const double look_s = 1e-3, now = clock_seconds(cheap_clock);
+  if (now < b->looked_s + look_s) return true;
+  b->looked_s = now;
+  return clock_seconds(CLOCK_THREAD_CPUTIME_ID) < b->deadline_s;
 }
 
 /* PCRE2 counts steps to stop runaway patterns. Sane ones take a few per byte, so the count that is right for
@@ -133,8 +150,8 @@ static size_t char_bytes(const char *p, size_t n) {
   return (size_t)len;
 }
 
-static weir_status too_slow(weir_err *e) {
-  return weir_fail(e, WEIR_EINVAL, "the text cannot be cut: a pattern takes too long on it");
+static weir_status too_slow(const weir_regex *r, weir_err *e) {
+  return weir_fail(e, WEIR_EINVAL, "the text cannot be cut: pattern %s takes too long on it", r->shown);
 }
 
 /* The text is known to be UTF-8: PCRE2 checking it again at each match would make the whole quadratic. */
@@ -142,13 +159,14 @@ static weir_status search(weir_regex *r, const char *text, size_t len, weir_rege
                           size_t *end, bool *found, weir_err *e) {
   size_t window = WINDOW_LEAST;
   *found = false;
-  pcre2_set_match_limit(r->context, steps_for(len));
   for (size_t from = s->at; from <= len;) {
     size_t last = len - from > window ? from + window : len;
     while (last < len && ((unsigned char)text[last] & 0xc0) == 0x80) last--; /* a character's start */
     pcre2_set_offset_limit(r->context, last);
+    pcre2_set_match_limit(r->context, steps_for(len) / (uint32_t)(window / WINDOW_LEAST));
     const int rc =
         pcre2_match(r->code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK, r->match, r->context);
+    if (!has_time(s->budget)) return too_slow(r, e);
     if (rc >= 0) {
       const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
       if (at[1] < at[0] || at[1] > len) /* \K is refused, but nothing depends on it */
@@ -158,9 +176,16 @@ static weir_status search(weir_regex *r, const char *text, size_t len, weir_rege
       *found = true;
       return WEIR_OK;
     }
-    if (rc != PCRE2_ERROR_NOMATCH) return fail_pcre(e, WEIR_EINVAL, rc, "the text cannot be cut");
+    if (rc == PCRE2_ERROR_MATCHLIMIT) {
+      if (window == WINDOW_LEAST) return too_slow(r, e);
+      window = WINDOW_LEAST; /* again, with more steps for each */
+      continue;
+    }
+    if (rc != PCRE2_ERROR_NOMATCH) {
+      fail_pcre(e, WEIR_EINVAL, rc, "the text cannot be cut");
+      return weir_fail_ctx(e, WEIR_EINVAL, "pattern %s", r->shown);
+    }
     if (last == len) return WEIR_OK;
-    if (!has_time(s, len)) return too_slow(e);
     from = last + char_bytes(text + last, len - last);
     if (window < WINDOW_MOST) window *= 2;
   }
@@ -181,7 +206,6 @@ weir_status weir_regex_next(weir_regex *r, const char *text, size_t len, weir_re
   while (s->at <= len) {
     const weir_status st = search(r, text, len, s, begin, end, found, e);
     if (st != WEIR_OK || !*found) return st;
-    if (++s->n % MATCHES_A_LOOK == 0 && !has_time(s, len)) return too_slow(e);
     if (*begin != *end || !s->any || s->last_end != *end) {
       s->at = s->last_end = *end;
       s->any = true;

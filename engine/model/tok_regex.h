@@ -21,18 +21,28 @@ enum { WEIR_REGEX_MAX_BYTES = 1 << 16 }; /* of a pattern */
 weir_status weir_regex_create(weir_str pattern, bool is_regex, bool no_jit, weir_regex **out, weir_err *e);
 void weir_regex_destroy(weir_regex *); /* NULL is fine */
 
-/* Where a search over one text stands. Zeroed: at its start. */
+/* The time that all searches for one text may take together, whatever number of steps and pieces they are
+ * for. Of the thread that made it. */
+typedef struct weir_regex_budget {
+  double deadline_s; /* on the clock of this thread's processor time */
+  double looked_s;   /* when that clock was last looked at, by a cheaper one */
+} weir_regex_budget;
+
+weir_regex_budget weir_regex_budget_of(double seconds);
+/* What any sane pattern keeps to on a text of so many bytes, on slow machines too. */
+double weir_regex_seconds(size_t len);
+
+/* Where a search over one text stands. Zeroed but for the budget: at its start. */
 typedef struct weir_regex_scan {
+  weir_regex_budget *budget; /* borrowed */
   size_t at;
   size_t last_end; /* of the match before */
   bool any;
-  uint32_t n;      /* matches so far */
-  double deadline; /* of this thread's processor time in s; 0: not asked yet */
 } weir_regex_scan;
 
 /* The next match in text[0..len), well-formed UTF-8, len < 2^32: [*begin, *end), which may be empty; *found
  * false when there is none. No empty match at the end of the one before. A pattern that runs away on this
- * text is WEIR_EINVAL. One thread at a time. */
+ * text, or a spent budget, is WEIR_EINVAL naming the pattern. One thread at a time. */
 weir_status weir_regex_next(weir_regex *, const char *text, size_t len, weir_regex_scan *, size_t *begin,
                             size_t *end, bool *found, weir_err *e);
 

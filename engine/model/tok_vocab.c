@@ -58,12 +58,14 @@ int64_t weir_vocab_unspell(weir_str text, char *out) {
 typedef struct decoder {
   const weir_tok_spec *spec;
   weir_regex *regex[WEIR_TOK_MAX_STEPS]; /* of REPLACE steps */
+  weir_regex_budget budget;              /* of all tokens together */
   weir_buf a, b;
 } decoder;
 
-static weir_status replace(weir_regex *r, weir_str by, weir_str in, weir_buf *out, weir_err *e) {
+static weir_status replace(weir_regex *r, weir_str by, weir_str in, weir_regex_budget *budget, weir_buf *out,
+                           weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_regex_scan scan = {0};
+  weir_regex_scan scan = {.budget = budget};
   size_t from = 0, begin, end;
   bool found = in.len > 0;
   while (found) {
@@ -95,7 +97,7 @@ static weir_status decode(decoder *d, weir_str text, weir_str *out, weir_err *e)
     weir_buf_truncate(to, 0);
     if (s->kind == WEIR_DECODE_REPLACE) {
       if (!is_utf8(now)) continue; /* a byte: later steps see no text */
-      WEIR_TRY(replace(d->regex[i], s->content, now, to, e));
+      WEIR_TRY(replace(d->regex[i], s->content, now, &d->budget, to, e));
     } else if (s->kind == WEIR_DECODE_BYTE_FALLBACK) {
       const int32_t byte = weir_piece_byte(now);
       if (byte < 0) continue;
@@ -117,6 +119,7 @@ out:
 static weir_status decoder_init(decoder *d, const weir_tok_spec *s, weir_err *e) {
   weir_status st = WEIR_OK;
   d->spec = s;
+  d->budget = weir_regex_budget_of(weir_regex_seconds((size_t)s->n));
   for (int32_t i = 0; i < s->n_decode; i++)
     if (s->decode[i].kind == WEIR_DECODE_REPLACE)
       WEIR_TRY(weir_regex_create(s->decode[i].pattern, s->decode[i].is_regex, false, &d->regex[i], e));

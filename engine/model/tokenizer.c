@@ -34,6 +34,7 @@ struct weir_tokenizer {
   weir_first_rule first;
   int32_t bos, eos;
   bool adds_bos;
+  double allowed_s;           /* of patterns on one text; 0: by its length */
   weir_sections outer, inner; /* scratch */
 };
 
@@ -71,11 +72,12 @@ static void find_ends(weir_tokenizer *t, const weir_tok_spec *s) {
 /* A token that is declared normalized is looked for, and shown, by its own normalised text: shown[id]. */
 static weir_status normalise_added(weir_tokenizer *t, const weir_tok_spec *s, weir_str *shown, weir_err *e) {
   weir_status st = WEIR_OK;
+  weir_regex_budget budget = weir_regex_budget_of(weir_regex_seconds((size_t)s->n_added));
   for (int32_t i = 0; i < s->n_added && weir_norm_changes(t->norm); i++) {
     const weir_tok_added *a = &s->added[i];
     weir_str text;
     if (!a->normalized) continue;
-    WEIR_TRY(weir_norm_run(t->norm, a->text.data, a->text.len, true, &text, e));
+    WEIR_TRY(weir_norm_run(t->norm, a->text.data, a->text.len, true, &budget, &text, e));
     WEIR_TRY(weir_strings_keep(&t->strings, text, &shown[a->id], e));
   }
 out:
@@ -213,9 +215,10 @@ void weir_tokenizer_destroy(weir_tokenizer *t) {
 
 /* A stretch between added tokens of the text as it was given. */
 typedef struct stretch {
-  bool at_start; /* of the whole text */
-  bool fresh;    /* goes on no other */
-  bool special;  /* special tokens may be found in its normalised text */
+  bool at_start;             /* of the whole text */
+  bool fresh;                /* goes on no other */
+  bool special;              /* special tokens may be found in its normalised text */
+  weir_regex_budget *budget; /* of the whole text */
 } stretch;
 
 static weir_status encode_piece(weir_tokenizer *t, const char *p, size_t n, weir_tokens *io, weir_err *e) {
@@ -230,7 +233,7 @@ static weir_status encode_normalised(weir_tokenizer *t, const char *p, size_t n,
                                      weir_err *e) {
   weir_status st = WEIR_OK;
   weir_cut cut;
-  WEIR_TRY(weir_pretok_run(t->pretok, p, n, how.at_start, how.fresh, &cut, e));
+  WEIR_TRY(weir_pretok_run(t->pretok, p, n, how.at_start, how.fresh, how.budget, &cut, e));
   for (size_t i = 0; i < cut.n; i++)
     WEIR_TRY(encode_piece(t, cut.text + cut.piece[i].begin, cut.piece[i].end - cut.piece[i].begin, io, e));
 out:
@@ -242,14 +245,14 @@ static weir_status encode_utf8(weir_tokenizer *t, const char *p, size_t n, stret
   weir_status st = WEIR_OK;
   weir_str text;
   if (n == 0) return WEIR_OK;
-  WEIR_TRY(weir_norm_run(t->norm, p, n, how.fresh, &text, e));
+  WEIR_TRY(weir_norm_run(t->norm, p, n, how.fresh, how.budget, &text, e));
   const weir_span all = {0, text.len};
   t->inner.n = 0;
   WEIR_TRY(weir_specials_cut(&t->normalized, text.data, text.len, (weir_marks){&all, how.special ? 1 : 0},
                              &t->inner, e));
   for (size_t i = 0; i < t->inner.n; i++) {
     const weir_section *s = &t->inner.at[i];
-    const stretch part = {how.at_start && s->begin == 0, how.fresh || i > 0, false};
+    const stretch part = {how.at_start && s->begin == 0, how.fresh || i > 0, false, how.budget};
     if (s->id >= 0)
       WEIR_TRY(weir_tokens_push(io, s->id, e));
     else
@@ -261,11 +264,12 @@ out:
 
 /* Bytes that are part of no character: one token each, or else one U+FFFD, which loses the bytes but keeps
  * that something was there. */
-static weir_status encode_bytes(weir_tokenizer *t, const char *p, int32_t n, weir_tokens *io, weir_err *e) {
+static weir_status encode_bytes(weir_tokenizer *t, const char *p, int32_t n, weir_regex_budget *budget,
+                                weir_tokens *io, weir_err *e) {
   weir_status st = WEIR_OK;
   for (int32_t i = 0; i < n; i++)
     if (t->vocab.byte_id[(unsigned char)p[i]] < 0)
-      return encode_utf8(t, "\xef\xbf\xbd", 3, (stretch){false, false, false}, io, e);
+      return encode_utf8(t, "\xef\xbf\xbd", 3, (stretch){false, false, false, budget}, io, e);
   for (int32_t i = 0; i < n; i++) WEIR_TRY(weir_tokens_push(io, t->vocab.byte_id[(unsigned char)p[i]], e));
 out:
   return st;
@@ -283,7 +287,7 @@ static weir_status encode_text(weir_tokenizer *t, const char *p, size_t n, stret
       continue;
     }
     WEIR_TRY(encode_utf8(t, p + begin, at - begin, how, io, e));
-    WEIR_TRY(encode_bytes(t, p + at, len, io, e));
+    WEIR_TRY(encode_bytes(t, p + at, len, how.budget, io, e));
     at += (size_t)len;
     begin = at;
     how.at_start = how.fresh = false;
@@ -311,6 +315,7 @@ weir_status weir_tokenize_marked(weir_tokenizer *t, const char *text, size_t len
                                  int32_t n_spans, weir_tokens *io, weir_err *e) {
   weir_status st = WEIR_OK;
   const int32_t n_before = io->n;
+  weir_regex_budget budget = weir_regex_budget_of(t->allowed_s > 0 ? t->allowed_s : weir_regex_seconds(len));
   int32_t m = 0;
   if (len > WEIR_TOKENIZE_MAX_BYTES)
     return weir_fail(e, WEIR_EINVAL, "a text of %zu bytes is too long (limit %d)", len,
@@ -327,7 +332,8 @@ weir_status weir_tokenize_marked(weir_tokenizer *t, const char *text, size_t len
     }
     while (m < n_spans && span[m].end < s.end) m++;
     const bool marked = m < n_spans && span[m].begin <= s.begin;
-    WEIR_TRY(encode_text(t, text + s.begin, s.end - s.begin, (stretch){s.begin == 0, true, marked}, io, e));
+    WEIR_TRY(encode_text(t, text + s.begin, s.end - s.begin, (stretch){s.begin == 0, true, marked, &budget},
+                         io, e));
   }
 out:
   if (st != WEIR_OK) io->n = n_before;
@@ -369,6 +375,8 @@ weir_first_rule weir_tokenizer_first(const weir_tokenizer *t, weir_str *mark) {
   *mark = t->first_mark;
   return t->first;
 }
+
+void weir_tokenizer_allow(weir_tokenizer *t, double seconds) { t->allowed_s = seconds; }
 
 /* A place that is kept free: it means nothing. */
 static bool is_padding(const weir_tokenizer *t, int32_t id) {

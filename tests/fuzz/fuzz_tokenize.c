@@ -149,8 +149,8 @@ static void check_cuts(int which, const char *text, size_t len) {
   weir_cut a, b;
   weir_err e = {0};
   if (which == 0 || which >= N_PRES || !is_utf8(text, len)) return;
-  if (weir_pretok_run(compiled[which], text, len, true, true, &a, &e) != WEIR_OK) die(&e);
-  if (weir_pretok_run(interpreted[which], text, len, true, true, &b, &e) != WEIR_OK) die(&e);
+  if (weir_pretok_run(compiled[which], text, len, true, true, NULL, &a, &e) != WEIR_OK) die(&e);
+  if (weir_pretok_run(interpreted[which], text, len, true, true, NULL, &b, &e) != WEIR_OK) die(&e);
   require(a.n == b.n && (a.n == 0 || memcmp(a.piece, b.piece, a.n * sizeof *a.piece) == 0),
           "compiler and interpreter cut differently");
   require(a.n == 0 || a.piece[a.n - 1].end == len, "the last piece does not end the text");

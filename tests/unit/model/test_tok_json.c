@@ -17,6 +17,7 @@
 #include "model/hf.h"
 #include "model/tok_spec.h"
 #include "model/tokenizer.h"
+#include "model/tokenizer_in.h"
 #include "tiny_vocab.h"
 
 #define MARK "\xe2\x96\x81"
@@ -599,6 +600,45 @@ static void long_runs(void **state) {
   free(text);
 }
 
+/* One budget for a text, however many added tokens and broken bytes cut it and whichever step a pattern is
+ * of: without that these take minutes. */
+static void one_budget(void **state) {
+  (void)state;
+#define SLOW "\"pattern\":{\"Regex\":\"(?:a|a)*[0-9]\"}"
+  enum { BYTES = 1 << 18, SECONDS = 5 };
+  static const parts kinds[] = {
+      {.pre =
+           "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":\"\\n\"},"
+           "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"Split\"," SLOW
+           ",\"behavior\":\"Isolated\",\"invert\":false}]}"},
+      {.normalizer = "{\"type\":\"Replace\"," SLOW ",\"content\":\"b\"}"}};
+  static const char *const between[] = {"\n", "\xff", "<x>"};
+  char *text = malloc(BYTES);
+  assert_non_null(text);
+  for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+    weir_tokenizer *t = must_create(&kinds[k]);
+    weir_tokenizer_allow(t, 0.1);
+    for (size_t i = 0; i < sizeof between / sizeof between[0]; i++) {
+      char repeated[32] = "aaaaaaaaaaaaaaaaaa";
+      strcat(repeated, between[i]);
+      const size_t n = strlen(repeated);
+      weir_tokens ids = {0};
+      weir_err e = {0};
+      for (size_t at = 0; at < BYTES; at++) text[at] = repeated[at % n];
+      const clock_t begin = clock();
+      assert_int_equal(weir_tokenize(t, text, BYTES, true, &ids, &e), WEIR_EINVAL);
+      const double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+      if (!strstr(e.msg, "pattern \"(?:a|a)*[0-9]\" takes too long")) fail_msg("%s", e.msg);
+      if (seconds > SECONDS) fail_msg("kind %zu, row %zu: %.1f s", k, i, seconds);
+      assert_int_equal(ids.n, 0);
+      assert_int_equal(weir_tokenize(t, "aa7", 3, true, &ids, &e), WEIR_OK); /* a text, a budget */
+      weir_tokens_fini(&ids);
+    }
+    weir_tokenizer_destroy(t);
+  }
+  free(text);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(refused_by_name), cmocka_unit_test(encoding),
@@ -606,7 +646,7 @@ int main(void) {
       cmocka_unit_test(broken_utf8),     cmocka_unit_test(templates_of_post_processors),
       cmocka_unit_test(around),          cmocka_unit_test(directories_without),
       cmocka_unit_test(demo_model),      cmocka_unit_test(same_from_both_formats),
-      cmocka_unit_test(long_runs),
+      cmocka_unit_test(long_runs),       cmocka_unit_test(one_budget),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

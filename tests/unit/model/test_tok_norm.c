@@ -31,7 +31,7 @@ static void check(const weir_norm_step *step, int32_t n, const char *text, bool 
   for (int32_t i = 0; i < n; i++) assert_int_equal(weir_tok_spec_add_norm(&s, step[i], &e), WEIR_OK);
   if (weir_norm_create(&s, false, &norm, &e) != WEIR_OK) fail_msg("%s", e.msg);
   weir_tok_spec_fini(&s); /* nothing of it is borrowed: a sanitizer would see */
-  if (weir_norm_run(norm, text, strlen(text), at_start, &got, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_norm_run(norm, text, strlen(text), at_start, NULL, &got, &e) != WEIR_OK) fail_msg("%s", e.msg);
   if (!weir_str_eq(got, weir_str_of(want)))
     fail_msg("%s: got %s, want %s", weir_str_show(weir_str_of(text), a), weir_str_show(got, b),
              weir_str_show(weir_str_of(want), c));
@@ -135,7 +135,7 @@ static void growth(void **state) {
           &e),
       WEIR_OK);
   assert_int_equal(weir_norm_create(&s, false, &norm, &e), WEIR_OK);
-  assert_int_equal(weir_norm_run(norm, text, 1 << 16, true, &out, &e), WEIR_EINVAL);
+  assert_int_equal(weir_norm_run(norm, text, 1 << 16, true, NULL, &out, &e), WEIR_EINVAL);
   assert_non_null(strstr(e.msg, "normalised text is too long"));
   weir_norm_destroy(norm);
   weir_tok_spec_fini(&s);

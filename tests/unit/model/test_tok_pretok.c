@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/buf.h"
 #include "model/tok_pretok.h"
@@ -38,7 +39,7 @@ static void check(const weir_pre_step *step, int32_t n, const char *text, const 
   char got[256];
   for (int32_t i = 0; i < n; i++) assert_int_equal(weir_tok_spec_add_pre(&s, step[i], &e), WEIR_OK);
   if (weir_pretok_create(&s, false, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  if (weir_pretok_run(p, text, strlen(text), true, true, &cut, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_pretok_run(p, text, strlen(text), true, true, NULL, &cut, &e) != WEIR_OK) fail_msg("%s", e.msg);
   join(&cut, got, sizeof got);
   if (strcmp(got, want)) fail_msg("\"%s\": got \"%s\", want \"%s\"", text, got, want);
   weir_pretok_destroy(p);
@@ -109,7 +110,7 @@ static void metaspace(void **state) {
   weir_cut cut;
   weir_err e = {0};
   assert_int_equal(weir_pretok_create(&s, false, &p, &e), WEIR_OK);
-  assert_int_equal(weir_pretok_run(p, "a", 1, false, true, &cut, &e),
+  assert_int_equal(weir_pretok_run(p, "a", 1, false, true, NULL, &cut, &e),
                    WEIR_OK); /* not the first of the text */
   assert_int_equal(cut.piece[0].end, 1);
   weir_pretok_destroy(p);
@@ -259,7 +260,8 @@ static void runaway_patterns(void **state) {
   assert_non_null(text);
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     weir_regex *r;
-    weir_regex_scan scan = {0};
+    weir_regex_budget budget = weir_regex_budget_of(weir_regex_seconds(N));
+    weir_regex_scan scan = {.budget = &budget};
     weir_err e = {0};
     size_t begin, end;
     bool found;
@@ -271,6 +273,51 @@ static void runaway_patterns(void **state) {
     assert_non_null(strstr(e.msg, "the text cannot be cut"));
     assert_false(found);
     weir_regex_destroy(r);
+  }
+  free(text);
+}
+
+/* What a search costs may lie in many pieces, each of them below any limit of its own, or behind a stretch
+ * that is searched fast. Steps and pieces share one budget; without that these take minutes. */
+static void one_budget(void **state) {
+  (void)state;
+  enum { BYTES = 1 << 20, SECONDS = 5 };
+  static const struct {
+    const char *first, *repeated;
+    size_t harmless; /* so many bytes in front that no step begins with */
+  } rows[] = {{"\n", "aaaaaaaaaaaaaaaaaa\n", 0},
+              {"!", "aaaaaaaaaaaaaaaaaa!", 0},
+              {"x", "aaaaaaaaaaaaaaaaaa!", 1 << 19}};
+  static const char slow[] = "(?:a|a)*[0-9]";
+  char *text = malloc(BYTES);
+  assert_non_null(text);
+  for (size_t i = 0; i < 2 * sizeof rows / sizeof rows[0]; i++) {
+    const bool no_jit = i % 2;
+    const char *repeated = rows[i / 2].repeated;
+    const size_t harmless = rows[i / 2].harmless, n = strlen(repeated);
+    const weir_pre_step steps[] = {
+        {.kind = WEIR_PRE_SPLIT, .pattern = weir_str_of(rows[i / 2].first), .behavior = WEIR_SPLIT_ISOLATED},
+        {.kind = WEIR_PRE_SPLIT,
+         .pattern = weir_str_of(slow),
+         .is_regex = true,
+         .behavior = WEIR_SPLIT_ISOLATED}};
+    const weir_tok_spec s = {.pre = {steps[0], steps[1]}, .n_pre = 2};
+    weir_pretok *p;
+    weir_cut cut;
+    weir_err e = {0};
+    memset(text, '-', harmless);
+    for (size_t k = harmless; k < BYTES; k++) text[k] = repeated[(k - harmless) % n];
+    if (weir_pretok_create(&s, no_jit, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    const clock_t begin = clock();
+    weir_regex_budget budget = weir_regex_budget_of(0.1);
+    assert_int_equal(weir_pretok_run(p, text, BYTES, true, true, &budget, &cut, &e), WEIR_EINVAL);
+    const double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    if (!strstr(e.msg, "pattern \"(?:a|a)*[0-9]\" takes too long")) fail_msg("%s", e.msg);
+    if (seconds > SECONDS) fail_msg("row %zu: %.1f s", i / 2, seconds);
+    budget = weir_regex_budget_of(10); /* the pattern itself is fine */
+    assert_int_equal(weir_pretok_run(p, "aa7-", 4, true, true, &budget, &cut, &e), WEIR_OK);
+    assert_int_equal(cut.n, 2);
+    weir_pretok_destroy(p);
   }
   free(text);
 }
@@ -289,7 +336,7 @@ static void names(void **state) {
     static const char text[] =
         "The 1234 cats' caf\xc3\xa9, it's\n\n  <sentinel:3>\t\xe4\xb8\xad\xe6\x96\x87!";
     if (weir_pretok_create_named(weir_str_of(known[i]), false, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
-    assert_int_equal(weir_pretok_run(p, text, sizeof text - 1, true, true, &cut, &e), WEIR_OK);
+    assert_int_equal(weir_pretok_run(p, text, sizeof text - 1, true, true, NULL, &cut, &e), WEIR_OK);
     assert_true(cut.n > 10);
     size_t at = 0;
     for (size_t k = 0; k < cut.n; k++) {
@@ -333,13 +380,10 @@ static void what_names_mean(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(behaviors),
-      cmocka_unit_test(metaspace),
-      cmocka_unit_test(sequences),
-      cmocka_unit_test(refused_patterns),
-      cmocka_unit_test(what_patterns_mean),
-      cmocka_unit_test(runaway_patterns),
-      cmocka_unit_test(names),
+      cmocka_unit_test(behaviors),          cmocka_unit_test(metaspace),
+      cmocka_unit_test(sequences),          cmocka_unit_test(refused_patterns),
+      cmocka_unit_test(what_patterns_mean), cmocka_unit_test(runaway_patterns),
+      cmocka_unit_test(one_budget),         cmocka_unit_test(names),
       cmocka_unit_test(what_names_mean),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

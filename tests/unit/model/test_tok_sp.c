@@ -63,7 +63,7 @@ static void check_strings(const char *name, const weir_tok_spec *s, const weir_b
     char shown[WEIR_STR_SHOW_BYTES];
     weir_str text;
     ids.n = 0;
-    st = weir_norm_run(norm, strings.s[i].data, strings.s[i].len, true, &text, &e);
+    st = weir_norm_run(norm, strings.s[i].data, strings.s[i].len, true, NULL, &text, &e);
     if (st == WEIR_OK)
       st = spm ? weir_spm_encode(spm, text.data, text.len, &ids, &e)
                : weir_unigram_encode(unigram, text.data, text.len, &ids, &e);

@@ -94,7 +94,7 @@ static void pieces(void **state) {
     const int n_want = numbers(field[2], want);
     weir_cut cut;
     size_t begin = 0;
-    if (weir_pretok_run(p, field[1], len, true, true, &cut, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_pretok_run(p, field[1], len, true, true, NULL, &cut, &e) != WEIR_OK) fail_msg("%s", e.msg);
     bool same = cut.n == (size_t)n_want;
     for (size_t i = 0; same && i < cut.n; i++) {
       same = cut.piece[i].begin == begin && cut.piece[i].end - begin == (size_t)want[i];

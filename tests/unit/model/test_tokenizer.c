@@ -602,7 +602,7 @@ static void long_runs_of_anything(void **state) {
       if (seconds > SECONDS) fail_msg("%s, row %zu: %.1f s", pres[p], i, seconds);
       weir_cut cut;
       if (strchr(rows[i].repeated, '\xff') == NULL && strlen(rows[i].repeated) == 1 &&
-          weir_pretok_run(interpreted, text, BYTES, true, true, &cut, &e) != WEIR_OK)
+          weir_pretok_run(interpreted, text, BYTES, true, true, NULL, &cut, &e) != WEIR_OK)
         fail_msg("%s, row %zu, interpreted: %s", pres[p], i, e.msg);
       size_t bytes = 0;
       for (int32_t k = 0; k < ids.n; k++) bytes += weir_token_bytes(t, ids.id[k]).len;
