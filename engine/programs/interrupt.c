@@ -3,6 +3,7 @@
 #include "programs/interrupt.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 static volatile sig_atomic_t pending;
@@ -15,19 +16,28 @@ void weir_interrupt_ignore_pipe(void) {
   sigaction(SIGPIPE, &ignore, NULL);
 }
 
+static const int taken[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+enum { N_TAKEN = sizeof taken / sizeof *taken };
+
+/* What nohup, or a shell that starts a program in the background, set to outlive the terminal stays. */
+static bool stays_ignored(int sig) {
+  struct sigaction now;
+  return (sig == SIGHUP || sig == SIGQUIT) && sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 void weir_interrupt_init(void) {
   /* a write under way goes on: the flag is looked at when it has returned */
   struct sigaction once = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
   sigemptyset(&once.sa_mask);
-  sigaction(SIGINT, &once, NULL);
-  sigaction(SIGTERM, &once, NULL);
+  for (int i = 0; i < N_TAKEN; i++)
+    if (!stays_ignored(taken[i])) sigaction(taken[i], &once, NULL);
 }
 
 void weir_interrupt_reset(void) {
   struct sigaction leave = {.sa_handler = SIG_DFL};
   sigemptyset(&leave.sa_mask);
-  sigaction(SIGINT, &leave, NULL);
-  sigaction(SIGTERM, &leave, NULL);
+  for (int i = 0; i < N_TAKEN; i++)
+    if (!stays_ignored(taken[i])) sigaction(taken[i], &leave, NULL);
   pending = 0;
 }
 
