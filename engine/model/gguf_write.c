@@ -38,7 +38,8 @@ typedef struct planned {
 struct weir_gguf_writer {
   char *path, *part; /* owned; part NULL: there is no file to remove */
   bool replace, begun;
-  int fd; /* -1: none */
+  bool nowhere; /* declared and added up alone */
+  int fd;       /* -1: none */
   weir_buf keys;
   int64_t n_keys;
   uint64_t alignment;
@@ -357,17 +358,20 @@ weir_status weir_gguf_writer_create(const char *path, bool replace, weir_gguf_wr
   weir_gguf_writer *w = NULL;
   struct stat info;
   *out = NULL;
-  const bool there = stat(path, &info) == 0;
+  const bool there = path && stat(path, &info) == 0;
   if (there && !S_ISREG(info.st_mode)) return weir_fail(e, WEIR_EINVAL, "%s: not a regular file", path);
-  if (there && !replace) return weir_fail(e, WEIR_EINVAL, "%s: %s", path, strerror(EEXIST));
+  /* a link to nowhere is an entry too */
+  if (path && !replace && lstat(path, &info) == 0)
+    return weir_fail(e, WEIR_EINVAL, "%s: %s", path, strerror(EEXIST));
   WEIR_TRY(WEIR_NEW(1, &w, e));
   w->fd = -1;
   w->replace = replace;
+  w->nowhere = !path;
   w->alignment = DEFAULT_ALIGNMENT;
   /* a link keeps pointing where it does: what it points to is replaced */
-  w->path = there ? realpath(path, NULL) : strdup(path);
+  w->path = there ? realpath(path, NULL) : strdup(path ? path : "the file");
   if (!w->path) {
-    st = weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
+    st = weir_fail(e, WEIR_EIO, "%s: %s", path ? path : "the file", strerror(errno));
     goto out;
   }
   *out = w;
@@ -422,6 +426,7 @@ weir_status weir_gguf_writer_begin(weir_gguf_writer *w, weir_err *e) {
   weir_buf infos = {0}, head = {0};
   uint64_t begin, end;
   if (w->begun) return weir_fail(e, WEIR_EINVAL, "%s: a second header", w->path);
+  if (w->nowhere) return weir_fail(e, WEIR_EINVAL, "%s: no path to write it to", w->path);
   w->begun = true;
   WEIR_TRY(lay_out(w, &infos, &begin, &end, e));
   WEIR_TRY(create_part(w, e));
@@ -475,7 +480,8 @@ static int rename_part(const weir_gguf_writer *w) {
   if (w->replace) return rename(w->part, w->path);
   if (renameat2(AT_FDCWD, w->part, AT_FDCWD, w->path, RENAME_NOREPLACE) == 0) return 0;
   if (errno != EINVAL && errno != ENOSYS) return -1;
-  if (access(w->path, F_OK) == 0) { /* this file system has no such call: the next best */
+  struct stat info;
+  if (lstat(w->path, &info) == 0) { /* this file system has no such call: the next best */
     errno = EEXIST;
     return -1;
   }

@@ -18,8 +18,9 @@ typedef struct weir_gguf_writer weir_gguf_writer;
 
 enum { WEIR_GGUF_WRITE_NAME_BYTES = 63 }; /* of a tensor: ggml keeps 64 with the NUL */
 
-/* Writes nothing yet. `replace`: a regular file at `path` may be replaced; without it an existing one is
- * WEIR_EINVAL, here and again when the file gets its name. */
+/* Writes nothing yet. `replace`: a regular file at `path` may be replaced (of a link that file, of a link to
+ * nowhere the link); without it whatever is there is WEIR_EINVAL here, and WEIR_EIO when it has come by the
+ * time the file gets its name. `path` NULL: for weir_gguf_writer_total alone. */
 weir_status weir_gguf_writer_create(const char *path, bool replace, weir_gguf_writer **out, weir_err *e);
 /* Without weir_gguf_writer_finish before it: removes what was written. NULL is fine. */
 void weir_gguf_writer_close(weir_gguf_writer *);

@@ -34,26 +34,6 @@ typedef struct job {
   bool working; /* what fails now is not the user's choice of options */
 } job;
 
-/* ---- checks ---- */
-
-static weir_status check_paths(job *j, weir_err *e) {
-  int32_t n;
-  const char *const *path = weir_config_operands(j->c, &n);
-  const bool dry = weir_config_bool(j->c, "dry-run");
-  if (n != 2 && !(dry && n == 1))
-    return weir_fail(e, WEIR_EINVAL, "want a model and the file to write, got %d %s", n,
-                     n == 1 ? "path" : "paths");
-  j->in = path[0];
-  j->out = n == 2 ? path[1] : NULL;
-  struct stat in, out;
-  if (!j->out || stat(j->out, &out) != 0) return WEIR_OK;
-  if (stat(j->in, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-    return weir_fail(e, WEIR_EINVAL, "%s and %s are the same file", j->in, j->out);
-  if (!weir_config_bool(j->c, "force"))
-    return weir_fail(e, WEIR_EINVAL, "%s is there already; --force replaces it", j->out);
-  return WEIR_OK;
-}
-
 /* ---- metadata ---- */
 
 /* Keys that are written anew, and those of a file in parts: the result is one. */
@@ -147,7 +127,7 @@ static void show_plan(job *j, bool dry) {
 static weir_status prepare(job *j, weir_err *e) {
   weir_status st = WEIR_OK;
   struct stat info;
-  WEIR_TRY(check_paths(j, e));
+  WEIR_TRY(weir_quantize_paths(j->c, &j->in, &j->out, e));
   WEIR_TRY(weir_mfile_open(j->in, &j->file, e));
   st = weir_quantize_plan_make(j->c, j->file, &j->plan, e);
   if (st != WEIR_OK && st != WEIR_EINVAL) weir_fail_ctx(e, st, "%s", j->in); /* that would be an option */
@@ -159,8 +139,7 @@ static weir_status prepare(job *j, weir_err *e) {
   const bool one =
       stat(j->in, &info) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size > j->plan.bytes_in;
   j->total.file_in = one ? (uint64_t)info.st_size : j->plan.bytes_in;
-  /* nothing is written before the work begins: in a dry run any path will do */
-  WEIR_TRY(weir_gguf_writer_create(j->out ? j->out : j->in, true, &j->w, e));
+  WEIR_TRY(weir_gguf_writer_create(j->out, weir_config_bool(j->c, "force"), &j->w, e));
   st = write_keys(j, e);
   if (st != WEIR_OK) {
     weir_fail_ctx(e, st, "%s", j->in);

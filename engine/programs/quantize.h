@@ -84,6 +84,10 @@ weir_status weir_quantize_declare(const weir_quantize_plan *, weir_gguf_writer *
 weir_status weir_quantize_work(weir_quantize_plan *, const weir_mfile *, weir_gguf_writer *, weir_pool *,
                                const weir_quantize_watch *, weir_err *e);
 
+/* The two operands, checked: *out may be NULL in a dry run. OUT is none of the files that IN consists of, and
+ * not there yet unless --force. */
+weir_status weir_quantize_paths(const weir_config *, const char **in, const char **out, weir_err *e);
+
 /* ---- listing ---- */
 
 typedef struct weir_quantize_total {

@@ -147,8 +147,8 @@ static void test_keys(void **state) {
 }
 
 /* A model in two files becomes one, which does not say it is a part. */
-static void test_split(void **state) {
-  (void)state;
+/* m-00001-of-00002.gguf and its second part. */
+static void write_parts(void) {
   float x[64];
   for (int i = 0; i < 64; i++) x[i] = (float)(i % 8);
   for (uint32_t no = 0; no < 2; no++) {
@@ -165,6 +165,11 @@ static void test_split(void **state) {
     free(file);
     gguf_writer_fini(&w);
   }
+}
+
+static void test_split(void **state) {
+  (void)state;
+  write_parts();
   char line[1400];
   snprintf(line, sizeof line, "quantize -q %s %s", quantize_path("m-00001-of-00002.gguf"),
            quantize_path("one.gguf"));
@@ -380,7 +385,7 @@ static void test_refused(void **state) {
     char line[1400];
     int status;
     const char *says;
-  } bad[24];
+  } bad[28];
   size_t n = 0;
 #define BAD(code, text, ...)                              \
   snprintf(bad[n].line, sizeof bad[0].line, __VA_ARGS__); \
@@ -389,6 +394,9 @@ static void test_refused(void **state) {
   BAD(2, "want a model and the file to write, got 0 paths", "quantize");
   BAD(2, "got 1 path", "quantize %s", source);
   BAD(2, "got 3 paths", "quantize a b c");
+  BAD(2, "the path of the model is empty", "quantize '' %s", quantize_path("n"));
+  BAD(2, "the path of the file to write is empty", "quantize %s ''", source);
+  BAD(2, "the path of the model is empty", "quantize --dry-run ''");
   BAD(2, "are the same file", "quantize --force %s ./%s", source, source);
   BAD(2, "there.gguf is there already; --force replaces it", "quantize %s %s", source, there);
   BAD(2, "--type: Q3_X is not a type (known: F32 F16", "quantize --type Q3_X %s %s", source,
@@ -421,6 +429,71 @@ static void test_refused(void **state) {
   assert_string_equal(left, "x");
   free(left);
   assert_int_equal(quantize_sweep(), 1);
+}
+
+/* ---- files that stay ---- */
+
+/* A model of several files is none of them any more once one is replaced. */
+static void test_own_parts(void **state) {
+  (void)state;
+  char one[600], two[600], link[600], dir[600];
+  write_parts();
+  snprintf(one, sizeof one, "%s", quantize_path("m-00001-of-00002.gguf"));
+  snprintf(two, sizeof two, "%s", quantize_path("m-00002-of-00002.gguf"));
+  snprintf(link, sizeof link, "%s", quantize_path("link.gguf"));
+  snprintf(dir, sizeof dir, "%s", quantize_path("."));
+  assert_int_equal(symlink(two, link), 0);
+  const struct {
+    const char *in, *out, *says;
+  } bad[] = {{one, two, "is a part of"},
+             {one, link, "is a part of"}, /* the same file under another name */
+             {one, one, "are the same file"},
+             {dir, two, "is one of the files of"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    e2e_result r = e2e("quantize --force %s %s", bad[i].in, bad[i].out);
+    e2e_want_status(&r, 2, bad[i].out);
+    e2e_want_in(r.err, bad[i].says, bad[i].out);
+    e2e_free(&r);
+  }
+  /* nothing else is in the way: of another set, the file beside is not a part */
+  char line[1400];
+  snprintf(line, sizeof line, "quantize -q %s %s", one, quantize_path("n-00002-of-00002.gguf"));
+  quantize_must_run(line);
+  snprintf(line, sizeof line, "quantize -q --force %s %s", one, quantize_path("n-00002-of-00002.gguf"));
+  quantize_must_run(line);
+  assert_int_equal(quantize_sweep(), 4);
+}
+
+/* A link to nowhere is there too; with --force it is what gets replaced. */
+static void test_dangling(void **state) {
+  (void)state;
+  char out[600];
+  struct stat info;
+  snprintf(out, sizeof out, "%s", quantize_path("dangling.gguf"));
+  assert_int_equal(symlink("nowhere.gguf", out), 0);
+  e2e_result r = e2e("quantize " MODELS "llama-F32.gguf %s", out);
+  e2e_want_status(&r, 2, "a link to nowhere");
+  e2e_want_in(r.err, "dangling.gguf is there already; --force replaces it", "a link to nowhere");
+  e2e_free(&r);
+  assert_true(lstat(out, &info) == 0 && S_ISLNK(info.st_mode));
+  r = e2e("quantize -q --force " MODELS "llama-F32.gguf %s", out);
+  e2e_want_status(&r, 0, "--force");
+  e2e_free(&r);
+  assert_true(lstat(out, &info) == 0 && S_ISREG(info.st_mode));
+  assert_int_equal(quantize_sweep(), 1);
+}
+
+/* A dry run needs no file to write, and no model of one file. */
+static void test_dry_directory(void **state) {
+  (void)state;
+  char line[1400];
+  quantize_must_run("quantize --dry-run " MODELS "llama-F32.gguf");
+  quantize_must_run("quantize --dry-run " MODELS "hf-smollm");
+  quantize_must_run("quantize --dry-run " MODELS "hf-smollm/config.json");
+  write_parts();
+  snprintf(line, sizeof line, "quantize --dry-run %s", quantize_path("."));
+  quantize_must_run(line);
+  assert_int_equal(quantize_sweep(), 2);
 }
 
 static void test_dry_run(void **state) {
@@ -495,8 +568,8 @@ static void test_bad_weights(void **state) {
 }
 
 /* Starts it with its output in a pipe of a page, of which a byte has come out: there is more to come than the
- * page holds, so it cannot be done. */
-static pid_t start(const char *line, int *out) {
+ * page holds, so it cannot be done. `err`: a file, or NULL. */
+static pid_t start(const char *line, int *out, void (*hup)(int), const char *err) {
   char *argv[E2E_MAX_ARGS], first;
   int p[2];
   char *words = e2e_split(line, argv);
@@ -505,8 +578,10 @@ static pid_t start(const char *line, int *out) {
   const pid_t pid = fork();
   assert_true(pid >= 0);
   if (pid == 0) {
+    signal(SIGHUP, hup); /* whatever the tests run under */
+    signal(SIGQUIT, SIG_DFL);
     dup2(p[1], 1);
-    dup2(open("/dev/null", O_WRONLY), 2);
+    dup2(err ? open(err, O_WRONLY) : open("/dev/null", O_WRONLY), 2);
     close(p[0]);
     close(p[1]);
     execv(argv[0], argv);
@@ -519,26 +594,68 @@ static pid_t start(const char *line, int *out) {
   return pid;
 }
 
+static int finish(pid_t pid, int out) {
+  char buf[4096];
+  int status;
+  while (read(out, buf, sizeof buf) > 0) continue;
+  close(out);
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static const char slow[] = "quantize %s --json --requantize --type Q4_0 " MODELS "pair-large.gguf %s";
+
 static void test_interrupted(void **state) {
   (void)state;
-  static const int signals[] = {SIGINT, SIGTERM};
-  for (int i = 0; i < 2; i++) {
-    char line[1400], buf[4096];
-    int out, status;
+  static const struct {
+    int signal;
+    void (*hup)(int);
+    int status;
+  } cases[] = {{SIGINT, SIG_DFL, 130},
+               {SIGTERM, SIG_DFL, 143},
+               {SIGHUP, SIG_DFL, 129},
+               {SIGQUIT, SIG_DFL, 131},
+               {SIGHUP, SIG_IGN, 0}}; /* nohup */
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char line[1400];
+    int out;
     const char *path = quantize_path("stopped.gguf");
     e2e_write(path, "old", 3);
-    snprintf(line, sizeof line,
-             "quantize --force --json --requantize --type Q4_0 " MODELS "pair-large.gguf %s", path);
-    const pid_t pid = start(line, &out);
-    kill(pid, signals[i]);
-    while (read(out, buf, sizeof buf) > 0) continue;
-    close(out);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 128 + signals[i]);
+    snprintf(line, sizeof line, slow, "--force", path);
+    const pid_t pid = start(line, &out, cases[i].hup, NULL);
+    kill(pid, cases[i].signal);
+    const int status = finish(pid, out);
+    if (status != cases[i].status)
+      fail_msg("signal %d: status %d, want %d", cases[i].signal, status, cases[i].status);
     char *left = e2e_read(path);
-    assert_string_equal(left, "old");
+    if (cases[i].status)
+      assert_string_equal(left, "old");
+    else
+      assert_memory_equal(left, "GGUF", 4);
     free(left);
+    assert_int_equal(quantize_sweep(), 1);
+  }
+}
+
+/* A file that comes while the work is done is not replaced by a run that was not told to. */
+static void test_came_between(void **state) {
+  (void)state;
+  char line[1400];
+  for (int force = 0; force < 2; force++) {
+    int out;
+    const char *path = quantize_path("between.gguf"), *err = e2e_temp("between.txt");
+    snprintf(line, sizeof line, slow, force ? "--force" : "-q", path);
+    const pid_t pid = start(line, &out, SIG_DFL, err);
+    e2e_write(path, "theirs", 6);
+    assert_int_equal(finish(pid, out), force ? 0 : 1);
+    char *left = e2e_read(path), *said = e2e_read(err);
+    if (force)
+      assert_memory_equal(left, "GGUF", 4);
+    else
+      assert_string_equal(left, "theirs");
+    if (!force) e2e_want_in(said, "cannot give the file its name: File exists", "a file in between");
+    free(left);
+    free(said);
     assert_int_equal(quantize_sweep(), 1);
   }
 }
@@ -573,12 +690,14 @@ static void test_full_disk(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_goldens),     cmocka_unit_test(test_threads),
-      cmocka_unit_test(test_keys),        cmocka_unit_test(test_split),
-      cmocka_unit_test(test_choice),      cmocka_unit_test(test_kinds),
-      cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry_run),
-      cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_interrupted),
-      cmocka_unit_test(test_full_disk),
+      cmocka_unit_test(test_goldens),      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_keys),         cmocka_unit_test(test_split),
+      cmocka_unit_test(test_choice),       cmocka_unit_test(test_kinds),
+      cmocka_unit_test(test_refused),      cmocka_unit_test(test_dry_run),
+      cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_interrupted),
+      cmocka_unit_test(test_full_disk),    cmocka_unit_test(test_own_parts),
+      cmocka_unit_test(test_dangling),     cmocka_unit_test(test_dry_directory),
+      cmocka_unit_test(test_came_between),
   };
   return cmocka_run_group_tests(tests, quantize_setup, quantize_teardown);
 }

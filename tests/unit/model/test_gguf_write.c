@@ -382,6 +382,22 @@ static void test_target(void **state) {
   assert_true(S_ISLNK(info.st_mode));
   unlink(link);
 
+  /* a link to nowhere is somebody's too */
+  assert_int_equal(symlink("nowhere", link), 0);
+  want_fail(weir_gguf_writer_create(link, false, &w, &e), WEIR_EINVAL, &e, "File exists");
+  write_small(link, true, 5);
+  assert_true(value_in(link) == 5);
+  unlink(link);
+
+  /* nowhere: the size can be had, a file cannot */
+  uint64_t total;
+  w = create(NULL, false);
+  put_floats(w, "t", 1, &e);
+  must(weir_gguf_writer_total(w, &total, &e), &e);
+  assert_true(total > 4);
+  want_fail(weir_gguf_writer_begin(w, &e), WEIR_EINVAL, &e, "no path to write it to");
+  weir_gguf_writer_close(w);
+
   /* somebody puts a file there while this one is written: theirs stays, ours goes */
   w = create(link, false);
   put_floats(w, "t", 1, &e);
@@ -391,6 +407,14 @@ static void test_target(void **state) {
   want_fail(weir_gguf_writer_finish(w, &e), WEIR_EIO, &e, "File exists");
   weir_gguf_writer_close(w);
   assert_true(value_in(link) == 4);
+  unlink(link);
+  w = create(link, false);
+  put_floats(w, "t", 1, &e);
+  must(weir_gguf_writer_begin(w, &e), &e);
+  must(weir_gguf_writer_data(w, "abcd", 4, &e), &e);
+  assert_int_equal(symlink("nowhere", link), 0);
+  want_fail(weir_gguf_writer_finish(w, &e), WEIR_EIO, &e, "File exists");
+  weir_gguf_writer_close(w);
   unlink(link);
 
   /* the old one stays until the new one is whole */
