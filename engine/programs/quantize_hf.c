@@ -216,8 +216,7 @@ weir_status weir_quantize_hf_keys(const weir_mfile *m, weir_gguf_writer *w, weir
   if (st != WEIR_OK) return st;
   keys k = {w, weir_arch_name(h.arch), WEIR_OK, e};
   if ((st = weir_gguf_writer_str(w, "general.architecture", weir_str_of(k.arch), e)) != WEIR_OK ||
-      (st = weir_gguf_writer_str(w, "general.type", weir_str_of("model"), e)) != WEIR_OK ||
-      (st = weir_gguf_writer_str(w, "general.name", weir_str_of(h.name), e)) != WEIR_OK)
+      (st = weir_gguf_writer_str(w, "general.type", weir_str_of("model"), e)) != WEIR_OK)
     return st;
   put_int(&k, "block_count", h.n_layers);
   put_int(&k, "context_length", h.n_ctx);

@@ -10,12 +10,12 @@
 /* The tensors the file will have: in, rows, elems, and how their rows come about. Architectures and settings
  * that cannot be told in a GGUF file by this are WEIR_EUNSUP. *out is owned by the caller. */
 weir_status weir_quantize_hf_list(const weir_mfile *, weir_quantize_tensor **out, int64_t *n, weir_err *e);
-/* general.* and <architecture>.* keys. */
+/* general.* but general.name, and <architecture>.* keys. */
 weir_status weir_quantize_hf_keys(const weir_mfile *, weir_gguf_writer *, weir_err *e);
 /* Scores of SentencePiece BPE, [spec->n], and whether a text begins with a space of its own; WEIR_EUNSUP for
  * tokenizers of another kind. */
 weir_status weir_quantize_hf_scores(const weir_tok_spec *, float *score, bool *prefix, weir_err *e);
-/* tokenizer.* keys. */
+/* tokenizer.* keys and general.name, which some readers take for a word about the tokenizer. */
 weir_status weir_quantize_hf_tokenizer(const weir_mfile *, weir_gguf_writer *, weir_err *e);
 
 #endif

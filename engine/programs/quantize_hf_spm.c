@@ -114,11 +114,6 @@ weir_status weir_quantize_hf_scores(const weir_tok_spec *s, float *score, bool *
   if (s->kind != WEIR_TOK_BPE || !s->byte_fallback || s->ignore_merges)
     return refuse("neither byte-level BPE nor SentencePiece's", e);
   WEIR_TRY(read_spaces(s, prefix, e));
-  for (int32_t i = 0; i < s->n_added; i++)
-    if (s->added[i].lstrip || s->added[i].rstrip || s->added[i].single_word) {
-      st = refuse("tokens that take the white space beside them", e);
-      goto out;
-    }
   WEIR_TRY(map_pieces(s, &map, e));
   if (count_splits(s, &map) != s->n_merges) {
     st = refuse("its merges are not all that scores would give", e);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokenizer of a Hugging Face directory as tokenizer.* keys of GGUF. Byte-level BPE alone: the format
- * names its pre-tokenisers instead of describing them, so that only those can be told whose steps are the
- * ones of a name, and SentencePiece's scores are not in tokenizer.json. Owns nothing beyond its calls; main
+/* The tokenizer of a Hugging Face directory as tokenizer.* keys of GGUF. Of byte-level BPE the format names
+ * the pre-tokenisers instead of describing them, so that only those can be told whose steps are the ones of a
+ * name; SentencePiece's scores are worked out in quantize_hf_spm.c. Owns nothing beyond its calls; main
  * thread. */
+#define _GNU_SOURCE /* strcasestr */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,38 @@ static weir_status check_byte_level(const weir_tok_spec *s, const char **pre, we
   const weir_status st = find_pre(s, pre, e);
   if (st != WEIR_OK || *pre) return st;
   return weir_fail(e, WEIR_EUNSUP, "its tokenizer cuts texts in a way that GGUF has no name for");
+}
+
+/* GGUF has no word for tokens that take more of a text than what they spell. */
+static weir_status check_added(const weir_tok_spec *s, weir_err *e) {
+  char shown[WEIR_STR_SHOW_BYTES];
+  for (int32_t i = 0; i < s->n_added; i++) {
+    const weir_tok_added *a = &s->added[i];
+    const char *how = a->lstrip        ? "takes the white space before it (lstrip)"
+                      : a->rstrip      ? "takes the white space behind it (rstrip)"
+                      : a->single_word ? "counts between words alone (single_word)"
+                                       : NULL;
+    if (how)
+      return weir_fail(e, WEIR_EUNSUP, "its tokenizer is not one that GGUF has a word for: token %s %s",
+                       weir_str_show(a->text, shown), how);
+  }
+  return WEIR_OK;
+}
+
+/* llama.cpp takes a name with one of these for the tokenizer of Phi-3, whose tokens take white space. */
+static bool names_phi3(const char *name) { return strcasestr(name, "phi-3") || strcasestr(name, "phi3"); }
+
+/* The directory's name, unless it would change what readers make of the tokenizer. */
+static weir_status write_name(const weir_mfile *m, const weir_tok_spec *s, weir_gguf_writer *w, weir_err *e) {
+  weir_hparams h;
+  const weir_status st = weir_hparams_read(m, &h, e);
+  if (st != WEIR_OK) return st;
+  const char *name = h.name, *arch = weir_arch_name(h.arch);
+  if (names_phi3(name) && !(h.arch == WEIR_ARCH_PHI3 && s->byte_level)) {
+    if (names_phi3(arch)) return WEIR_OK; /* SentencePiece: better none */
+    name = arch;
+  }
+  return weir_gguf_writer_str(w, "general.name", weir_str_of(name), e);
 }
 
 /* Every row of the embedding has a token: those the tokenizer leaves out get a name that nobody writes. */
@@ -111,14 +144,21 @@ out:
 }
 
 static weir_status write_ids(const weir_tok_spec *s, weir_gguf_writer *w, weir_err *e) {
+  /* what ends a text beside eos: readers stop at all of them alike */
+  static const char *const more[] = {KEY("eot_token_id"), KEY("eom_token_id")};
   weir_status st = WEIR_OK;
+  char shown[WEIR_STR_SHOW_BYTES];
+  size_t n_more = 0;
   if (s->bos >= 0) WEIR_TRY(weir_gguf_writer_u32(w, KEY("bos_token_id"), (uint32_t)s->bos, e));
   if (s->eos >= 0) WEIR_TRY(weir_gguf_writer_u32(w, KEY("eos_token_id"), (uint32_t)s->eos, e));
-  for (int32_t i = 0; i < s->n_end; i++) /* one more that ends a text has a key: that of a turn */
-    if (s->end[i] != s->eos) {
-      WEIR_TRY(weir_gguf_writer_u32(w, KEY("eot_token_id"), (uint32_t)s->end[i], e));
-      break;
-    }
+  for (int32_t i = 0; i < s->n_end; i++) {
+    if (s->end[i] == s->eos) continue;
+    if (n_more < sizeof more / sizeof *more)
+      WEIR_TRY(weir_gguf_writer_u32(w, more[n_more++], (uint32_t)s->end[i], e));
+    else
+      weir_log(WEIR_LOG_WARN, "token %s ends a text too, for which GGUF has no key left: left out",
+               weir_str_show(s->text[s->end[i]], shown));
+  }
   WEIR_TRY(weir_gguf_writer_bool(w, KEY("add_bos_token"), s->adds_bos, e));
   if (s->adds_eos) WEIR_TRY(weir_gguf_writer_bool(w, KEY("add_eos_token"), true, e));
   if (s->chat_template.len) WEIR_TRY(weir_gguf_writer_str(w, "tokenizer.chat_template", s->chat_template, e));
@@ -141,6 +181,8 @@ weir_status weir_quantize_hf_tokenizer(const weir_mfile *m, weir_gguf_writer *w,
     goto out;
   }
   if (s.byte_level) WEIR_TRY(check_byte_level(&s, &pre, e));
+  WEIR_TRY(check_added(&s, e));
+  WEIR_TRY(write_name(m, &s, w, e));
   WEIR_TRY(weir_gguf_writer_str(w, KEY("model"), weir_str_of(s.byte_level ? "gpt2" : "llama"), e));
   WEIR_TRY(weir_gguf_writer_str(w, KEY("pre"), weir_str_of(pre ? pre : "default"), e));
   WEIR_TRY(write_tokens(&s, (int32_t)embed.dim[1], &prefix, w, e));

@@ -433,6 +433,170 @@ static void test_pre(void **state) {
   assert_int_equal(quantize_sweep(), 1);
 }
 
+/* ---- directories with one thing changed ---- */
+
+static const char *const smollm_files[] = {"config.json", "generation_config.json", "model.safetensors",
+                                           "tokenizer.json", "tokenizer_config.json"};
+enum { N_SMOLLM_FILES = sizeof smollm_files / sizeof *smollm_files };
+
+/* A copy of hf-smollm, byte-level BPE, in a directory of that name in the tests' folder. */
+static void copy_smollm(const char *name, char dir[600]) {
+  char path[700];
+  snprintf(dir, 600, "%s", quantize_path(name));
+  assert_int_equal(mkdir(dir, 0700), 0);
+  for (int i = 0; i < N_SMOLLM_FILES; i++) {
+    snprintf(path, sizeof path, MODELS "hf-smollm/%s", smollm_files[i]);
+    copy_file(path, dir, smollm_files[i]);
+  }
+}
+
+static void remove_smollm(const char *dir) {
+  char path[700];
+  for (int i = 0; i < N_SMOLLM_FILES; i++) {
+    snprintf(path, sizeof path, "%s/%s", dir, smollm_files[i]);
+    assert_int_equal(unlink(path), 0);
+  }
+  assert_int_equal(rmdir(dir), 0);
+}
+
+/* Puts `to` in the place of the first `from` in a file of the directory. */
+static void change(const char *dir, const char *name, const char *from, const char *to) {
+  char path[700];
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  char *text = e2e_read(path), *at = strstr(text, from);
+  assert_non_null(at);
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  fprintf(f, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+  assert_int_equal(fclose(f), 0);
+  free(text);
+}
+
+/* Readers take some names for a word about the tokenizer: such a name is left out. */
+static void test_names(void **state) {
+  (void)state;
+  static const struct {
+    const char *dir, *name;
+  } cases[] = {{"my-phi3-clone", "llama"}, {"Phi-3", "llama"}, {"phi", "phi"}};
+  char dir[600], out[600];
+  snprintf(out, sizeof out, "%s", quantize_path("named.gguf"));
+  for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+    copy_smollm(cases[k].dir, dir);
+    e2e_result r = e2e("quantize -q --force %s %s", dir, out);
+    e2e_want_status(&r, 0, cases[k].dir);
+    e2e_free(&r);
+    assert_string_equal(hparams_of(out).name, cases[k].name);
+    char line[700];
+    e2e_result ids[2];
+    for (int i = 0; i < 2; i++) {
+      snprintf(line, sizeof line, "tokenize --special --model %s", i ? out : dir);
+      ids[i] = e2e_run(&(e2e_run_opts){.line = line, .in = "<|im_end|>\nx"});
+      e2e_want_status(&ids[i], 0, line);
+    }
+    e2e_want_in(ids[0].out, "287 ", dir);
+    if (strcmp(ids[0].out, ids[1].out) != 0)
+      fail_msg("%s: ids %s, want %s", cases[k].dir, ids[1].out, ids[0].out);
+    e2e_free(&ids[0]);
+    e2e_free(&ids[1]);
+    remove_smollm(dir);
+  }
+  assert_int_equal(quantize_sweep(), 1);
+}
+
+/* Added tokens that take more of a text than what they spell. */
+static void test_added(void **state) {
+  (void)state;
+  static const struct {
+    const char *from, *to, *says;
+  } cases[] = {
+      {"\"lstrip\":false", "\"lstrip\":true", "<|endoftext|>\" takes the white space before it (lstrip)"},
+      {"\"rstrip\":false", "\"rstrip\":true", "<|endoftext|>\" takes the white space behind it (rstrip)"},
+      {"\"single_word\":false", "\"single_word\":true",
+       "<|endoftext|>\" counts between words alone (single_word)"},
+  };
+  char dir[600], out[600];
+  snprintf(out, sizeof out, "%s", quantize_path("added.gguf"));
+  for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+    copy_smollm("added", dir);
+    change(dir, "tokenizer.json", cases[k].from, cases[k].to);
+    e2e_result r = e2e("quantize %s %s", dir, out);
+    e2e_want_status(&r, 1, cases[k].to);
+    e2e_want_in(r.err, cases[k].says, cases[k].to);
+    e2e_free(&r);
+    remove_smollm(dir);
+  }
+  assert_int_equal(quantize_sweep(), 0);
+}
+
+/* Ids that end a text: as many as the format has keys for, the others are told. */
+static void test_ends(void **state) {
+  (void)state;
+  static const struct {
+    const char *ids;
+    int eos, eot, eom;
+    const char *warns; /* NULL: of none */
+  } cases[] = {{"[285]", 285, -1, -1, NULL},
+               {"[285,287]", 285, 287, -1, NULL},
+               {"[285,287,286]", 285, 287, 286, NULL},
+               {"[285,287,286,4]", 285, 287, 286, "ends a text too, for which GGUF has no key left"}};
+  static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                     "tokenizer.ggml.eom_token_id"};
+  char dir[600], out[600], path[700], text[200];
+  snprintf(out, sizeof out, "%s", quantize_path("ends.gguf"));
+  for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+    copy_smollm("ends", dir);
+    snprintf(path, sizeof path, "%s/generation_config.json", dir);
+    snprintf(text, sizeof text, "{\"eos_token_id\":%s}", cases[k].ids);
+    e2e_write(path, text, strlen(text));
+    e2e_result r = e2e("quantize --force %s %s", dir, out);
+    e2e_want_status(&r, 0, cases[k].ids);
+    if (cases[k].warns)
+      e2e_want_in(r.err, cases[k].warns, cases[k].ids);
+    else
+      assert_null(strstr(r.err, "ends a text too"));
+    e2e_free(&r);
+    weir_gguf *g = quantize_open(out);
+    const int want[] = {cases[k].eos, cases[k].eot, cases[k].eom};
+    for (int i = 0; i < 3; i++) {
+      int64_t got;
+      weir_err e = {0};
+      assert_int_equal(weir_gguf_i64(g, keys[i], -1, &got, &e), WEIR_OK);
+      if (got != want[i]) fail_msg("%s: %s is %d, want %d", cases[k].ids, keys[i], (int)got, want[i]);
+    }
+    weir_gguf_close(g);
+    remove_smollm(dir);
+  }
+  assert_int_equal(quantize_sweep(), 1);
+}
+
+/* None of a directory's own files is replaced, under whatever name, however the directory is named. */
+static void test_own_files(void **state) {
+  (void)state;
+  char dir[600], config[700], weights[700], link[600], line[1400];
+  copy_smollm("own", dir);
+  snprintf(config, sizeof config, "%s/config.json", dir);
+  snprintf(weights, sizeof weights, "%s/model.safetensors", dir);
+  snprintf(link, sizeof link, "%s", quantize_path("link.gguf"));
+  assert_int_equal(symlink(weights, link), 0);
+  const char *const in[] = {dir, config, weights}, *const out[] = {config, weights, link};
+  for (int i = 0; i < 3; i++)
+    for (int k = 0; k < 3; k++) {
+      snprintf(line, sizeof line, "quantize --force %s %s", in[i], out[k]);
+      e2e_result r = e2e("%s", line);
+      e2e_want_status(&r, 2, line);
+      const bool same = !strcmp(in[i], out[k]) || (in[i] == weights && out[k] == link);
+      e2e_want_in(r.err, same ? "are the same file" : "is one of the files of", line);
+      e2e_free(&r);
+    }
+  /* a new file beside them is fine */
+  snprintf(line, sizeof line, "quantize -q %s %s/new.gguf", dir, dir);
+  quantize_must_run(line);
+  snprintf(line, sizeof line, "%s/new.gguf", dir);
+  assert_int_equal(unlink(line), 0);
+  remove_smollm(dir);
+  assert_int_equal(quantize_sweep(), 1);
+}
+
 static void test_refused(void **state) {
   (void)state;
   static const struct {
@@ -454,7 +618,9 @@ static void test_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_logits),        cmocka_unit_test(test_hparams), cmocka_unit_test(test_text),
-      cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_pre),     cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_pre),     cmocka_unit_test(test_names),
+      cmocka_unit_test(test_added),         cmocka_unit_test(test_ends),    cmocka_unit_test(test_own_files),
+      cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, quantize_setup, quantize_teardown);
 }
