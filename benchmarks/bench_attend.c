@@ -2,22 +2,20 @@
 /* Speed of attention over paged KV: decode rows over short and long contexts, prefill of a chunk, with and
  * without a window and a soft cap. One line a case on stdout; the best of the repetitions, for other programs
  * only ever make a run slower. */
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
+#include "bench_cpu.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/quant.h"
 
 enum { PAGE = 16, MAX_KV = 32768, MAX_SEQS = 16, MAX_ROWS = 512 };
 
 typedef struct options {
-  weir_cpu_opts cpu;
-  double seconds;  /* a case */
+  bench_cpu cpu;
   int32_t only_kv; /* 0: all */
 } options;
 
@@ -48,11 +46,6 @@ static const struct look {
              {1, 512, 8192, 1024, 0}};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-static int64_t now(void) {
-  const weir_clock c = weir_clock_system();
-  return weir_now_ns(&c);
-}
 
 typedef struct arrays {
   int32_t pos[MAX_ROWS], seq[MAX_ROWS], q_indptr[MAX_SEQS + 1], kv_len[MAX_SEQS], page_indptr[MAX_SEQS + 1];
@@ -102,14 +95,14 @@ static weir_status bench_case(weir_dev *dev, const options *o, const struct head
     seen += a.pos[r] + 1 - first;
     if (first < from) from = first;
   }
-  const int64_t end = now() + (int64_t)(o->seconds * 1e9);
+  const int64_t end = bench_now() + (int64_t)(o->cpu.seconds * 1e9);
   do {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     WEIR_TRY(weir_op_attend(dev, out, q, &g, kv, &args, e));
     WEIR_TRY(weir_dev_sync(dev, e));
-    const double ns = (double)(now() - began);
+    const double ns = (double)(bench_now() - began);
     if (ns < best) best = ns;
-  } while (now() < end);
+  } while (bench_now() < end);
   const double bytes =
       2.0 * k->n_seqs * (k->kv_len - from) * h->n_kv_heads * h->head_dim * (kv.dtype == WEIR_F16 ? 2 : 4);
   printf("%-3s kv %6d rows %2d x %-4d window %5d cap %2g %10.1f us %7.2f GB/s %8.1f GFLOP/s  %s\n",
@@ -151,55 +144,26 @@ out:
   return st;
 }
 
-static int usage(const char *why, const char *arg) {
-  fprintf(stderr, "bench_attend: %s '%s'; see --help\n", why, arg);
-  return 2;
-}
-
-/* 0: go on; else the exit status plus one. */
-static int parse(int argc, char **argv, options *o) {
-  static const struct option longs[] = {
-      {"threads", required_argument, NULL, 't'}, {"isa", required_argument, NULL, 'i'},
-      {"seconds", required_argument, NULL, 's'}, {"kv", required_argument, NULL, 'k'},
-      {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-  int c;
-  while ((c = getopt_long(argc, argv, "t:i:s:k:h", longs, NULL)) != -1) {
-    switch (c) {
-      case 't': o->cpu.n_threads = atoi(optarg); break;
-      case 'i': {
-        int isa = WEIR_ISA_SCALAR;
-        while (isa <= WEIR_ISA_BEST && strcmp(weir_isa_name((weir_isa)isa), optarg) != 0) isa++;
-        if (isa > WEIR_ISA_BEST) return 1 + usage("unknown instruction set", optarg);
-        o->cpu.isa = (weir_isa)isa;
-        break;
-      }
-      case 'k': o->only_kv = atoi(optarg); break;
-      case 's': o->seconds = atof(optarg); break;
-      case 'h': fputs(help, stdout); return 1;
-      default: fputs(help, stderr); return 3;
-    }
-  }
-  return optind < argc ? 1 + usage("unexpected argument", argv[optind]) : 0;
-}
-
-int main(int argc, char **argv) {
+static weir_status bench_all(weir_dev *dev, const void *ctx, weir_err *e) {
+  const options *o = ctx;
   weir_status st = WEIR_OK;
-  weir_err err = {0}, *e = &err;
-  options o = {.cpu = {.isa = WEIR_ISA_BEST}, .seconds = 0.2};
-  const int done = parse(argc, argv, &o);
-  if (done) return done - 1;
-  weir_dev *dev = NULL;
-  WEIR_TRY(weir_dev_open_cpu(&o.cpu, &dev, e));
   const weir_dev_limits lim = {
       .max_tokens = MAX_ROWS, .max_heads = 32, .max_head_dim = 256, .max_kv_len = MAX_KV};
   WEIR_TRY(weir_dev_reserve(dev, &lim, e));
   printf("%s, %d threads\n", weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev));
   for (size_t i = 0; i < COUNT(heads); i++) {
-    WEIR_TRY(bench_heads(dev, &o, &heads[i], WEIR_F16, e));
-    WEIR_TRY(bench_heads(dev, &o, &heads[i], WEIR_F32, e));
+    WEIR_TRY(bench_heads(dev, o, &heads[i], WEIR_F16, e));
+    WEIR_TRY(bench_heads(dev, o, &heads[i], WEIR_F32, e));
   }
 out:
-  if (st != WEIR_OK) fprintf(stderr, "bench_attend: %s\n", err.msg);
-  weir_dev_destroy(dev);
-  return st == WEIR_OK ? 0 : 1;
+  return st;
+}
+
+int main(int argc, char **argv) {
+  const char *kv = NULL;
+  options o = {.cpu = {"bench_attend", help, {{"kv", 'k', &kv}}, {.isa = WEIR_ISA_BEST}, 0.2}};
+  const int done = bench_parse(&o.cpu, argc, argv);
+  if (done) return done - 1;
+  if (kv) o.only_kv = atoi(kv);
+  return bench_run(&o.cpu, bench_all, &o);
 }

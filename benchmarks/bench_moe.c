@@ -2,21 +2,19 @@
 /* Speed of the mixture of experts at decode, catch-up and prefill, beside the same work done dense: each used
  * expert's two linears over the rows that it gets. One line a case on stdout; the best of the repetitions,
  * for other programs only ever make a run slower. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
+#include "bench_cpu.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/quant.h"
 
 enum { MAX_ROWS = 512 };
 
 typedef struct options {
-  weir_cpu_opts cpu;
-  double seconds; /* a case */
+  bench_cpu cpu;
   weir_dtype type;
   int32_t model; /* -1: all */
 } options;
@@ -41,11 +39,6 @@ static const struct layer {
 static const int32_t batch_rows[] = {1, 4, 16, 64, 512};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-static int64_t now(void) {
-  const weir_clock c = weir_clock_system();
-  return weir_now_ns(&c);
-}
 
 static weir_status prepare(weir_dev *dev, weir_dtype t, int32_t rows, int32_t cols, int32_t n, weir_weight *w,
                            int32_t *n_done, weir_err *e) {
@@ -82,13 +75,13 @@ static weir_status time_case(weir_dev *dev, const options *o, const weir_moe_arg
                              int32_t n_hit, bool dense, double *best, weir_err *e) {
   weir_status st = WEIR_OK;
   const int32_t mean = (int32_t)(((int64_t)a->x.rows * a->n_used + n_hit - 1) / n_hit), ff = a->down[0].cols;
-  const int64_t end = now() + (int64_t)(o->seconds * 1e9);
+  const int64_t end = bench_now() + (int64_t)(o->cpu.seconds * 1e9);
   weir_mat x = a->x, act = h;
   x.rows = y.rows = h.rows = act.rows = mean < x.rows ? mean : x.rows;
   act.cols = ff;
   *best = 1e30;
   do {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     if (dense)
       for (int32_t i = 0; i < n_hit; i++) {
         WEIR_TRY(weir_op_linear(dev, h, x, &a->gate_up[i], NULL, e));
@@ -97,9 +90,9 @@ static weir_status time_case(weir_dev *dev, const options *o, const weir_moe_arg
     else
       WEIR_TRY(weir_op_moe(dev, (weir_mat){y.data, a->x.rows, y.cols, y.ld}, a, e));
     WEIR_TRY(weir_dev_sync(dev, e));
-    const double ns = (double)(now() - began);
+    const double ns = (double)(bench_now() - began);
     if (ns < *best) *best = ns;
-  } while (now() < end);
+  } while (bench_now() < end);
 out:
   return st;
 }
@@ -178,60 +171,27 @@ out:
   return st;
 }
 
-static int usage(const char *why, const char *arg) {
-  fprintf(stderr, "bench_moe: %s '%s'; see --help\n", why, arg);
-  return 2;
-}
-
-/* 0: go on; else the exit status plus one. */
-static int parse(int argc, char **argv, options *o) {
-  static const struct option longs[] = {{"threads", required_argument, NULL, 't'},
-                                        {"isa", required_argument, NULL, 'i'},
-                                        {"type", required_argument, NULL, 'd'},
-                                        {"model", required_argument, NULL, 'm'},
-                                        {"seconds", required_argument, NULL, 's'},
-                                        {"help", no_argument, NULL, 'h'},
-                                        {NULL, 0, NULL, 0}};
-  int c;
-  while ((c = getopt_long(argc, argv, "t:i:d:m:s:h", longs, NULL)) != -1) {
-    switch (c) {
-      case 't': o->cpu.n_threads = atoi(optarg); break;
-      case 'i': {
-        int isa = WEIR_ISA_SCALAR;
-        while (isa <= WEIR_ISA_BEST && strcmp(weir_isa_name((weir_isa)isa), optarg) != 0) isa++;
-        if (isa > WEIR_ISA_BEST) return 1 + usage("unknown instruction set", optarg);
-        o->cpu.isa = (weir_isa)isa;
-        break;
-      }
-      case 'd': {
-        int t = 0;
-        while (t < WEIR_DTYPE_COUNT && strcmp(weir_dtype_get((weir_dtype)t)->name, optarg) != 0) t++;
-        if (t == WEIR_DTYPE_COUNT) return 1 + usage("unknown type", optarg);
-        o->type = (weir_dtype)t;
-        break;
-      }
-      case 'm': o->model = atoi(optarg); break;
-      case 's': o->seconds = atof(optarg); break;
-      case 'h': fputs(help, stdout); return 1;
-      default: fputs(help, stderr); return 3;
-    }
-  }
-  return optind < argc ? 1 + usage("unexpected argument", argv[optind]) : 0;
+static weir_status bench_all(weir_dev *dev, const void *ctx, weir_err *e) {
+  const options *o = ctx;
+  weir_status st = WEIR_OK;
+  printf("%s, %d threads\n", weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev));
+  for (size_t i = 0; i < COUNT(layers); i++)
+    if (o->model < 0 || o->model == (int32_t)i) WEIR_TRY(bench_layer(dev, o, &layers[i], e));
+out:
+  return st;
 }
 
 int main(int argc, char **argv) {
-  weir_status st = WEIR_OK;
-  weir_err err = {0}, *e = &err;
-  options o = {.cpu = {.isa = WEIR_ISA_BEST}, .seconds = 0.5, .type = WEIR_Q4_0, .model = -1};
-  const int done = parse(argc, argv, &o);
+  const char *type = "Q4_0", *model = NULL;
+  options o = {
+      .cpu = {"bench_moe", help, {{"type", 'd', &type}, {"model", 'm', &model}}, {.isa = WEIR_ISA_BEST}, 0.5},
+      .model = -1};
+  const int done = bench_parse(&o.cpu, argc, argv);
   if (done) return done - 1;
-  weir_dev *dev = NULL;
-  WEIR_TRY(weir_dev_open_cpu(&o.cpu, &dev, e));
-  printf("%s, %d threads\n", weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev));
-  for (size_t i = 0; i < COUNT(layers); i++)
-    if (o.model < 0 || o.model == (int32_t)i) WEIR_TRY(bench_layer(dev, &o, &layers[i], e));
-out:
-  if (st != WEIR_OK) fprintf(stderr, "bench_moe: %s\n", err.msg);
-  weir_dev_destroy(dev);
-  return st == WEIR_OK ? 0 : 1;
+  int t = 0;
+  while (t < WEIR_DTYPE_COUNT && strcmp(weir_dtype_get((weir_dtype)t)->name, type) != 0) t++;
+  if (t == WEIR_DTYPE_COUNT) return bench_usage(&o.cpu, "unknown type", type);
+  o.type = (weir_dtype)t;
+  if (model) o.model = atoi(model);
+  return bench_run(&o.cpu, bench_all, &o);
 }

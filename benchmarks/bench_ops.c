@@ -2,23 +2,21 @@
 /* Speed of linear at decode, catch-up and prefill shapes, beside what the machine gives: memory read by all
  * threads and, where it has VNNI, 8-bit dot products out of registers. One line a case on stdout; the best of
  * the repetitions, for other programs only ever make a run slower. */
-#include <getopt.h>
 #include <immintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "bench_cpu.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/quant.h"
 
 enum { COPIES_MAX = 1024 };
 
 typedef struct options {
-  weir_cpu_opts cpu;
-  double seconds;   /* a case */
+  bench_cpu cpu;
   size_t set_bytes; /* of weights that decode walks through, so that caches hold little of them */
   const char *type; /* NULL: all */
   int32_t only_n;   /* 0: all */
@@ -48,11 +46,6 @@ static const struct shape {
 static const int32_t batch_rows[] = {1, 2, 4, 8, 16, 32, 128, 512};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-static int64_t now(void) {
-  const weir_clock c = weir_clock_system();
-  return weir_now_ns(&c);
-}
 
 /* ---- limits of the machine ---- */
 
@@ -99,13 +92,13 @@ static double read_limit(weir_pool *pool, weir_dev *dev, size_t bytes, double se
   if (weir_dev_alloc(dev, bytes, &p, &e) != WEIR_OK) return 0;
   read_job j = {.data = p, .n = bytes / sizeof(uint64_t)};
   int64_t best = INT64_MAX;
-  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  const int64_t end = bench_now() + (int64_t)(seconds * 1e9);
   do {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     weir_pool_run(pool, read_part, &j);
-    const int64_t took = now() - began;
+    const int64_t took = bench_now() - began;
     if (took < best) best = took;
-  } while (now() < end);
+  } while (bench_now() < end);
   weir_dev_release(dev, p);
   return (double)bytes / (double)best * 1e9;
 }
@@ -132,13 +125,13 @@ static void dot_chains(void *ctx, int32_t rank, int32_t n_threads) {
 static double dot_limit(weir_pool *pool, double seconds) {
   if (!__builtin_cpu_supports("avx512vnni")) return 0;
   int64_t best = INT64_MAX;
-  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  const int64_t end = bench_now() + (int64_t)(seconds * 1e9);
   do {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     weir_pool_run(pool, dot_chains, NULL);
-    const int64_t took = now() - began;
+    const int64_t took = bench_now() - began;
     if (took < best) best = took;
-  } while (now() < end);
+  } while (bench_now() < end);
   return (double)weir_pool_size(pool) * DOT_LOOPS * DOT_CHAINS * 128.0 / (double)best * 1e9;
 }
 
@@ -148,7 +141,7 @@ static void short_work(void *ctx, int32_t rank, int32_t n_threads) {
   (void)ctx;
   (void)rank;
   (void)n_threads;
-  for (const int64_t end = now() + FORK_WORK_NS; now() < end;) {
+  for (const int64_t end = bench_now() + FORK_WORK_NS; bench_now() < end;) {
   }
 }
 
@@ -158,9 +151,9 @@ static double fork_cost(weir_pool *pool) {
   enum { FORKS = 200 };
   double best = 1e30;
   for (int r = 0; r < 50; r++) {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     for (int i = 0; i < FORKS; i++) weir_pool_run(pool, short_work, NULL);
-    const double each = (double)(now() - began) / FORKS - FORK_WORK_NS;
+    const double each = (double)(bench_now() - began) / FORKS - FORK_WORK_NS;
     if (each < best) best = each;
   }
   return best;
@@ -205,14 +198,14 @@ static weir_status time_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir
   const size_t run = copies > 1 || guess > 50000 ? copies : 1 + (size_t)(50000 / guess);
   *best = 1e30;
   for (size_t i = 0; i < copies; i++) WEIR_TRY(weir_op_linear(dev, y, x, &w[i], NULL, e));
-  const int64_t end = now() + (int64_t)(seconds * 1e9);
+  const int64_t end = bench_now() + (int64_t)(seconds * 1e9);
   do {
-    const int64_t began = now();
+    const int64_t began = bench_now();
     for (size_t i = 0; i < run; i++) WEIR_TRY(weir_op_linear(dev, y, x, &w[i % copies], NULL, e));
     WEIR_TRY(weir_dev_sync(dev, e));
-    const double each = (double)(now() - began) / (double)run;
+    const double each = (double)(bench_now() - began) / (double)run;
     if (each < *best) *best = each;
-  } while (now() < end);
+  } while (bench_now() < end);
 
 out:
   return st;
@@ -247,7 +240,7 @@ static weir_status bench_shape(weir_dev *dev, const options *o, const limits *li
     double ns;
     if (o->only_n && o->only_n != n) continue;
     WEIR_TRY(time_linear(dev, (weir_mat){yd, n, s->rows, s->rows}, (weir_mat){xd, n, s->cols, s->cols}, w,
-                         copies, o->seconds, &ns, e));
+                         copies, o->cpu.seconds, &ns, e));
     const double rate = (double)w[0].bytes / ns, ops = 2.0 * n * (double)rows * (double)cols / ns;
     printf("%-4s %6d x %-5d n %-4d %10.1f us %7.2f GB/s", weir_dtype_get(t)->name, s->rows, s->cols, n,
            ns / 1e3, rate);
@@ -271,69 +264,43 @@ out:
   return st;
 }
 
-static int usage(const char *why, const char *arg) {
-  fprintf(stderr, "bench_ops: %s '%s'; see --help\n", why, arg);
-  return 2;
-}
-
-/* 0: go on; else the exit status plus one. */
-static int parse(int argc, char **argv, options *o) {
-  static const struct option longs[] = {
-      {"threads", required_argument, NULL, 't'}, {"isa", required_argument, NULL, 'i'},
-      {"type", required_argument, NULL, 'd'},    {"rows", required_argument, NULL, 'n'},
-      {"seconds", required_argument, NULL, 's'}, {"mib", required_argument, NULL, 'm'},
-      {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
-  int c;
-  while ((c = getopt_long(argc, argv, "t:i:d:n:s:m:h", longs, NULL)) != -1) {
-    switch (c) {
-      case 't': o->cpu.n_threads = atoi(optarg); break;
-      case 'i': {
-        int isa = WEIR_ISA_SCALAR;
-        while (isa <= WEIR_ISA_BEST && strcmp(weir_isa_name((weir_isa)isa), optarg) != 0) isa++;
-        if (isa > WEIR_ISA_BEST) return 1 + usage("unknown instruction set", optarg);
-        o->cpu.isa = (weir_isa)isa;
-        break;
-      }
-      case 'd': o->type = optarg; break;
-      case 'n': o->only_n = atoi(optarg); break;
-      case 's': o->seconds = atof(optarg); break;
-      case 'm': o->set_bytes = (size_t)atoi(optarg) << 20; break;
-      case 'h': fputs(help, stdout); return 1;
-      default: fputs(help, stderr); return 3;
-    }
-  }
-  return optind < argc ? 1 + usage("unexpected argument", argv[optind]) : 0;
-}
-
-int main(int argc, char **argv) {
+static weir_status bench_all(weir_dev *dev, const void *ctx, weir_err *e) {
+  const options *o = ctx;
   weir_status st = WEIR_OK;
-  weir_err err = {0}, *e = &err;
-  options o = {.cpu = {.isa = WEIR_ISA_BEST}, .seconds = 0.2, .set_bytes = (size_t)256 << 20};
-  const int done = parse(argc, argv, &o);
-  if (done) return done - 1;
-  weir_dev *dev = NULL;
   weir_pool *pool = NULL;
   int shown = 0;
-  WEIR_TRY(weir_dev_open_cpu(&o.cpu, &dev, e));
   WEIR_TRY(weir_dev_reserve(dev, &(weir_dev_limits){.max_tokens = 512, .max_cols = 14336}, e));
   WEIR_TRY(weir_pool_create(&(weir_pool_opts){.n_threads = weir_cpu_n_threads(dev)}, &pool, e));
-  const limits lim = {read_limit(pool, dev, o.set_bytes, 0.5), dot_limit(pool, 0.3)};
+  const limits lim = {read_limit(pool, dev, o->set_bytes, 0.5), dot_limit(pool, 0.3)};
   printf("%s, %d threads: reads %.1f GB/s, 8-bit dot products %.0f GOP/s, fork and join %.2f us\n",
          weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev), lim.read / 1e9, lim.dot / 1e9,
          fork_cost(pool) / 1e3);
   for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
-    if (o.type && strcmp(o.type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
+    if (o->type && strcmp(o->type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
     for (size_t s = 0; s < COUNT(shapes); s++) {
       if (shapes[s].cols % weir_dtype_get((weir_dtype)t)->block_elems != 0) continue;
-      WEIR_TRY(bench_shape(dev, &o, &lim, (weir_dtype)t, &shapes[s], e));
+      WEIR_TRY(bench_shape(dev, o, &lim, (weir_dtype)t, &shapes[s], e));
       shown++;
     }
   }
-  if (!shown) st = weir_fail(e, WEIR_EINVAL, "no such type: %s", o.type);
+  if (!shown) st = weir_fail(e, WEIR_EINVAL, "no such type: %s", o->type);
 
 out:
-  if (st != WEIR_OK) fprintf(stderr, "bench_ops: %s\n", err.msg);
   weir_pool_destroy(pool);
-  weir_dev_destroy(dev);
-  return st == WEIR_OK ? 0 : 1;
+  return st;
+}
+
+int main(int argc, char **argv) {
+  const char *rows = NULL, *mib = NULL;
+  options o = {.set_bytes = (size_t)256 << 20};
+  o.cpu = (bench_cpu){"bench_ops",
+                      help,
+                      {{"type", 'd', &o.type}, {"rows", 'n', &rows}, {"mib", 'm', &mib}},
+                      {.isa = WEIR_ISA_BEST},
+                      0.2};
+  const int done = bench_parse(&o.cpu, argc, argv);
+  if (done) return done - 1;
+  if (rows) o.only_n = atoi(rows);
+  if (mib) o.set_bytes = (size_t)atoi(mib) << 20;
+  return bench_run(&o.cpu, bench_all, &o);
 }
