@@ -655,8 +655,8 @@ static void white_space_behind_phi3_tokens(void **state) {
     }
     uint8_t *file = gguf_writer_file(&w, &len);
     gguf_writer_fini(&w);
-    if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK || weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK)
-      fail_msg("row %zu: %s", i, e.msg);
+    if (weir_gguf_parse(file, len, &g, &e) != WEIR_OK) fail_msg("row %zu: %s", i, e.msg);
+    if (weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) fail_msg("row %zu: %s", i, e.msg);
     weir_tokens ids = must_tokenize(t, "<|end|> a", 9, true);
     if (ids.n != (rows[i].stripped ? 2 : 3)) fail_msg("row %zu: %d tokens", i, ids.n);
     assert_int_equal(ids.id[0], is_bpe ? 256 : 1);
