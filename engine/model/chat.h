@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chat templates: what a conversation looks like as the text a model was trained on. The formats are built in
  * and named; a model file's own template, which is a program in Jinja, is not run but recognised by its
- * marks. For the templates it recognises the text is, to the byte, what transformers' apply_chat_template
+ * form. For the templates it recognises the text is, to the byte, what transformers' apply_chat_template
  * renders. */
 #ifndef WEIR_MODEL_CHAT_H
 #define WEIR_MODEL_CHAT_H
@@ -42,8 +42,8 @@ const char *weir_chat_names(void);
  * model writes it; the message it makes is what follows. */
 const char *weir_chat_answer_lead(const weir_chat_format *);
 
-/* Recognises a template; it must outlive `out`. WEIR_EUNSUP when it is none of the known ones or takes steps
- * that weir does not; the message says what was looked for. */
+/* Recognises a template; it must outlive `out`. WEIR_EUNSUP when it differs from the known ones in anything
+ * that could be rendered; the message names the formats there are. */
 weir_status weir_chat_detect(weir_str jinja, weir_chat_format *out, weir_err *e);
 
 /* What a format takes from the model and the day. */

@@ -1,168 +1,76 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Recognises chat templates by their marks. A rule names pieces that a template of a format must hold and
- * pieces that mean it does more than the format says (thoughts, tools without which it writes otherwise, a
- * date): such a template is refused, not approximated. Pure; any thread. */
-#define _GNU_SOURCE /* memmem */
+/* Recognises chat templates: by their form (chat_jinja.c), all of it. A template that differs from those
+ * listed in anything that could be rendered is refused, not approximated. Pure; any thread. */
 #include <string.h>
 
 #include "model/chat.h"
+#include "model/chat_jinja.h"
 #include "model/chat_style.h"
 
-enum { MAX_MARKS = 8 };
-
-typedef struct rule {
+/* The published templates whose texts the styles are, by make_chat_vectors.py --check, which prints the form
+ * of every template it is given. */
+/* clang-format off */
+static const struct {
+  uint64_t form;
   const char *style;
-  const char *want[MAX_MARKS], *never[MAX_MARKS]; /* NULL at the end */
-} rule;
-
-#define BAR "\xef\xbd\x9c" /* U+FF5C, in DeepSeek's marks */
-
-/* The first that fits counts. */
-static const rule rules[] = {
-    {"phi4-first", {"<|im_sep|>", "<|im_end|><|im_start|>assistant<|im_sep|>"}, {"<think>"}},
-    {"phi4",
-     {"'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'", "add_generation_prompt"},
-     {"<think>"}},
-    {"qwen3",
-     {"<|im_start|>", "reasoning_content.strip(", "loop.index0 > ns.last_query_index",
-      "enable_thinking is defined and enable_thinking is false",
-      "if loop.last or (not loop.last and reasoning_content)"},
-     {"<|vision_start|>"}},
-    {"chatml",
-     {"<|im_start|>", "<|im_end|>", "add_generation_prompt"},
-     {"<think>", "</think>", "<|im_sep|>", "bos_token", "<end_of_utterance>", "|trim", "| trim", "strip("}},
-    {"lfm2",
-     {"bos_token", "\"<|im_start|>system\\n\" + ns.system_prompt + \"<|im_end|>",
-      "\"<|im_start|>\" + message[\"role\"]", "add_generation_prompt"},
-     {"<think>", "</think>", "strip("}},
-    {"llama3.1",
-     {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "Cutting Knowledge Date: December 2023\\n",
-      "Today Date: \" + date_string", "message['content'] | trim"},
-     {"<think>"}},
-    {"llama3",
-     {"'<|start_header_id|>' + message['role'] + '<|end_header_id|>", "message['content'] | trim",
-      "<|eot_id|>", "bos_token"},
-     {"Cutting Knowledge Date", "tools", "functions", "<think>"}},
-    {"gemma3",
-     {"<start_of_turn>", "<end_of_turn>", "first_user_prefix", "must alternate"},
-     {"<think>", "tools"}},
-    {"gemma",
-     {"<start_of_turn>", "<end_of_turn>", "System role not supported", "| trim"},
-     {"<think>", "tools"}},
-    {"llama2",
-     {"bos_token + '[INST] ' + content.strip() + ' [/INST]'", "'<<SYS>>",
-      "' '  + content.strip() + ' ' + eos_token"},
-     {NULL}},
-    {"llama2",
-     {"bos_token + '[INST] ' + content.strip() + ' [/INST]'", "'<<SYS>>",
-      "' ' + content.strip() + ' ' + eos_token"},
-     {NULL}},
-    {"mistral-v7",
-     {"'[SYSTEM_PROMPT] ' + message['content'] + '[/SYSTEM_PROMPT]'",
-      "'[INST] ' + message['content'] + '[/INST]'", "' ' + message['content'] + eos_token"},
-     {"default_system_message", "[THINK]"}},
-    {"mistral-v7-tekken",
-     {"'[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]'",
-      "'[INST]' + message['content'] + '[/INST]'", "message['content'] + eos_token"},
-     {"default_system_message", "[THINK]"}},
-    {"mistral-v1",
-     {"' [INST] ' + system_message + '\\n\\n' + message['content'] + ' [/INST]'",
-      "' ' + message['content'] + eos_token"},
-     {NULL}},
-    {"mistral-v3-trim",
-     {"\"[INST] \" + message[\"content\"] + \"[/INST]\"", "loop.last and system_message is defined",
-      "\" \" + message[\"content\"]|trim + eos_token"},
-     {NULL}},
-    {"mistral-v3",
-     {"\"[INST] \" + message[\"content\"] + \"[/INST]\"", "loop.last and system_message is defined",
-      "\" \" + message[\"content\"] + eos_token"},
-     {NULL}},
-    {"mistral-tekken",
-     {"\"[INST]\" + message[\"content\"] + \"[/INST]\"", "loop.last and system_message is defined",
-      "message[\"content\"] + eos_token"},
-     {NULL}},
-    {"mistral-v0",
-     {"bos_token", "'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token",
-      "must alternate"},
-     {"<<SYS>>", "system_message", "' ' + message['content'] + eos_token"}},
-    {"phi3",
-     {"<|user|>", "<|system|>", "<|end|>", "'<|assistant|>", "add_generation_prompt", "eos_token"},
-     {"<think>", "tools", "<|tool"}},
-    {"phi3-mini",
-     {"bos_token", "<|user|>", "'<|end|>' + '", " + '<|assistant|>'"},
-     {"<think>", "add_generation_prompt", "system"}},
-    {"zephyr",
-     {"'<|user|>", "'<|system|>", "'<|assistant|>", "message['content'] + eos_token",
-      "loop.last and add_generation_prompt"},
-     {"<think>", "tools", "<|end|>"}},
-    {"deepseek-r1",
-     {"<" BAR "User" BAR ">", "<" BAR "Assistant" BAR "><think>\\n'", "ns.system_prompt",
-      "split('</think>')[-1]"},
-     {"thinking", "tojson(indent", "<" BAR "hy_"}},
-    {"deepseek-v3",
-     {"<" BAR "User" BAR ">", "<" BAR "Assistant" BAR ">'", "ns.system_prompt", "split('</think>')[-1]"},
-     {"thinking", "tojson(indent", "<" BAR "hy_", "><think>"}},
-    {"deepseek-v2",
-     {"'User: ' + message['content'] + '", "'Assistant: ' + message['content'] + eos_token", "'Assistant:'"},
-     {"<think>", "tools"}},
-    {"qa", {"Question: {{", "Answer:"}, {"add_generation_prompt", "system"}},
+} known[] = {
+    {0xe57643d4ecd489ef, "qa"}, /* weir-demo */
+    {0x927658a06db06112, "chatml"}, /* Qwen-Qwen2.5-7B-Instruct, MiMo-VL */
+    {0xd6581164d94c3458, "chatml"}, /* Qwen-Qwen2-7B-Instruct */
+    {0x01296864915d7349, "chatml"}, /* teknium-OpenHermes-2.5-Mistral-7B */
+    {0xaca885f2bd0f58ed, "chatml"}, /* a system message before the loop */
+    {0xe1e641929fe8a868, "chatml"}, /* with a default for add_generation_prompt, m for message */
+    {0x70d5ed3ab2b04718, "chatml"}, /* with a default for add_generation_prompt */
+    {0xd58ef7b00923da24, "chatml"}, /* the generation prompt within the loop */
+    {0x4f967bbad3f987d9, "chatml"}, /* as OpenHermes, m for message */
+    {0x8c88c20910ee83dc, "chatml"}, /* a branch for each role */
+    {0x485b07daf265f522, "lfm2"}, /* LFM2-8B-A1B */
+    {0x78f3398a18f6a97c, "qwen3"}, /* Qwen-Qwen3-0.6B */
+    {0xc3bbc08ccea4c0eb, "phi4"}, /* microsoft-phi-4 */
+    {0x3a68a65ceae592dd, "phi4-first"}, /* microsoft-phi-4-first */
+    {0x050b492a3aa0597f, "llama2"}, /* meta-llama-Llama-2-7b-chat-hf */
+    {0xca9225fb0af704b6, "llama3"}, /* meta-llama-Meta-Llama-3-8B-Instruct-first: always with the generation prompt, as weir asks for */
+    {0x0875f48990b58de4, "llama3"}, /* meta-llama-Meta-Llama-3-8B-Instruct */
+    {0xb514c8d73055173d, "llama3.1"}, /* meta-llama-Llama-3.1-8B-Instruct */
+    {0xaaa4a2eee34e3b3d, "llama3.1"}, /* meta-llama-Llama-3.2-3B-Instruct */
+    {0x7b0f3017d1f3e986, "mistral-v0"}, /* mistralai-Mistral-7B-Instruct-v0.2-first */
+    {0xe8b1596151f0ab7a, "mistral-v1"}, /* mistralai-Mistral-7B-Instruct-v0.2 */
+    {0xbc520ee459af0434, "mistral-v3"}, /* mistralai-Mistral-Large-Instruct-2407 */
+    {0xf2cc35c513e67094, "mistral-v3-trim"}, /* mistralai-Mistral-7B-Instruct-v0.3 */
+    {0xf8d5b5400c9302bf, "mistral-v3-trim"}, /* Mistral-Large-Instruct-2407, the system message first */
+    {0x34bc22d36158e970, "mistral-tekken"}, /* mistralai-Mistral-Nemo-Instruct-2407 */
+    {0x518fa1184600201a, "mistral-v7"}, /* mistralai-Mistral-Large-Instruct-2411 */
+    {0xb3e12930332450f5, "gemma"}, /* google-gemma-2-2b-it */
+    {0xa2c77c1038eb0433, "gemma"}, /* google-gemma-7b-it: leaves the begin-of-text token to the tokenizer */
+    {0x68979f4788c53e24, "gemma3"}, /* google-gemma-3-1b-it */
+    {0x2044f9146af81376, "phi3"}, /* microsoft-Phi-3.5-mini-instruct */
+    {0x304ad5065bf19e39, "phi3-mini"}, /* microsoft-Phi-3-mini-4k-instruct-first */
+    {0xe2ceaa7e1c376b3c, "zephyr"}, /* TinyLlama-TinyLlama-1.1B-Chat-v1.0 */
+    {0x47115c7bd823afc3, "deepseek-v2"}, /* deepseek-ai-DeepSeek-V2-Lite-Chat */
+    {0xbd99f7f3edd6c9a9, "deepseek-v3"}, /* deepseek-ai-DeepSeek-R1-Distill-Llama-8B-first */
+    {0x775fb6b26f799c5d, "deepseek-r1"}, /* deepseek-ai-DeepSeek-R1-Distill-Llama-8B */
 };
-enum { N_RULES = sizeof rules / sizeof *rules };
-
-static bool holds(weir_str s, const char *mark) {
-  return s.len > 0 && memmem(s.data, s.len, mark, strlen(mark)) != NULL;
-}
-
-static bool fits(const rule *r, weir_str jinja) {
-  for (int32_t i = 0; i < MAX_MARKS && r->want[i]; i++)
-    if (!holds(jinja, r->want[i])) return false;
-  for (int32_t i = 0; i < MAX_MARKS && r->never[i]; i++)
-    if (holds(jinja, r->never[i])) return false;
-  return true;
-}
-
-/* The system message that a ChatML template brings along stands in it as a literal: '<|im_start|>system\nTEXT
- * <|im_end|>'. False when there is one that holds an escape, which would have to be understood. */
-static bool find_default_system(weir_str jinja, weir_str *out) {
-  static const char open[] = "<|im_start|>system", close[] = "<|im_end|>";
-  *out = (weir_str){0};
-  weir_str rest = jinja;
-  for (const char *p; (p = memmem(rest.data, rest.len, open, sizeof open - 1));) {
-    p += sizeof open - 1;
-    rest = (weir_str){p, (size_t)(jinja.data + jinja.len - p)};
-    if (rest.len >= 2 && p[0] == '\\' && p[1] == 'n')
-      p += 2;
-    else if (rest.len >= 1 && p[0] == '\n')
-      p += 1;
-    else
-      continue;
-    rest = (weir_str){p, (size_t)(jinja.data + jinja.len - p)};
-    const char *end = memmem(rest.data, rest.len, close, sizeof close - 1);
-    const size_t len = end ? (size_t)(end - p) : 0;
-    if (len == 0 || memchr(p, '\'', len) || memchr(p, '"', len) || memchr(p, '{', len))
-      continue; /* no literal */
-    if (memchr(p, '\\', len)) return false;
-    *out = (weir_str){p, len};
-  }
-  return true;
-}
+/* clang-format on */
+enum { N_KNOWN = sizeof known / sizeof *known };
 
 weir_status weir_chat_detect(weir_str jinja, weir_chat_format *out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_chat_form form;
   *out = (weir_chat_format){0};
   if (jinja.len == 0)
     return weir_fail(e, WEIR_EUNSUP, "the model has no chat template; --template names one: %s",
                      weir_chat_names());
-  for (int32_t i = 0; i < N_RULES; i++) {
-    if (!fits(&rules[i], jinja)) continue;
-    weir_chat_format f;
-    if (!weir_chat_by_name(rules[i].style, &f)) continue;
-    if (!strcmp(rules[i].style, "chatml") && !find_default_system(jinja, &f.default_system)) continue;
-    *out = f;
+  WEIR_TRY(weir_chat_form_of(jinja, &form, e));
+  for (int32_t i = 0; form.id != 0 && i < N_KNOWN; i++) {
+    if (known[i].form != form.id || !weir_chat_by_name(known[i].style, out)) continue;
+    if (form.system.data) out->default_system = form.system;
     return WEIR_OK;
   }
-  return weir_fail(
+  st = weir_fail(
       e, WEIR_EUNSUP,
-      "the model's chat template (%zu bytes of Jinja) is none that weir knows: looked for the marks of "
-      "%s; --template picks one of these all the same",
+      "the model's chat template (%zu bytes of Jinja) is none that weir knows, and it is not guessed at; "
+      "--template picks one all the same: %s",
       jinja.len, weir_chat_names());
+out:
+  return st;
 }

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "model/chat.h"
+#include "model/chat_jinja.h"
 
 static const char folder[] = "tests/vectors/chat";
 enum { MAX_MESSAGES = 64 };
@@ -159,45 +160,83 @@ static void test_names_and_spans(void **state) {
   assert_false(weir_chat_by_name("", &f));
 }
 
-/* Templates written here in the manner of the published ones: the marks, not the texts. */
+#define LOOP(BODY) "{% for message in messages %}" BODY "{% endfor %}"
+#define TURN       "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+#define PROMPT     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+#define SYSTEM(S)                                                                      \
+  "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\n" S \
+  "<|im_end|>\\n' }}{% endif %}"
+
+/* Spellings of ChatML that render the same, and small edits that do not: whatever is rendered otherwise is
+ * not recognised. The other published templates are gone over by make_chat_vectors.py --check. */
 static void test_detect(void **state) {
   (void)state;
   static const struct {
     const char *jinja, *format, *system; /* format NULL: refused */
   } cases[] = {
-      {"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-       "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+      {LOOP(TURN) PROMPT, "chatml", NULL},
+      {LOOP(TURN) PROMPT "\n", "chatml", NULL},
+      {"{# ChatML #}\n" LOOP(TURN) "\n" PROMPT, "chatml", NULL},
+      {"{# ChatML #}\n" LOOP(TURN) "\n\n" PROMPT, NULL, NULL},
+      {"{# ChatML #}\n" LOOP(TURN) "{#- #}" PROMPT, "chatml", NULL},
+      {"{%- for message in messages -%}\n  {{- \"<|im_start|>\" + message.role + \"\n\" -}}\n"
+       "{{ message.content }}{{ '<|im_end|>\\n' }}\n  {%- endfor %}\n{% if add_generation_prompt %}\n"
+       "  {{- '<|im_start|>assistant\\n' -}}\n{% endif %}",
        "chatml", NULL},
-      {"{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nBe good.<|im_end|>\\n' }}{% endif %}"
-       "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% if add_generation_prompt %}x{% "
-       "endif %}",
-       "chatml", "Be good."},
-      {"{{ '<|im_start|>system\nBe good.<|im_end|>\n' }}<|im_start|>{% if add_generation_prompt %}", "chatml",
-       "Be good."},
-      /* an escape in the literal, which would have to be understood */
-      {"{{ '<|im_start|>system\\nBe\\ngood.<|im_end|>' }}<|im_start|>{% if add_generation_prompt %}", NULL,
-       NULL},
-      {"<|im_start|> <|im_end|> add_generation_prompt {{ content.split('</think>')[-1] }}", NULL, NULL},
-      {"{{ bos_token }}{{ raise_exception('System role not supported') }}<start_of_turn>{{ c | trim "
-       "}}<end_of_turn>",
-       "gemma", NULL},
-      {"{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}'<<SYS>>\\n' {{ ' ' + content.strip() + ' "
-       "' + eos_token }}",
-       "llama2", NULL},
-      {"{{ '[SYSTEM_PROMPT] ' + message['content'] + '[/SYSTEM_PROMPT]' }}{{ '[INST] ' + message['content'] "
-       "+ '[/INST]' }}"
-       "{{ ' ' + message['content'] + eos_token }}",
-       "mistral-v7", NULL},
-      {"{% set default_system_message = 'x' %}{{ '[SYSTEM_PROMPT] ' + message['content'] + "
-       "'[/SYSTEM_PROMPT]' }}"
-       "{{ '[INST] ' + message['content'] + '[/INST]' }}{{ ' ' + message['content'] + eos_token }}",
+      {LOOP(
+           "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n") "{% if add_generation_prompt "
+                                                                                "%}<|im_start|>assistant\n{% "
+                                                                                "endif %}",
+       "chatml", NULL},
+      {"{% for message in messages %}\r\n<|im_start|>{{ message['role'] }}\r\n{{ message['content'] "
+       "}}<|im_end|>\r\n"
+       "{% endfor %}\r\n{% if add_generation_prompt %}\r\n<|im_start|>assistant\r\n{% endif %}\r\n",
+       "chatml", NULL},
+      {LOOP(SYSTEM("Be good.") TURN) PROMPT, "chatml", "Be good."},
+      {LOOP(SYSTEM("You are a helpful assistant.") TURN) PROMPT, "chatml", "You are a helpful assistant."},
+      {LOOP(SYSTEM("Be\\ngood.") TURN) PROMPT, NULL, NULL}, /* not in the template as it is rendered */
+      {LOOP(SYSTEM("Be \\\"good\\\".") TURN) PROMPT, NULL, NULL},
+      /* a default system message that is lost, no line feed, system messages that are dropped */
+      {"{% set system_message = 'You are a helpful assistant.' %}{% if messages[0]['role'] == 'system' %}"
+       "{% set system_message = messages[0]['content'] %}{% endif %}{{ '<|im_start|>system\\n' + "
+       "system_message + "
+       "'<|im_end|>\\n' }}" LOOP("{% if message['role'] != 'system' %}" TURN "{% endif %}") PROMPT,
        NULL, NULL},
-      {"{% for m in messages %}{% if m['role'] == 'user' %}Question: {{ m['content'] }}\nAnswer:{% endif "
-       "%}{% endfor %}",
+      {LOOP("{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'}}") PROMPT, NULL,
+       NULL},
+      {LOOP("{% if message['role'] != 'system' %}" TURN "{% endif %}") PROMPT, NULL, NULL},
+      {LOOP("{{'<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>' + '\\n'}}")
+           PROMPT,
+       NULL, NULL},
+      {LOOP(TURN) "{% if not add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}", NULL,
+       NULL},
+      {LOOP(TURN) "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}", NULL, NULL},
+      {LOOP(TURN) "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>' }}{% endif %}", NULL,
+       NULL},
+      {"{{ bos_token }}" LOOP(TURN) PROMPT, NULL, NULL},
+      {LOOP(TURN TURN) PROMPT, NULL, NULL},
+      {LOOP(TURN), NULL, NULL},
+      {"{% for message in messages[1:] %}" TURN "{% endfor %}" PROMPT, NULL, NULL},
+      {LOOP(" " TURN) PROMPT, NULL, NULL},
+      {"{% for m in messages %}{% if m['role'] == 'user' %}Question: {{ m['content'] }}\nAnswer:{% elif "
+       "m['role'] == "
+       "'assistant' %} {{ m['content'] }}<|endoftext|>{% endif %}{% endfor %}",
        "qa", NULL},
-      {"{{ bos_token }} hello", NULL, NULL},
+      {"{% for m in messages %}{% if m['role'] == 'user' %}Question: {{ m['content'] }}\nAnswer: {% elif "
+       "m['role'] == "
+       "'assistant' %} {{ m['content'] }}<|endoftext|>{% endif %}{% endfor %}",
+       NULL, NULL},
+      /* not Jinja, or not all of it */
+      {LOOP(TURN) PROMPT "{{", NULL, NULL},
+      {LOOP(TURN) PROMPT "{#", NULL, NULL},
+      {LOOP(TURN) PROMPT "{% raw %}", NULL, NULL},
+      {"{{ 'never ends }}", NULL, NULL},
+      {"{{ '\\", NULL, NULL},
+      {"{{ '\\x' }}", NULL, NULL},
+      {"{", NULL, NULL},
+      {"\n", NULL, NULL},
+      {"\1<|im_start|>", NULL, NULL},
       {"", NULL, NULL},
-      {"\0<|im_start|>", NULL, NULL},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     weir_chat_format f;
@@ -248,9 +287,12 @@ static int check_one(const char *template_path, const char *vectors_path) {
   const size_t len = f ? fread(jinja, 1, sizeof jinja, f) : 0;
   if (f) fclose(f);
   weir_chat_format format;
+  weir_chat_form form;
   weir_err e = {0};
   size_t n = 0, n_not = 0;
   const weir_status st = weir_chat_detect((weir_str){jinja, len}, &format, &e);
+  if (weir_chat_form_of((weir_str){jinja, len}, &form, &e) == WEIR_OK)
+    printf("form 0x%016llx: ", (unsigned long long)form.id);
   if (st != WEIR_OK) {
     printf("not known\n");
   } else {
