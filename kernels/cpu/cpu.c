@@ -206,6 +206,7 @@ weir_status weir_dev_open_cpu(const weir_cpu_opts *opts, weir_dev **out, weir_er
   WEIR_TRY(WEIR_NEW(1, &cpu, e));
   dev->impl = cpu;
   cpu->isa = o.isa == WEIR_ISA_BEST ? best : o.isa;
+  cpu->amx_small = o.amx_small;
   const weir_pool_opts team = {.n_threads = o.n_threads, .no_pin = o.no_pin};
   WEIR_TRY(weir_pool_create(&team, &cpu->pool, e));
   cpu->n_threads = weir_pool_size(cpu->pool);

@@ -11,6 +11,7 @@ typedef struct weir_cpu_opts {
   int32_t n_threads; /* 0: one per core this process may run on */
   weir_isa isa;      /* WEIR_ISA_BEST: the best this machine has; asking for more than it has is an error */
   bool no_pin;       /* leave threads to the scheduler instead of pinning each to a core */
+  bool amx_small;    /* for tests: AMX also for weights so narrow that it does not pay (same bits) */
 } weir_cpu_opts;
 
 /* *out owned by the caller (weir_dev_destroy). opts NULL: defaults. */

@@ -13,7 +13,8 @@
 typedef struct weir_cpu {
   weir_pool *pool;
   int32_t n_threads;
-  weir_isa isa;  /* never WEIR_ISA_BEST */
+  weir_isa isa; /* never WEIR_ISA_BEST */
+  bool amx_small;
   void *scratch; /* [scratch_bytes], 64-byte aligned; contents are undefined when an operation starts */
   size_t scratch_bytes;
   void *moe_scratch; /* [moe_bytes] likewise, of moe alone: the linears it runs use `scratch` */

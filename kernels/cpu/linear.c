@@ -17,7 +17,8 @@ enum {
   CHUNK_MIN = 64,        /* rows; with fewer, weights would be read again too often */
   CHUNK_MAX = 512,
   FETCH_BYTES = 1 << 20,   /* weights of less live in the cache anyway */
-  WIDE_ROWS = 32,          /* rows of x from which expanding weights pays */
+  WIDE_ROWS = 32,          /* rows of x from which expanding weights pays ... */
+  WIDE_COLS = 512,         /* ... where rows are long: at 256 it cost a tenth, at 768 it gained as much */
   ALONE_WORK = 1 << 15,    /* multiply-adds below which a fork costs more than it saves */
   QUANTIZE_ALONE = 1 << 13 /* elements of x below which the caller quantises them itself */
 };
@@ -258,7 +259,8 @@ weir_status weir_cpu_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_we
         (weir_mat){x.data + (size_t)i * (size_t)x.ld, x.rows - i < chunk ? x.rows - i : chunk, x.cols, x.ld};
     j.y = (weir_mat){y.data + (size_t)i * (size_t)y.ld, j.x.rows, y.cols, y.ld};
     j.n_tiles = (j.x.rows + WEIR_TILE_M - 1) / WEIR_TILE_M;
-    j.wide = cpu->isa == WEIR_ISA_AMX && w->has_quant && j.x.rows >= WIDE_ROWS ? &weir_linear_amx : NULL;
+    const bool pays = j.x.rows >= WIDE_ROWS && (w->cols >= WIDE_COLS || cpu->amx_small);
+    j.wide = cpu->isa == WEIR_ISA_AMX && w->has_quant && pays ? &weir_linear_amx : NULL;
     j.n_wide = j.wide ? (j.x.rows + WEIR_WIDE_M - 1) / WEIR_WIDE_M : 0;
     const int64_t elems = (int64_t)j.x.rows * w->cols;
     const bool alone = cpu->n_threads == 1 || elems * weight->rows < ALONE_WORK;

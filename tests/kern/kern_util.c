@@ -20,7 +20,7 @@ void kern_devs_open(kern_devs *d, const weir_dev_limits *lim) {
   memset(d, 0, sizeof *d);
   for (int isa = WEIR_ISA_SCALAR; isa < WEIR_ISA_BEST; isa++) {
     weir_err e = {0};
-    const weir_cpu_opts o = {.n_threads = 1, .isa = (weir_isa)isa, .no_pin = true};
+    const weir_cpu_opts o = {.n_threads = 1, .isa = (weir_isa)isa, .no_pin = true, .amx_small = true};
     if (weir_dev_open_cpu(&o, &d->dev[d->n], &e) != WEIR_OK) {
       print_message("left out: %s\n", e.msg);
       continue;
@@ -30,7 +30,7 @@ void kern_devs_open(kern_devs *d, const weir_dev_limits *lim) {
   }
   for (int threads = 2; threads <= 4; threads++) {
     weir_err e = {0};
-    const weir_cpu_opts o = {.n_threads = threads, .isa = WEIR_ISA_BEST, .no_pin = true};
+    const weir_cpu_opts o = {.n_threads = threads, .isa = WEIR_ISA_BEST, .no_pin = true, .amx_small = true};
     kern_ok(weir_dev_open_cpu(&o, &d->dev[d->n], &e), &e, "open");
     d->isa[d->n] = weir_cpu_isa(d->dev[d->n]);
     d->threads[d->n++] = threads;

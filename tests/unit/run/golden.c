@@ -112,7 +112,7 @@ wvec golden_vectors(const golden_model *g) {
 wvec golden_vectors_rounded(const golden_model *g) { return vectors_in("logits-q8", g->name); }
 
 const weir_isa golden_isas[GOLDEN_ISAS] = {WEIR_ISA_SCALAR, WEIR_ISA_AVX2, WEIR_ISA_AVX512_VNNI,
-                                          WEIR_ISA_AMX};
+                                           WEIR_ISA_AMX};
 
 bool have_isa(weir_isa isa) {
   weir_dev *d;
@@ -138,7 +138,7 @@ static model open_model(const char *name, int32_t n_ctx, weir_isa isa, int32_t n
   const bool is_path = strchr(name, '/') != NULL, is_dir = strncmp(name, "hf-", 3) == 0;
   snprintf(path, sizeof path, "%s%s%s", is_path ? "" : "tests/vectors/models/", name,
            is_path || is_dir ? "" : ".gguf");
-  const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true};
+  const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true, .amx_small = true};
   must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
   must(weir_mfile_open(path, &g, &e), &e);
   must(weir_hparams_read(g, &h, &e), &e);
