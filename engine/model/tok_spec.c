@@ -77,37 +77,33 @@ weir_status weir_tok_spec_add_end(weir_tok_spec *s, int32_t id, weir_err *e) {
   return WEIR_OK;
 }
 
-static weir_status fail_steps(const char *what, weir_err *e) {
-  return weir_fail(e, WEIR_EUNSUP, "more than %d steps of a %s", WEIR_TOK_MAX_STEPS, what);
+/* Room for a step behind the n there are, and the spec's own copies of its texts. */
+static weir_status take_step(weir_tok_spec *s, int32_t n, const char *what, weir_str *pattern,
+                             weir_str *content, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (n == WEIR_TOK_MAX_STEPS)
+    return weir_fail(e, WEIR_EUNSUP, "more than %d steps of a %s", WEIR_TOK_MAX_STEPS, what);
+  WEIR_TRY(weir_strings_keep(&s->strings, *pattern, pattern, e));
+  WEIR_TRY(weir_strings_keep(&s->strings, *content, content, e));
+out:
+  return st;
 }
 
 weir_status weir_tok_spec_add_norm(weir_tok_spec *s, weir_norm_step step, weir_err *e) {
-  weir_status st = WEIR_OK;
-  if (s->n_norm == WEIR_TOK_MAX_STEPS) return fail_steps("normalizer", e);
-  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
-  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
-  s->norm[s->n_norm++] = step;
-out:
+  const weir_status st = take_step(s, s->n_norm, "normalizer", &step.pattern, &step.content, e);
+  if (st == WEIR_OK) s->norm[s->n_norm++] = step;
   return st;
 }
 
 weir_status weir_tok_spec_add_pre(weir_tok_spec *s, weir_pre_step step, weir_err *e) {
-  weir_status st = WEIR_OK;
-  if (s->n_pre == WEIR_TOK_MAX_STEPS) return fail_steps("pre-tokenizer", e);
-  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
-  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
-  s->pre[s->n_pre++] = step;
-out:
+  const weir_status st = take_step(s, s->n_pre, "pre-tokenizer", &step.pattern, &step.content, e);
+  if (st == WEIR_OK) s->pre[s->n_pre++] = step;
   return st;
 }
 
 weir_status weir_tok_spec_add_decode(weir_tok_spec *s, weir_decode_step step, weir_err *e) {
-  weir_status st = WEIR_OK;
-  if (s->n_decode == WEIR_TOK_MAX_STEPS) return fail_steps("decoder", e);
-  WEIR_TRY(weir_strings_keep(&s->strings, step.pattern, &step.pattern, e));
-  WEIR_TRY(weir_strings_keep(&s->strings, step.content, &step.content, e));
-  s->decode[s->n_decode++] = step;
-out:
+  const weir_status st = take_step(s, s->n_decode, "decoder", &step.pattern, &step.content, e);
+  if (st == WEIR_OK) s->decode[s->n_decode++] = step;
   return st;
 }
 

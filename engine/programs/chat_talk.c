@@ -68,7 +68,7 @@ weir_status weir_talk_set_system(weir_talk *t, const char *text, size_t len, wei
   const weir_chat_message m[] = {{WEIR_CHAT_SYSTEM, {text, len}}, {WEIR_CHAT_USER, {"x", 1}}};
   if (len > 0) {
     WEIR_TRY(weir_chat_render(&t->format, &t->words, m, 2, true, &trial, e));
-    WEIR_TRY(weir_talk_add(t, WEIR_CHAT_SYSTEM, text, len, e)); /* at the end, for now */
+    WEIR_TRY(weir_talk_add(t, WEIR_CHAT_SYSTEM, text, len, e)); /* moved to the front */
     const weir_turn turn = t->turn[t->n_turns - 1];
     memmove(t->turn + 1, t->turn, (size_t)(t->n_turns - 1) * sizeof *t->turn);
     t->turn[0] = turn;
