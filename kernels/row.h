@@ -15,6 +15,24 @@ typedef enum {
                     draw from p with noise of its own (the arg-max at temperature 0); BiLD, arXiv 2302.07863 */
 } weir_keep;
 
+/* What penalties, biases and bans make of one id's logit l before a draw (never before the statistics):
+ *   l' = (l > 0 ? l / scale : l * scale) + add
+ * scale is a repetition penalty (arXiv 1909.05858; > 1 makes the id less likely), add holds presence and
+ * frequency penalties, a logit bias, or WEIR_LOGIT_BAN. */
+typedef struct weir_logit_edit {
+  int32_t id;
+  float scale; /* > 0, finite; 1: off */
+  float add;   /* finite; 0: off */
+} weir_logit_edit;
+#define WEIR_LOGIT_BAN (-1e30f) /* an id with this never wins against one without */
+
+/* One of the likeliest tokens of a row, by the raw softmax at temperature 1. */
+typedef struct weir_top {
+  int32_t id;
+  float logprob;
+} weir_top;
+enum { WEIR_TOP_MAX = 20 };
+
 /* One question: a pure function of (logits, ask) is the answer. */
 typedef struct weir_ask {
   float temperature; /* 0: greedy, ties to the lowest id */
@@ -26,6 +44,11 @@ typedef struct weir_ask {
   int32_t probe;     /* -1: draw; else judge this token by `keep` */
   weir_keep keep;
   float keep_nll; /* nats */
+  const weir_logit_edit
+      *edit;       /* [n_edits], ids ascending, each once; borrowed until the step was waited for. */
+  int32_t n_edits; /* They shape every draw (temperature 0, a replacement too) and nothing else: */
+                   /* statistics and rules of judgement are those of the raw row */
+  int32_t n_top;   /* 0 .. WEIR_TOP_MAX likeliest ids wanted besides, ties to the lowest id */
 } weir_ask;
 
 /* All statistics are those of the raw softmax at temperature 1 over the real vocabulary (padding ids

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "cascade/policy.h"
 #include "model/tokenizer.h"
+#include "sched/penalties.h"
 #include "sched/request.h"
 #include "step/step.h"
 
@@ -39,6 +40,8 @@ typedef struct weir_piece {
   const char *text; /* what the token adds to the text: may be empty; not NUL-terminated; borrowed */
   size_t len;
   const weir_token_receipt *receipt; /* borrowed for the call */
+  const weir_top *top; /* [n_top] likeliest tokens of the row that wrote it; borrowed likewise */
+  int32_t n_top;
 } weir_piece;
 
 typedef enum {
@@ -46,9 +49,10 @@ typedef enum {
   WEIR_END_EOS,    /* an end-of-text token */
   WEIR_END_LENGTH, /* max_new or the context is full */
   WEIR_END_ERROR,
-  WEIR_END_CANCEL
+  WEIR_END_CANCEL,
+  WEIR_END_DEADLINE /* its deadline passed, waiting or under way */
 } weir_end;
-const char *weir_end_name(weir_end); /* "stop", "eos", "length", "error", "cancelled" */
+const char *weir_end_name(weir_end); /* "stop", "eos", "length", "error", "cancelled", "deadline" */
 
 typedef struct weir_outcome {
   int64_t id;
@@ -65,7 +69,14 @@ typedef struct weir_job {
   int32_t n_prompt;
   int32_t max_new;                 /* cut to what the context leaves */
   weir_ask draw;                   /* temperature, top_k, top_p, min_p, seed */
-  const weir_cascade_cfg *cascade; /* borrowed until on_done */
+  const weir_cascade_cfg *cascade; /* copied */
+  weir_penalties penalties;        /* sched/penalties.h; bias is copied */
+  int32_t n_top;                   /* likeliest tokens wanted with every piece, 0 .. WEIR_TOP_MAX */
+  int32_t min_new;     /* until so many tokens were written no end-of-text token is drawn and no stop
+                          string ends the text */
+  int32_t priority;    /* lower goes first, as in vLLM; the one who waits ages towards the front */
+  int64_t deadline_ns; /* by the engine's clock; 0: none */
+  uint64_t salt;       /* of the prefix cache: tenants of different salts share nothing */
   bool pinned;
   bool ignore_eos;
   bool show_special;       /* special tokens appear in the text by name */
@@ -76,8 +87,9 @@ typedef struct weir_job {
   void *ctx;
 } weir_job;
 
-/* Takes a job, or WEIR_EBUSY when too many wait; errors (empty prompt, prompt longer than the context of a
- * tier it may need, bad sampling parameters, unsound cascade) are told here and nothing was taken. */
+/* Takes a job (everything in it is copied), or WEIR_EBUSY when too many wait; errors (empty prompt, prompt
+ * longer than the context of a tier it may need, bad sampling parameters, unsound cascade) are told here and
+ * nothing was taken. */
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);
@@ -85,11 +97,27 @@ void weir_engine_cancel(weir_engine *, int64_t id);
  * fails is dead from then on: jobs that can go on with the small tier do, the others end with the error. */
 weir_status weir_engine_step(weir_engine *, bool *busy, weir_err *e);
 
+/* Counters since the engine was created, and levels of the moment. */
+typedef struct weir_tier_stats {
+  int64_t steps, rows, busy_ns;                                /* rows fed in all */
+  int64_t rows_decode, rows_prompt, rows_catchup, rows_judged; /* of these: by what they were for */
+  int64_t preempted;                                           /* requests whose KV was taken */
+  int64_t prefix_lookup_tokens, prefix_hit_tokens;
+  int32_t kv_pages, kv_pages_used,
+      kv_pages_cached; /* used: held by requests; cached: by the prefix cache alone */
+  int32_t waiting;     /* requests that wait for a step of it */
+  bool dead;
+} weir_tier_stats;
+
 typedef struct weir_engine_stats {
-  int64_t steps[WEIR_MAX_TIERS], rows[WEIR_MAX_TIERS], busy_ns[WEIR_MAX_TIERS];
-  int64_t preempted, prefix_hit_tokens;
+  weir_tier_stats tier[WEIR_MAX_TIERS];
   int32_t active, queued;
-  bool dead[WEIR_MAX_TIERS];
+  int64_t tokens_by_tier[WEIR_MAX_TIERS]; /* committed */
+  int64_t jobs_done[WEIR_END_DEADLINE + 1];
+  int64_t last_step_ns; /* by the engine's clock: when a step last ended; 0: none has. For a health probe */
+  /* Measured over the last seconds, tokens a second, by all requests together: what was committed, and what
+   * the large tier alone would have written at this number of requests under way. 0: not known. */
+  double goodput, large_only_goodput;
 } weir_engine_stats;
 weir_engine_stats weir_engine_get_stats(const weir_engine *);
 

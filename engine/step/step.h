@@ -27,6 +27,8 @@ typedef struct weir_batch {
 
 typedef struct weir_result {
   weir_row *row;     /* [n_out], memory of the caller */
+  weir_top *top;     /* [n_out][WEIR_TOP_MAX], likewise, in descending order of log-probability; row i has the
+                        ask's n_top of them. NULL when no ask wants any */
   int64_t device_ns; /* time the step took on its device */
   weir_status status;
   weir_err err; /* when status is not WEIR_OK; the instance is then to be treated as dead */
