@@ -7,8 +7,8 @@
 # Asks apt for nothing when all is there. As another user than root it goes through sudo.
 set -eu
 
-build="build-essential cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev"
-test="libcmocka-dev xz-utils"
+build="build-essential cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libnanomsg-dev protobuf-c-compiler libprotobuf-c-dev libevent-dev"
+test="libcmocka-dev xz-utils libnng-dev"
 full="clang-14 libclang-rt-14-dev"
 
 [ $# -gt 0 ] || set -- build
