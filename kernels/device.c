@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/sample_core.h"
+
 /* Checks are chains: each returns at the first fact that is wrong. */
 #define CHECK(expr)                 \
   do {                              \
@@ -340,7 +342,7 @@ weir_status weir_op_gather_rows(weir_dev *dev, weir_mat y, weir_mat x, const int
 }
 
 /* Comparisons are written so that a NaN fails them. */
-static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, weir_err *e) {
+static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, int32_t n_vocab, weir_err *e) {
   if (!(a->temperature >= 0.0f && isfinite(a->temperature)))
     return weir_fail(e, WEIR_EINVAL, "sample: ask %d: temperature is %g", i, a->temperature);
   if (a->probe < -1 || a->probe >= n_valid)
@@ -352,10 +354,11 @@ static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, weir
       !(a->top_k >= 0 && a->top_p > 0.0f && a->top_p <= 1.0f && a->min_p >= 0.0f && a->min_p <= 1.0f))
     return weir_fail(e, WEIR_EINVAL, "sample: ask %d: top_k %d, top_p %g, min_p %g", i, a->top_k, a->top_p,
                      a->min_p);
-  return WEIR_OK;
+  const weir_status st = weir_sample_check_extras(a, n_vocab, e);
+  return st == WEIR_OK ? st : weir_fail_ctx(e, st, "sample: ask %d", i);
 }
 
-weir_status weir_op_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int32_t n_valid,
+weir_status weir_op_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
                            const weir_ask *ask, weir_err *e) {
   const char *op = "sample";
   CHECK(check_mat(op, "logits", logits, e));
@@ -365,8 +368,11 @@ weir_status weir_op_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int32
   if (logits.rows == 0) return WEIR_OK;
   CHECK(check_ptr(op, "rows", rows, e));
   CHECK(check_ptr(op, "ask", ask, e));
-  for (int32_t i = 0; i < logits.rows; i++) CHECK(check_ask(&ask[i], i, n_valid, e));
-  return dev->ops->sample(dev, rows, logits, n_valid, ask, e);
+  for (int32_t i = 0; i < logits.rows; i++) {
+    CHECK(check_ask(&ask[i], i, n_valid, logits.cols, e));
+    if (ask[i].n_top > 0) CHECK(check_ptr(op, "top", top, e));
+  }
+  return dev->ops->sample(dev, rows, top, logits, n_valid, ask, e);
 }
 
 weir_status weir_op_kv_copy(weir_dev *dev, weir_kv_layer kv, const int32_t *src_dst, int32_t n_pairs,

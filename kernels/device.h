@@ -145,8 +145,8 @@ typedef struct weir_dev_ops {
   weir_status (*moe)(weir_dev *, weir_mat y, const weir_moe_args *, weir_err *);
   weir_status (*softcap)(weir_dev *, weir_mat x, float cap, weir_err *);
   weir_status (*gather_rows)(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
-  weir_status (*sample)(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
-                        weir_err *);
+  weir_status (*sample)(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
+                        const weir_ask *ask, weir_err *);
   weir_status (*kv_copy)(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 } weir_dev_ops;
 
@@ -207,10 +207,12 @@ weir_status weir_op_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_err 
 weir_status weir_op_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 /* y[i] = x[row[i]], row[y.rows] device-resident. */
 weir_status weir_op_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
-/* rows[i] answers ask[i] about logits[i, 0..n_valid); rows and ask (logits.rows of each) are host arrays
- * borrowed until weir_dev_sync. */
-weir_status weir_op_sample(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
-                           weir_err *);
+/* rows[i] answers ask[i] about logits[i, 0..n_valid); rows and ask (logits.rows of each), with the edits, are
+ * host arrays borrowed until weir_dev_sync, and so is top[logits.rows][WEIR_TOP_MAX], which may be NULL when
+ * no ask wants any. Of top[i] only the first ask[i].n_top are written; where a row has fewer ids above -inf
+ * the rest get id -1 and -inf. Edits of ids from n_valid on, the padding, change nothing. */
+weir_status weir_op_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
+                           const weir_ask *ask, weir_err *);
 /* Copies whole pages (all heads, K and V) of a layer: src_dst[2*n_pairs], host array. */
 weir_status weir_op_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sampling between the passes over logits: merging statistics, deciding what an ask needs, searching the cut,
- * finishing the row. Pure functions: no state, no memory, any thread.
+/* Sampling between the passes over logits: merging statistics, edits, the best ids, deciding what an ask
+ * needs, searching the cut, finishing the row. Pure functions: no state, no memory, any thread.
  *
  * Top-k and top-p without a sort: histograms hold counts and integer masses, so the search walks one from the
  * top until what is wanted is reached, descends into that bin and asks for a finer one. All numbers are
@@ -8,6 +8,7 @@
  * because logits' leading bits alone would put most ids in a few bins. */
 #include "kernels/sample_core.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -55,17 +56,86 @@ double weir_sample_logprob(const weir_sample_stat *s, float logit) {
   return (double)logit - s->max - log(s->sum);
 }
 
-int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *s, float probe_logit,
-                         weir_sample_law *law) {
-  uint32_t purpose = WEIR_NOISE_DRAW;
-  if (ask->probe >= 0) {
-    if (ask->keep == WEIR_KEEP_ALL) return ask->probe;
-    if (ask->keep == WEIR_KEEP_NLL) {
-      if (-weir_sample_logprob(s, probe_logit) <= (double)ask->keep_nll) return ask->probe;
-      purpose = WEIR_NOISE_AGAIN;
-    }
+weir_status weir_sample_check_extras(const weir_ask *ask, int32_t n_vocab, weir_err *e) {
+  if (ask->n_edits < 0) return weir_fail(e, WEIR_EINVAL, "n_edits is %d", ask->n_edits);
+  if (ask->n_edits > 0 && !ask->edit)
+    return weir_fail(e, WEIR_EINVAL, "%d edits, and edit is NULL", ask->n_edits);
+  int32_t least = 0; /* of the next id */
+  for (int32_t i = 0; i < ask->n_edits; i++) {
+    const weir_logit_edit *x = &ask->edit[i];
+    if (x->id < least || x->id >= n_vocab)
+      return weir_fail(e, WEIR_EINVAL, "edit %d is of id %d, want ascending ids below %d", i, x->id, n_vocab);
+    if (!(x->scale > 0 && isfinite(x->scale) && isfinite(x->add)))
+      return weir_fail(e, WEIR_EINVAL, "edit %d: id %d: scale %g, add %g", i, x->id, (double)x->scale,
+                       (double)x->add);
+    least = x->id + 1;
   }
+  if (ask->n_top < 0 || ask->n_top > WEIR_TOP_MAX)
+    return weir_fail(e, WEIR_EINVAL, "n_top is %d, want 0 to %d", ask->n_top, WEIR_TOP_MAX);
+  return WEIR_OK;
+}
+
+/* How many edits are of ids below `id`. */
+static int32_t edits_below(const weir_ask *ask, int32_t id) {
+  int32_t low = 0, high = ask->n_edits;
+  while (low < high) {
+    const int32_t mid = low + (high - low) / 2;
+    if (ask->edit[mid].id < id)
+      low = mid + 1;
+    else
+      high = mid;
+  }
+  return low;
+}
+
+const weir_logit_edit *weir_sample_edits(const weir_ask *ask, int32_t first, int32_t n, int32_t *n_edits) {
+  *n_edits = 0;
+  if (ask->n_edits == 0) return NULL;
+  const int32_t begin = edits_below(ask, first);
+  *n_edits = edits_below(ask, first + n) - begin;
+  return ask->edit + begin;
+}
+
+void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, const weir_logit_edit *edit,
+                       int32_t n_edits) {
+  memcpy(out, l, (size_t)n * sizeof *l);
+  for (int32_t i = 0; i < n_edits; i++) {
+    const float raw = l[edit[i].id - first];
+    const float x = (raw > 0 ? raw / edit[i].scale : raw * edit[i].scale) + edit[i].add;
+    if (raw > -INFINITY) out[edit[i].id - first] = x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x;
+  }
+}
+
+void weir_sample_top_add(weir_sample_top *t, int32_t id, float logit) {
+  int32_t at = t->n;
+  if (!(logit > -INFINITY)) return;
+  while (at > 0 && (logit > t->logit[at - 1] || (logit == t->logit[at - 1] && id < t->id[at - 1]))) at--;
+  if (at == t->want) return;
+  const int32_t behind = (t->n < t->want ? t->n++ : t->want - 1) - at;
+  memmove(t->id + at + 1, t->id + at, (size_t)behind * sizeof *t->id);
+  memmove(t->logit + at + 1, t->logit + at, (size_t)behind * sizeof *t->logit);
+  t->id[at] = id;
+  t->logit[at] = logit;
+}
+
+void weir_sample_top_merge(weir_sample_top *io, const weir_sample_top *other) {
+  for (int32_t i = 0; i < other->n; i++) weir_sample_top_add(io, other->id[i], other->logit[i]);
+}
+
+void weir_sample_top_finish(const weir_sample_top *t, const weir_sample_stat *s, weir_top *out) {
+  for (int32_t i = 0; i < t->want; i++)
+    out[i] = i < t->n ? (weir_top){t->id[i], (float)weir_sample_logprob(s, t->logit[i])}
+                      : (weir_top){-1, -INFINITY};
+}
+
+bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *s, float probe_logit) {
+  if (ask->probe < 0 || ask->keep == WEIR_KEEP_OWN) return true;
+  return ask->keep == WEIR_KEEP_NLL && !(-weir_sample_logprob(s, probe_logit) <= (double)ask->keep_nll);
+}
+
+int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *s, weir_sample_law *law) {
   if (!(ask->temperature > 0)) return s->top;
+  const bool again = ask->probe >= 0 && ask->keep == WEIR_KEEP_NLL;
   *law = (weir_sample_law){.max = s->max,
                            .temperature = ask->temperature,
                            .min_w = ask->min_p,
@@ -74,7 +144,7 @@ int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *s, float p
                            .top = s->top,
                            .seed = ask->seed,
                            .pos = ask->pos,
-                           .purpose = purpose};
+                           .purpose = again ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW};
   return -1;
 }
 

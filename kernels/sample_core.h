@@ -7,10 +7,17 @@
  * and many give the same bits, and so do all instruction sets:
  *
  *   stat   a chunk's maximum, runner-up and softmax sums            -> merged in chunk order
+ *   top    only for an ask that wants the likeliest ids: the best of each chunk      -> the best of all
  *   plan   what the ask needs: a known token, or a race
  *   cut    only for an ask that truncates: a histogram of distances to the maximum, then of the logits' bits
- * digit by digit, until the smallest logit that stays is known exactly; no sorting -> summed race   every id
- * that stays arrives at E/w, the first wins       -> the first of all finish the row
+ *          digit by digit, until the smallest logit that stays is known exactly; no sorting       -> summed
+ *   race   every id that stays arrives at E/w, the first wins       -> the first of all
+ *   finish the row
+ *
+ * An ask with edits has two rows: the raw one, which statistics, rules of judgement and tops are about, and
+ * the shaped one, which is drawn from. The shaped row exists a chunk at a time (weir_sample_shape), wherever
+ * a stage of the draw reads one: stat (again, of the chunks that have edits), cut and race; logits are never
+ * written.
  *
  * Stages that touch logits have one implementation an instruction set (kernels/cpu/sample_kernel.h), reached
  * through weir_sample_chunks; the rest is plain C below. */
@@ -32,6 +39,13 @@ typedef struct weir_sample_stat {
   double sum, dot;   /* sum of e, sum of e*(l - max), e = exp(l - max); NaN when a logit was NaN */
 } weir_sample_stat;
 
+/* The likeliest ids seen so far, best first: by logit, of equal ones the lowest id. */
+typedef struct weir_sample_top {
+  int32_t want, n; /* n <= want <= WEIR_TOP_MAX */
+  int32_t id[WEIR_TOP_MAX];
+  float logit[WEIR_TOP_MAX];
+} weir_sample_top;
+
 /* The distribution a row is drawn from; ids outside the cut do not race. */
 typedef struct weir_sample_law {
   float max;         /* of the whole vocabulary */
@@ -48,7 +62,7 @@ typedef struct weir_sample_law {
 typedef struct weir_sample_win {
   double at; /* time of arrival; INFINITY: nobody */
   int32_t id;
-  float logit;
+  float logit; /* as it raced: of a shaped row, not the raw one */
 } weir_sample_win;
 
 /* A histogram over one or several chunks, higher logits in higher bins; adding two is adding their numbers.
@@ -78,6 +92,8 @@ typedef struct weir_sample_cut {
  * is a multiple of WEIR_SAMPLE_CHUNK. */
 typedef struct weir_sample_chunks {
   void (*stat)(const float *l, int32_t first, int32_t n, weir_sample_stat *out);
+  /* Puts in what belongs to the best; into one list, chunks come in order. */
+  void (*top)(const float *l, int32_t first, int32_t n, weir_sample_top *io);
   /* Adds to h, the histogram of c->level, the ids that are where the search is. */
   void (*hist)(const float *l, int32_t n, const weir_sample_law *, const weir_sample_cut *c,
                weir_sample_hist *h);
@@ -110,10 +126,28 @@ weir_sample_stat weir_sample_merge(const weir_sample_stat *part, int32_t n);
 weir_status weir_sample_check(const weir_sample_stat *, weir_err *e);
 double weir_sample_logprob(const weir_sample_stat *, float logit);
 
-/* What is left to do for `ask`, given the statistics of all the vocabulary and the logit of the probe
- * (ignored without one): returns the token, or -1 when a race must be run by *law. */
-int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *, float probe_logit,
-                         weir_sample_law *law);
+/* Checks the ask's edits: ids ascending in [0, n_vocab), numbers as kernels/row.h has them; and n_top. */
+weir_status weir_sample_check_extras(const weir_ask *, int32_t n_vocab, weir_err *e);
+/* The edits of ids [first, first + n), *n_edits of them. */
+const weir_logit_edit *weir_sample_edits(const weir_ask *, int32_t first, int32_t n, int32_t *n_edits);
+/* out[n] <- the chunk l[n] of ids first, ... with its edits. Finite logits stay finite, the others stay what
+ * they are: a distribution remains one. */
+void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, const weir_logit_edit *,
+                       int32_t n_edits);
+
+/* One id more, in any order; one of -inf is left out. */
+void weir_sample_top_add(weir_sample_top *, int32_t id, float logit);
+/* The list of another shard. */
+void weir_sample_top_merge(weir_sample_top *io, const weir_sample_top *);
+/* out[want]; places for which the row has no id above -inf get id -1 and a log-probability of -inf. */
+void weir_sample_top_finish(const weir_sample_top *, const weir_sample_stat *, weir_top *out);
+
+/* Whether `ask` needs a draw, given the raw statistics of all the vocabulary and the raw logit of the probe
+ * (ignored without one); if not, its token is the probe. */
+bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *, float probe_logit);
+/* What a draw has to do, given the statistics of what is drawn from (those of the shaped row when there are
+ * edits): returns the token, or -1 when a race must be run by *law. */
+int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *, weir_sample_law *law);
 
 /* Whether a race of this ask must be cut first; min_p alone needs none. */
 bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid);
@@ -127,7 +161,7 @@ bool weir_sample_cut_step(weir_sample_cut *, const weir_sample_hist *, weir_samp
 /* The earlier of two; at the same time the lower id. */
 weir_sample_win weir_sample_first(weir_sample_win a, weir_sample_win b);
 
-/* `token` and its logit; the probe's logit is ignored without one. */
+/* `token` and its raw logit; the probe's logit is ignored without one. Statistics are the raw row's. */
 void weir_sample_finish(const weir_ask *ask, const weir_sample_stat *, int32_t token, float logit,
                         float probe_logit, weir_row *row);
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "run/forward.h"
+#include "step/batch.h"
 
 typedef struct exec_local {
   weir_exec base;
@@ -22,7 +23,8 @@ typedef struct exec_local {
 static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, weir_err *e) {
   exec_local *l = (exec_local *)x;
   if (l->result) return weir_fail(e, WEIR_EBUSY, "%s: a step is under way", l->name);
-  const weir_status st = weir_batch_check(b, &x->info, e);
+  weir_status st = weir_batch_check(b, &x->info, e);
+  if (st == WEIR_OK) st = weir_batch_check_result(b, r, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "%s", l->name);
   l->batch = *b;
   l->result = r;
@@ -34,7 +36,7 @@ static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
   if (!l->result) return weir_fail(e, WEIR_EINVAL, "%s: no step was submitted", l->name);
   weir_result *r = l->result;
   const int64_t start = weir_now_ns(&l->clock);
-  r->status = weir_forward(l->instance, &l->batch, r->row, &r->err);
+  r->status = weir_forward(l->instance, &l->batch, r->row, r->top, &r->err);
   if (r->status != WEIR_OK) weir_fail_ctx(&r->err, r->status, "%s", l->name);
   r->device_ns = weir_now_ns(&l->clock) - start;
   l->result = NULL;

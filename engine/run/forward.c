@@ -213,14 +213,15 @@ out:
   return st;
 }
 
-weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_err *e) {
+weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_mat hidden, logits;
   WEIR_TRY(body(m, b, &hidden, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     WEIR_TRY(head(m, hidden, i, n, &logits, e));
-    WEIR_TRY(weir_op_sample(m->dev, rows + i, logits, m->n_valid, b->ask + i, e));
+    weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
+    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, logits, m->n_valid, b->ask + i, e));
   }
   WEIR_TRY(weir_dev_sync(m->dev, e));
 out:

@@ -6,8 +6,9 @@
 #include "run/instance.h"
 #include "step/step.h"
 
-/* Runs one batch (already checked against the contract) and waits for it; rows[batch->n_out]. */
-weir_status weir_forward(weir_instance *, const weir_batch *, weir_row *rows, weir_err *e);
+/* Runs one batch (already checked against the contract) and waits for it; rows[batch->n_out], and
+ * top[batch->n_out][WEIR_TOP_MAX] or NULL when no ask wants any. */
+weir_status weir_forward(weir_instance *, const weir_batch *, weir_row *rows, weir_top *top, weir_err *e);
 
 /* As weir_forward, but gives the logits of the wanted rows instead: logits[n_out, n_vocab] on the host. For
  * tests and perplexity; serving never moves logits. */

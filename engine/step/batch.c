@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels/sample_core.h"
 #include "kv/pages.h"
 
 weir_status weir_batch_builder_init(weir_batch_builder *b, int32_t max_tokens, int32_t max_seqs,
@@ -104,7 +105,8 @@ static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_vocab, weir
   if (a->probe < -1 || a->probe >= n_vocab)
     return weir_fail(e, WEIR_EINVAL, "batch: ask %d: probe %d is not in a vocabulary of %d", i, a->probe,
                      n_vocab);
-  return WEIR_OK;
+  const weir_status st = weir_sample_check_extras(a, n_vocab, e);
+  return st == WEIR_OK ? st : weir_fail_ctx(e, st, "batch: ask %d", i);
 }
 
 static weir_status check_seq(const weir_batch *b, int32_t s, const weir_exec_info *info, weir_err *e) {
@@ -157,5 +159,14 @@ weir_status weir_batch_check(const weir_batch *b, const weir_exec_info *info, we
   for (int32_t i = 0; i < 2 * b->n_copies; i++)
     if (b->copy_src_dst[i] < 0 || b->copy_src_dst[i] >= info->n_pages)
       return weir_fail(e, WEIR_EINVAL, "batch: copy names page %d of %d", b->copy_src_dst[i], info->n_pages);
+  return WEIR_OK;
+}
+
+weir_status weir_batch_check_result(const weir_batch *b, const weir_result *r, weir_err *e) {
+  if (b->n_out > 0 && !r->row) return weir_fail(e, WEIR_EINVAL, "batch: no memory for %d answers", b->n_out);
+  for (int32_t i = 0; i < b->n_out; i++)
+    if (b->ask[i].n_top > 0 && !r->top)
+      return weir_fail(e, WEIR_EINVAL, "batch: ask %d wants the %d likeliest ids, no memory for them", i,
+                       b->ask[i].n_top);
   return WEIR_OK;
 }

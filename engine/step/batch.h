@@ -38,4 +38,8 @@ void weir_batch_add_copies(weir_batch_builder *, const int32_t *src_dst, int32_t
 /* Borrowed until the builder changes. */
 weir_batch weir_batch_get(const weir_batch_builder *);
 
+/* Checks that the result has room for what the batch asks. Executors call it in submit, after
+ * weir_batch_check. */
+weir_status weir_batch_check_result(const weir_batch *, const weir_result *, weir_err *e);
+
 #endif

@@ -68,8 +68,8 @@ weir_status weir_cpu_glu(weir_dev *, weir_mat y, weir_mat gate_up, weir_act, wei
 weir_status weir_cpu_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_err *);
 weir_status weir_cpu_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 weir_status weir_cpu_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
-weir_status weir_cpu_sample(weir_dev *, weir_row *rows, weir_mat logits, int32_t n_valid, const weir_ask *ask,
-                            weir_err *);
+weir_status weir_cpu_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
+                            const weir_ask *ask, weir_err *);
 weir_status weir_cpu_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 
 #endif

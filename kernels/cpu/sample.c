@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sample op: the stages of kernels/sample_core.h over one whole vocabulary. Borrows the device's scratch;
- * runs on the caller's thread and the device's team. Rows are cut into chunks for the two passes over all
- * logits; the search of a cut takes whole rows, because only few of a batch truncate. */
+ * runs on the caller's thread and the device's team. Rows are cut into chunks for the passes over all logits;
+ * the best ids and the search of a cut take whole rows, because only few of a batch ask for these. A chunk
+ * with edits is shaped on the stack of the thread that reads it, anew for each stage: saving 16 KiB of
+ * copying would take memory for whole rows. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -12,10 +14,11 @@
 enum { TEAM_CHUNKS = 4 }; /* chunks a thread should get at least: about 10 us */
 
 typedef struct row_state {
-  weir_sample_stat stat;
+  weir_sample_stat stat; /* of the raw row */
   weir_sample_law law;
   float probe_logit;
   int32_t token; /* -1 while a race is to be run */
+  bool shaped;   /* a draw with edits */
 } row_state;
 
 typedef struct job {
@@ -24,7 +27,8 @@ typedef struct job {
   const weir_ask *ask;
   int32_t n_valid, n_chunks;
   row_state *row;         /* [rows] */
-  weir_sample_stat *stat; /* [rows*n_chunks] */
+  weir_top *top;          /* [rows][WEIR_TOP_MAX] or NULL */
+  weir_sample_stat *stat; /* [rows*n_chunks], of shaped rows those of the shaped chunks later */
   weir_sample_win *win;   /* the same memory, later */
   weir_sample_hist *hist; /* [n_threads][2] */
 } job;
@@ -72,28 +76,78 @@ static void stat_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   }
 }
 
+/* What a draw reads of a chunk: its logits, or buf[WEIR_SAMPLE_CHUNK] with the shaped ones. */
+static const float *drawn_from(const job *j, int32_t row, int32_t chunk, float *buf) {
+  const int32_t first = chunk * WEIR_SAMPLE_CHUNK, n = chunk_len(j, chunk);
+  const float *l = logits_of(j, row) + first;
+  if (!j->row[row].shaped) return l;
+  int32_t n_edits;
+  const weir_logit_edit *edit = weir_sample_edits(&j->ask[row], first, n, &n_edits);
+  if (n_edits == 0) return l;
+  weir_sample_shape(buf, l, first, n, edit, n_edits);
+  return buf;
+}
+
+/* The chunks of shaped rows that have edits, once more. */
+static void shaped_stat_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  (void)rank;
+  float buf[WEIR_SAMPLE_CHUNK];
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t r = i / j->n_chunks, chunk = i % j->n_chunks, first = chunk * WEIR_SAMPLE_CHUNK;
+    const float *l = drawn_from(j, r, chunk, buf);
+    if (l == buf) j->ops->stat(l, first, chunk_len(j, chunk), &j->stat[i]);
+  }
+}
+
+static weir_sample_stat merged(const job *j, int32_t r) {
+  return weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
+}
+
+/* Everything but the race; a draw from a shaped row is only marked. */
 static weir_status plan_row(const job *j, int32_t r, weir_err *e) {
   const weir_ask *ask = &j->ask[r];
   row_state *s = &j->row[r];
-  s->stat = weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
+  s->stat = merged(j, r);
   const weir_status st = weir_sample_check(&s->stat, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "sample: row %d", (int)r);
   s->probe_logit = ask->probe >= 0 ? logits_of(j, r)[ask->probe] : 0;
-  s->token = weir_sample_plan(ask, &s->stat, s->probe_logit, &s->law);
+  const bool draws = weir_sample_draws(ask, &s->stat, s->probe_logit);
+  s->shaped = draws && ask->n_edits > 0;
+  s->token = !draws ? ask->probe : s->shaped ? -1 : weir_sample_plan(ask, &s->stat, &s->law);
   return WEIR_OK;
+}
+
+/* Chunks whose best would not be among the row's are passed over; their statistics are those of the raw row
+ * still. */
+static void top_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  (void)rank;
+  for (int32_t r = begin; r < end; r++) {
+    weir_sample_top best = {.want = j->ask[r].n_top};
+    if (best.want == 0) continue;
+    for (int32_t c = 0; c < j->n_chunks; c++) {
+      const int32_t first = c * WEIR_SAMPLE_CHUNK;
+      const float max = j->stat[(size_t)r * (size_t)j->n_chunks + (size_t)c].max;
+      if (best.n == best.want && !(max > best.logit[best.n - 1])) continue;
+      j->ops->top(logits_of(j, r) + first, first, chunk_len(j, c), &best);
+    }
+    weir_sample_top_finish(&best, &j->row[r].stat, j->top + (size_t)r * WEIR_TOP_MAX);
+  }
 }
 
 /* One past the ties-th lowest id whose key is `key`. */
 static int32_t end_of_ties(const job *j, int32_t r, uint32_t key, int32_t ties) {
-  const float *l = logits_of(j, r);
+  float buf[WEIR_SAMPLE_CHUNK];
   for (int32_t c = 0; c < j->n_chunks; c++) {
-    const int32_t first = c * WEIR_SAMPLE_CHUNK, n = chunk_len(j, c), here = j->ops->ties(l + first, n, key);
+    const float *l = drawn_from(j, r, c, buf);
+    const int32_t first = c * WEIR_SAMPLE_CHUNK, n = chunk_len(j, c), here = j->ops->ties(l, n, key);
     if (here < ties) {
       ties -= here;
       continue;
     }
-    for (int32_t v = first; v < first + n; v++)
-      if (weir_sample_key(l[v]) == key && --ties == 0) return v + 1;
+    for (int32_t v = 0; v < n; v++)
+      if (weir_sample_key(l[v]) == key && --ties == 0) return first + v + 1;
   }
   return j->n_valid;
 }
@@ -101,6 +155,7 @@ static int32_t end_of_ties(const job *j, int32_t r, uint32_t key, int32_t ties) 
 static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   job *j = (job *)ctx;
   weir_sample_hist *coarse = &j->hist[2 * rank], *fine = coarse + 1;
+  float buf[WEIR_SAMPLE_CHUNK];
   for (int32_t r = begin; r < end; r++) {
     row_state *s = &j->row[r];
     if (s->token >= 0 || !weir_sample_cuts(&j->ask[r], j->n_valid)) continue;
@@ -113,7 +168,7 @@ static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
       if (cut.level > 0 || !have_coarse) {
         memset(h, 0, sizeof *h);
         for (int32_t c = 0; c < j->n_chunks; c++)
-          j->ops->hist(logits_of(j, r) + c * WEIR_SAMPLE_CHUNK, chunk_len(j, c), &s->law, &cut, h);
+          j->ops->hist(drawn_from(j, r, c, buf), chunk_len(j, c), &s->law, &cut, h);
         have_coarse = true;
       }
     } while (weir_sample_cut_step(&cut, h, &s->law));
@@ -124,14 +179,15 @@ static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
 static void race_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   job *j = (job *)ctx;
   (void)rank;
+  float buf[WEIR_SAMPLE_CHUNK];
   for (int32_t i = begin; i < end; i++) {
     const int32_t r = i / j->n_chunks, chunk = i % j->n_chunks, first = chunk * WEIR_SAMPLE_CHUNK;
     if (j->row[r].token < 0)
-      j->ops->race(logits_of(j, r) + first, first, chunk_len(j, chunk), &j->row[r].law, &j->win[i]);
+      j->ops->race(drawn_from(j, r, chunk, buf), first, chunk_len(j, chunk), &j->row[r].law, &j->win[i]);
   }
 }
 
-weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int32_t n_valid,
+weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
                             const weir_ask *ask, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
   const int32_t n_chunks = weir_sample_n_chunks(n_valid), n = logits.rows;
@@ -147,15 +203,27 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int3
            .n_valid = n_valid,
            .n_chunks = n_chunks,
            .row = (row_state *)(void *)mem,
+           .top = top,
            .stat = (weir_sample_stat *)(void *)(mem + p.row),
            .win = (weir_sample_win *)(void *)(mem + p.row),
            .hist = (weir_sample_hist *)(void *)(mem + p.row + p.chunk)};
   weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, stat_chunks, &j);
-  int32_t races = 0, cuts = 0;
+  int32_t races = 0, cuts = 0, tops = 0, shaped = 0;
   for (int32_t r = 0; r < n; r++) {
     const weir_status st = plan_row(&j, r, e);
     if (st != WEIR_OK) return st;
-    if (j.row[r].token >= 0) continue;
+    tops += ask[r].n_top > 0;
+    shaped += j.row[r].shaped;
+  }
+  if (tops > 0) weir_cpu_for(dev, n, n_chunks >= TEAM_CHUNKS ? 1 : TEAM_CHUNKS, top_rows, &j);
+  if (shaped > 0) weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, shaped_stat_chunks, &j);
+  for (int32_t r = 0; r < n; r++) {
+    row_state *s = &j.row[r];
+    if (s->shaped) {
+      const weir_sample_stat stat = merged(&j, r);
+      s->token = weir_sample_plan(&ask[r], &stat, &s->law);
+    }
+    if (s->token >= 0) continue;
     races++;
     cuts += weir_sample_cuts(&ask[r], n_valid);
   }
@@ -170,7 +238,7 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_mat logits, int3
       for (int32_t c = 1; c < n_chunks; c++)
         w = weir_sample_first(w, j.win[(size_t)r * (size_t)n_chunks + (size_t)c]);
       token = w.id;
-      logit = w.logit;
+      logit = s->shaped ? logits_of(&j, r)[token] : w.logit;
     }
     weir_sample_finish(&ask[r], &s->stat, token, logit, s->probe_logit, &rows[r]);
   }

@@ -106,6 +106,21 @@ static void sample_stat(const float *l, int32_t first, int32_t n, weir_sample_st
   *out = (weir_sample_stat){.max = max, .second = second, .top = top, .sum = s, .dot = d};
 }
 
+/* Few ids get past the last of the best, so what is put in costs little. */
+static void sample_top(const float *l, int32_t first, int32_t n, weir_sample_top *io) {
+  for (int32_t i = 0; i < n; i += 16) {
+    vf x[VF_PER16];
+    load16(x, l, i, n);
+    const float least = io->n == io->want ? io->logit[io->want - 1] : -INFINITY;
+    uint32_t bits = ge16(x, least);
+    if (bits == 0) continue;
+    for (bits &= ~eq16(x, least); bits != 0; bits &= bits - 1) {
+      const int j = __builtin_ctz(bits);
+      weir_sample_top_add(io, first + i + j, l[i + j]);
+    }
+  }
+}
+
 /* Distances to the maximum in bins of level 0, from 0; the last bin takes all that is farther. */
 static inline void distances16(float f[16], const vf x[VF_PER16], const weir_sample_law *law, float scale) {
   for (int g = 0; g < VF_PER16; g++)

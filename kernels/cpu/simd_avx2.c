@@ -20,5 +20,9 @@ const weir_simd weir_simd_avx2 = {
     .attend_span = attend_span,
     .attend_merge = attend_merge,
     .attend_finish = attend_finish,
-    .sample = {.stat = sample_stat, .hist = sample_hist, .ties = sample_ties, .race = sample_race},
+    .sample = {.stat = sample_stat,
+               .top = sample_top,
+               .hist = sample_hist,
+               .ties = sample_ties,
+               .race = sample_race},
 };

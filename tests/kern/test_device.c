@@ -76,8 +76,9 @@ static weir_status f_gather(weir_dev *d, weir_mat y, weir_mat x, const int32_t *
   (void)d, (void)y, (void)x, (void)r, (void)e;
   return reached++, WEIR_OK;
 }
-static weir_status f_sample(weir_dev *d, weir_row *r, weir_mat l, int32_t n, const weir_ask *a, weir_err *e) {
-  (void)d, (void)r, (void)l, (void)n, (void)a, (void)e;
+static weir_status f_sample(weir_dev *d, weir_row *r, weir_top *t, weir_mat l, int32_t n, const weir_ask *a,
+                            weir_err *e) {
+  (void)d, (void)r, (void)t, (void)l, (void)n, (void)a, (void)e;
   return reached++, WEIR_OK;
 }
 static weir_status f_copy(weir_dev *d, weir_kv_layer kv, const int32_t *p, int32_t n, weir_err *e) {
@@ -126,7 +127,9 @@ typedef struct call {
   weir_act act;
   weir_kv_layer kv;
   weir_ask ask[N];
+  weir_logit_edit edit[2];
   weir_row row[N];
+  weir_top *top, top_mem[N][WEIR_TOP_MAX];
   int32_t n; /* n_valid, n_pairs */
 } call;
 
@@ -141,6 +144,11 @@ static void right(call *c) {
   c->batch_p = &c->batch;
   c->kv = (weir_kv_layer){cell, WEIR_F16, 5, KV_HEADS, 16, HEAD};
   for (int i = 0; i < N; i++) c->ask[i] = (weir_ask){.temperature = 0.8f, .top_p = 1, .probe = -1};
+  c->edit[0] = (weir_logit_edit){0, 1.1f, -1};
+  c->edit[1] = (weir_logit_edit){VOCAB - 1, 1, WEIR_LOGIT_BAN};
+  c->ask[1].edit = c->edit, c->ask[1].n_edits = 2;
+  c->ask[2].n_top = WEIR_TOP_MAX;
+  c->top = c->top_mem[0];
 }
 
 typedef weir_status (*op_fn)(call *, weir_err *);
@@ -171,7 +179,7 @@ static weir_status op_gather(call *c, weir_err *e) {
   return weir_op_gather_rows(&dev, c->y, c->x, c->index, e);
 }
 static weir_status op_sample(call *c, weir_err *e) {
-  return weir_op_sample(&dev, c->row, c->x, c->n, c->ask, e);
+  return weir_op_sample(&dev, c->row, c->top, c->x, c->n, c->ask, e);
 }
 static weir_status op_copy(call *c, weir_err *e) { return weir_op_kv_copy(&dev, c->kv, c->index, c->n, e); }
 
@@ -304,6 +312,19 @@ BEND(ask_keep, c->ask[0].keep = (weir_keep)9)
 BEND(ask_top_p, c->ask[0].top_p = 0)
 BEND(ask_top_k, c->ask[0].top_k = -1)
 BEND(ask_min_p, c->ask[0].min_p = NAN)
+BEND(edits_minus, c->ask[0].n_edits = -1)
+BEND(edits_null, c->ask[1].edit = NULL)
+BEND(edit_low, c->edit[0].id = -1)
+BEND(edit_high, c->edit[1].id = VOCAB)
+BEND(edit_twice, c->edit[1].id = 0)
+BEND(edit_scale, c->edit[1].scale = 0)
+BEND(edit_scale_inf, c->edit[0].scale = INFINITY)
+BEND(edit_scale_nan, c->edit[0].scale = NAN)
+BEND(edit_add_inf, c->edit[0].add = -INFINITY)
+BEND(edit_add_nan, c->edit[0].add = NAN)
+BEND(top_minus, c->ask[0].n_top = -1)
+BEND(top_many, c->ask[0].n_top = WEIR_TOP_MAX + 1)
+BEND(top_null, c->top = NULL)
 BEND(pairs_minus, c->n = -1)
 BEND(pairs_page, c->kv.n_pages = 3)
 
@@ -477,7 +498,20 @@ static const struct op_case {
       {ask_keep, "ask 0: unknown rule 9"},
       {ask_top_p, "top_p 0"},
       {ask_top_k, "top_k -1"},
-      {ask_min_p, "min_p"}}},
+      {ask_min_p, "min_p"},
+      {edits_minus, "ask 0: n_edits is -1"},
+      {edits_null, "ask 1: 2 edits, and edit is NULL"},
+      {edit_low, "ask 1: edit 0 is of id -1, want ascending ids below 10"},
+      {edit_high, "ask 1: edit 1 is of id 10, want ascending ids below 10"},
+      {edit_twice, "edit 1 is of id 0"},
+      {edit_scale, "edit 1: id 9: scale 0, add -1e+30"},
+      {edit_scale_inf, "edit 0: id 0: scale inf"},
+      {edit_scale_nan, "scale nan"},
+      {edit_add_inf, "add -inf"},
+      {edit_add_nan, "add nan"},
+      {top_minus, "n_top is -1"},
+      {top_many, "n_top is 21, want 0 to 20"},
+      {top_null, "top is NULL"}}},
     {"kv_copy",
      op_copy,
      right_copy,

@@ -43,7 +43,7 @@ static weir_status answer(weir_dev *dev, const float *logits, int32_t rows, int3
                                                            : INFINITY;
   kern_put(dev, m, wide);
   memset(out, 0xff, sizeof *out * (size_t)rows);
-  weir_status st = weir_op_sample(dev, out, m, n_valid, ask, e);
+  weir_status st = weir_op_sample(dev, out, NULL, m, n_valid, ask, e);
   if (st == WEIR_OK) st = weir_dev_sync(dev, e);
   free(wide);
   kern_mat_free(dev, m);
@@ -78,7 +78,8 @@ static weir_row answer_in_shards(const weir_sample_chunks *ops, const float *log
   kern_ok(weir_sample_check(&stat, &e), &e, "check");
   const float probe_logit = ask->probe >= 0 ? logits[ask->probe] : 0;
   weir_sample_law law;
-  int32_t token = weir_sample_plan(ask, &stat, probe_logit, &law);
+  int32_t token =
+      weir_sample_draws(ask, &stat, probe_logit) ? weir_sample_plan(ask, &stat, &law) : ask->probe;
   float logit = token >= 0 ? logits[token] : 0;
   if (token < 0 && weir_sample_cuts(ask, n_valid)) {
     weir_sample_cut cut;
@@ -291,7 +292,7 @@ static void test_cut(void **state) {
       weir_sample_law law;
       weir_sample_cut cut;
       static weir_sample_hist h;
-      assert_int_equal(weir_sample_plan(&ask, &stat, 0, &law), -1);
+      assert_int_equal(weir_sample_plan(&ask, &stat, &law), -1);
       if (!weir_sample_cuts(&ask, n)) continue;
       weir_sample_cut_begin(&ask, n, &cut);
       do {

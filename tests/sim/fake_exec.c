@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/noise.h"
+#include "step/batch.h"
 
 enum { PAGE = 16, MAX_VOCAB = 512 };
 
@@ -45,9 +46,40 @@ static void logits_of(const fake_law *l, int32_t tier, uint64_t history, double 
   if (l->end_id >= 0) out[l->end_id] += 0.5;
 }
 
+/* What is drawn from: the logits with the ask's edits. */
+static int32_t shape(const double *logit, int32_t n, const weir_ask *a, double *out) {
+  int32_t arg = 0;
+  memcpy(out, logit, (size_t)n * sizeof *out);
+  for (int32_t i = 0; i < a->n_edits; i++) {
+    const weir_logit_edit *x = &a->edit[i];
+    const double scale = (double)x->scale;
+    if (x->id < n) out[x->id] = (out[x->id] > 0 ? out[x->id] / scale : out[x->id] * scale) + (double)x->add;
+  }
+  for (int32_t v = 1; v < n; v++)
+    if (out[v] > out[arg]) arg = v;
+  return arg;
+}
+
+/* The n_top likeliest, one after the other. */
+static void top_of(const double *logit, int32_t n, int32_t n_top, weir_top *out) {
+  double z = 0, max = -INFINITY;
+  bool taken[MAX_VOCAB] = {false};
+  for (int32_t v = 0; v < n; v++) max = logit[v] > max ? logit[v] : max;
+  for (int32_t v = 0; v < n; v++) z += exp(logit[v] - max);
+  for (int32_t i = 0; i < n_top; i++) {
+    int32_t best = -1;
+    for (int32_t v = 0; v < n; v++)
+      if (!taken[v] && (best < 0 || logit[v] > logit[best])) best = v;
+    out[i] = (weir_top){best, -INFINITY};
+    if (best < 0) continue;
+    taken[best] = true;
+    out[i].logprob = (float)(logit[best] - max - log(z));
+  }
+}
+
 /* Double-precision sampling, independent of the engine's kernels. */
 static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
-  double p[MAX_VOCAB], max = -INFINITY, second = -INFINITY, z = 0, h = 0;
+  double p[MAX_VOCAB], shaped[MAX_VOCAB], max = -INFINITY, second = -INFINITY, z = 0, h = 0;
   int32_t arg = 0;
   for (int32_t v = 0; v < n; v++)
     if (logit[v] > max) {
@@ -61,13 +93,14 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
     if (v != arg && p[v] > second) second = p[v];
   }
   const bool keep_nll = a->probe >= 0 && a->keep == WEIR_KEEP_NLL;
-  int32_t draw = arg;
+  int32_t draw = shape(logit, n, a, shaped);
+  const double top = shaped[draw];
   if (a->temperature > 0) {
     const uint32_t purpose = keep_nll ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
     double best = INFINITY;
     for (int32_t v = 0; v < n; v++) {
       const weir_noise4 q = weir_noise_quad(a->seed, a->pos, purpose, (uint32_t)v / 4);
-      const double at = -log1p(-weir_noise_unit(q.v[v % 4])) / exp((logit[v] - max) / a->temperature);
+      const double at = -log1p(-weir_noise_unit(q.v[v % 4])) / exp((shaped[v] - top) / a->temperature);
       if (at < best) {
         best = at;
         draw = v;
@@ -85,18 +118,30 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
 
 static uint64_t hash_step(uint64_t h, int32_t token) { return mix(h ^ (uint64_t)(uint32_t)token); }
 
-weir_row fake_law_row(const fake_law *l, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *a) {
-  double logit[MAX_VOCAB];
+static void law_logits(const fake_law *l, int32_t tier, const int32_t *tok, int32_t n, double *out) {
   uint64_t h = 7;
   for (int32_t i = 0; i < n; i++) h = hash_step(h, tok[i]);
-  logits_of(l, tier, h, logit);
+  logits_of(l, tier, h, out);
+}
+
+weir_row fake_law_row(const fake_law *l, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *a) {
+  double logit[MAX_VOCAB];
+  law_logits(l, tier, tok, n, logit);
   return row_of(logit, l->n_vocab, a);
+}
+
+void fake_law_top(const fake_law *l, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *a,
+                  weir_top *out) {
+  double logit[MAX_VOCAB];
+  law_logits(l, tier, tok, n, logit);
+  top_of(logit, l->n_vocab, a->n_top, out);
 }
 
 static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, weir_err *e) {
   fake *f = (fake *)x;
   if (f->result) return weir_fail(e, WEIR_EBUSY, "a step is under way");
-  const weir_status st = weir_batch_check(b, &x->info, e);
+  weir_status st = weir_batch_check(b, &x->info, e);
+  if (st == WEIR_OK) st = weir_batch_check_result(b, r, e);
   if (st != WEIR_OK) return st;
   f->batch = *b;
   f->result = r;
@@ -107,8 +152,10 @@ static slot *slot_at(fake *f, const weir_batch *b, int32_t s, int32_t pos) {
   return &f->kv[(size_t)b->page[b->page_indptr[s] + pos / PAGE] * PAGE + (size_t)(pos % PAGE)];
 }
 
-/* The answer for one row; false when KV does not hold what the row should see. */
-static bool answer(fake *f, const weir_batch *b, int32_t s, int32_t pos, const weir_ask *a, weir_row *out) {
+/* Answers ask `o`; false when KV does not hold what the row should see. */
+static bool answer(fake *f, const weir_batch *b, int32_t s, int32_t pos, int32_t o) {
+  const weir_ask *a = &b->ask[o];
+  weir_result *r = f->result;
   double logit[MAX_VOCAB];
   uint64_t h = 7;
   for (int32_t p = 0; p <= pos; p++) {
@@ -117,7 +164,8 @@ static bool answer(fake *f, const weir_batch *b, int32_t s, int32_t pos, const w
     h = hash_step(h, k->token);
   }
   logits_of(&f->o.law, f->o.tier, h, logit);
-  *out = row_of(logit, f->o.law.n_vocab, a);
+  r->row[o] = row_of(logit, f->o.law.n_vocab, a);
+  if (a->n_top > 0) top_of(logit, f->o.law.n_vocab, a->n_top, r->top + (size_t)o * WEIR_TOP_MAX);
   return true;
 }
 
@@ -126,11 +174,11 @@ static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
   const weir_batch *b = &f->batch;
   weir_result *r = f->result;
   if (!r) return weir_fail(e, WEIR_EINVAL, "nothing was submitted");
-  f->result = NULL;
   *done = r;
   r->device_ns = 1000;
   r->status = WEIR_OK;
   if (f->steps++ == f->o.fail_at_step) {
+    f->result = NULL;
     r->status = weir_fail(&r->err, WEIR_EDEVICE, "planned failure");
     return WEIR_OK;
   }
@@ -144,11 +192,12 @@ static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
   for (int32_t s = 0; s < b->n_seqs; s++)
     for (int32_t i = b->q_indptr[s]; i < b->q_indptr[s + 1]; i++) {
       if (o >= b->n_out || b->out_row[o] != i) continue;
-      if (!answer(f, b, s, b->pos[i], &b->ask[o], &r->row[o]))
+      if (!answer(f, b, s, b->pos[i], o))
         r->status =
             weir_fail(&r->err, WEIR_EDEVICE, "KV of sequence %d does not hold what row %d must see", s, i);
       o++;
     }
+  f->result = NULL;
   return WEIR_OK;
 }
 

@@ -26,7 +26,10 @@ weir_exec *fake_exec_create(const fake_opts *);
 /* Steps it has run. */
 int64_t fake_exec_steps(const weir_exec *);
 
-/* The law itself, for references: the row that `tier` gives after tok[0..n). */
+/* The law itself, for references: the row that `tier` gives after tok[0..n), by the ask's edits too. */
 weir_row fake_law_row(const fake_law *, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *);
+/* The ask's n_top likeliest ids there. */
+void fake_law_top(const fake_law *, int32_t tier, const int32_t *tok, int32_t n, const weir_ask *,
+                  weir_top *out);
 
 #endif
