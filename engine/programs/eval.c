@@ -142,7 +142,7 @@ static weir_status check_whole(const evaluation *x, weir_err *e) {
     if (a->end == WEIR_END_ERROR) return weir_fail(e, a->err.code, "task %d: %s", i + 1, a->err.msg);
   }
   for (int32_t t = 0; t < x->models.n_tiers; t++)
-    if (x->answers.stats.dead[t])
+    if (x->answers.stats.tier[t].dead)
       return weir_fail(e, WEIR_EDEVICE, "the %s model failed during the evaluation", x->models.tier_name[t]);
   return WEIR_OK;
 }

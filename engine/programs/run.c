@@ -136,16 +136,18 @@ static json_t *summary_line(const run *r, const weir_totals *s) {
 /* ---- the summary for people ---- */
 
 static void print_stats(const run *r) {
-  const weir_engine_stats *g = &r->answers.stats;
+  int64_t hits = 0, preempted = 0;
   for (int32_t t = 0; t < r->models.n_tiers; t++) {
-    const double busy = 1e-9 * (double)g->busy_ns[t];
+    const weir_tier_stats *g = &r->answers.stats.tier[t];
+    const double busy = 1e-9 * (double)g->busy_ns;
     fprintf(stderr, "  %s: %lld steps, %lld rows, %.1f rows a step, busy %.3f s%s\n", r->models.tier_name[t],
-            (long long)g->steps[t], (long long)g->rows[t],
-            g->steps[t] ? (double)g->rows[t] / (double)g->steps[t] : 0.0, busy, g->dead[t] ? ", dead" : "");
+            (long long)g->steps, (long long)g->rows, g->steps ? (double)g->rows / (double)g->steps : 0.0,
+            busy, g->dead ? ", dead" : "");
+    hits += g->prefix_hit_tokens;
+    preempted += g->preempted;
   }
-  fprintf(stderr, "  prefix hits %lld tokens, preempted %lld; %s, %d threads\n",
-          (long long)g->prefix_hit_tokens, (long long)g->preempted, weir_pair_isa(r->models.pair),
-          weir_pair_n_threads(r->models.pair));
+  fprintf(stderr, "  prefix hits %lld tokens, preempted %lld; %s, %d threads\n", (long long)hits,
+          (long long)preempted, weir_pair_isa(r->models.pair), weir_pair_n_threads(r->models.pair));
 }
 
 static void print_summary(const run *r, const weir_totals *s) {

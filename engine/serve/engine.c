@@ -32,7 +32,7 @@ typedef struct tier {
   weir_row *rows; /* [max_tokens] */
   bool dead;
   weir_err why_dead;
-  int64_t steps, n_rows, busy_ns;
+  int64_t steps, n_rows, busy_ns, prefix_hit_tokens;
 } tier;
 
 struct weir_engine {
@@ -41,11 +41,11 @@ struct weir_engine {
   job **job; /* [cap], in order of arrival; the first n_active are under way */
   int32_t n_jobs, n_active, cap;
   weir_request **req; /* [cap] scratch: requests of the active jobs */
-  int64_t next_id, prefix_hit_tokens;
+  int64_t next_id;
 };
 
 const char *weir_end_name(weir_end end) {
-  static const char *const name[] = {"stop", "eos", "length", "error", "cancelled"};
+  static const char *const name[] = {"stop", "eos", "length", "error", "cancelled", "deadline"};
   return (size_t)end < sizeof name / sizeof *name ? name[end] : "unknown";
 }
 
@@ -189,7 +189,8 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
                                   .max_new = max_new,
                                   .draw = s->draw,
                                   .cascade = s->cascade,
-                                  .pinned = s->pinned};
+                                  .pinned = s->pinned,
+                                  .salt = s->salt};
   WEIR_TRY(weir_request_create(&spec, g->next_id, &j->req, e));
   WEIR_TRY(weir_stream_init(&j->stream, g->cfg.tokenizer, max_new, s->show_special, s->stop, s->n_stop, e));
   /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
@@ -216,7 +217,7 @@ static void piece(void *ctx, int32_t index, const char *text, size_t len) {
   job *j = ctx;
   if (!j->spec.on_piece) return;
   const weir_token_receipt receipt = weir_request_receipt(j->req, index);
-  j->spec.on_piece(j->spec.ctx, &(weir_piece){index, text, len, &receipt});
+  j->spec.on_piece(j->spec.ctx, &(weir_piece){.index = index, .text = text, .len = len, .receipt = &receipt});
 }
 
 static weir_status show(weir_engine *g, job *j, bool final, weir_err *e) {
@@ -238,7 +239,7 @@ static void retire(weir_engine *g, int32_t i, weir_end end, const weir_err *err)
   for (int32_t k = 0; k < r->counts.new_tokens; k++) r->counts.by_tier[weir_request_receipt(r, k).tier]++;
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     weir_plan_publish(r, t, &g->tier[t].kv);
-    g->prefix_hit_tokens += r->counts.prefix_hit[t];
+    g->tier[t].prefix_hit_tokens += r->counts.prefix_hit[t];
   }
   const int64_t now = weir_now_ns(&g->cfg.clock);
   const weir_outcome outcome = {.id = r->id,
@@ -397,14 +398,18 @@ weir_status weir_engine_step(weir_engine *g, bool *busy, weir_err *e) {
 }
 
 weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
-  weir_engine_stats s = {
-      .active = g->n_active, .queued = g->n_jobs - g->n_active, .prefix_hit_tokens = g->prefix_hit_tokens};
+  weir_engine_stats s = {.active = g->n_active, .queued = g->n_jobs - g->n_active};
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
-    s.steps[t] = g->tier[t].steps;
-    s.rows[t] = g->tier[t].n_rows;
-    s.busy_ns[t] = g->tier[t].busy_ns;
-    s.dead[t] = g->tier[t].dead;
-    s.preempted += g->tier[t].plan.preempted;
+    const tier *y = &g->tier[t];
+    s.tier[t] =
+        (weir_tier_stats){.steps = y->steps,
+                          .rows = y->n_rows,
+                          .busy_ns = y->busy_ns,
+                          .preempted = y->plan.preempted,
+                          .prefix_hit_tokens = y->prefix_hit_tokens,
+                          .kv_pages = weir_pages_total(y->kv.pages),
+                          .kv_pages_used = weir_pages_total(y->kv.pages) - weir_pages_free(y->kv.pages),
+                          .dead = y->dead};
   }
   return s;
 }

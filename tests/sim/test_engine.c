@@ -73,7 +73,7 @@ static int64_t check_mode(weir_mode mode, float tau, float reference_tau, const 
       if (out[i].end == WEIR_END_ERROR) fail_msg("%s, round %d, job %d: %s", what, round, i, out[i].err.msg);
       expect_tokens(&out[i], tok, n, what, round, i);
     }
-    preempted += weir_engine_get_stats(s.engine).preempted;
+    for (int32_t t = 0; t < 2; t++) preempted += weir_engine_get_stats(s.engine).tier[t].preempted;
     sim_out_fini(out, JOBS);
     sim_close(&s);
   }
@@ -186,7 +186,7 @@ static void test_large_tier_dies(void **state) {
     sim_open(&s, &o);
     for (int32_t i = 0; i < JOBS; i++) random_job(&job[i], sim_mode(modes[i % 5], 1.5f));
     sim_run(&s, job, out, JOBS);
-    const bool dead = weir_engine_get_stats(s.engine).dead[1];
+    const bool dead = weir_engine_get_stats(s.engine).tier[1].dead;
     for (int32_t i = 0; i < JOBS; i++) {
       const weir_mode m = modes[i % 5];
       if (m == WEIR_MODE_DEFER || m == WEIR_MODE_SMALL) assert_int_not_equal(out[i].end, WEIR_END_ERROR);
