@@ -17,21 +17,29 @@ typedef struct weir_metric_label {
   const char *name, *value;
 } weir_metric_label;
 
-enum { WEIR_METRIC_MAX_LABELS = 4, WEIR_METRIC_MAX_BUCKETS = 40 };
+/* Bounds: labels of a series, buckets of a histogram with +Inf, bytes of a name, series of a registry. */
+enum {
+  WEIR_METRIC_MAX_LABELS = 4,
+  WEIR_METRIC_MAX_BUCKETS = 40,
+  WEIR_METRIC_MAX_TEXT = 128,
+  WEIR_METRIC_MAX_SERIES = 4096
+};
 
 weir_status weir_metrics_create(weir_metrics **out, weir_err *e);
 void weir_metrics_destroy(weir_metrics *); /* NULL is fine */
 
 /* A series of a family. Series of one family name must agree in type, help, label names and buckets; the same
- * labels again are WEIR_EINVAL. All strings are copied. le[n_le] (histograms alone): upper bounds, ascending,
- * without +Inf. The series lives as long as the registry. */
+ * labels again are WEIR_EINVAL, and so is a name that Prometheus would refuse. All strings are copied.
+ * le[n_le] (histograms alone, at least one): upper bounds, ascending, without +Inf. The series lives as long
+ * as the registry. */
 weir_status weir_metrics_add(weir_metrics *, weir_metric_type, const char *name, const char *help,
                              const weir_metric_label *, int32_t n_labels, const double *le, int32_t n_le,
                              weir_metric **out, weir_err *e);
 
+/* What a series is not made for (a counter that would fall, a value observed of a gauge) does nothing. */
 void weir_metric_inc(weir_metric *, double by); /* counter: by >= 0; gauge: any */
-void weir_metric_set(weir_metric *,
-                     double value); /* gauge; a counter that is counted elsewhere: never falls */
+/* Gauge; a counter that is counted elsewhere: never falls. */
+void weir_metric_set(weir_metric *, double value);
 void weir_metric_observe(weir_metric *, double value); /* histogram; NaN is not counted */
 
 /* One series as it stands; arrays are borrowed for the call. */
