@@ -374,6 +374,10 @@ static weir_status run_step(weir_engine *g, int32_t t, weir_err *e) {
   y->n_rows += batch.n_tokens;
   y->busy_ns += done->device_ns;
   weir_plan_finish(&y->plan, t, y->rows, &y->kv);
+  if (g->cfg.on_step)
+    g->cfg.on_step(
+        g->cfg.hooks_ctx, t,
+        &(weir_step_note){.rows = batch.n_tokens, .seqs = batch.n_seqs, .device_ns = done->device_ns});
   for (int32_t i = 0; i < y->plan.n_items; i++) {
     const weir_plan_item *it = &y->plan.item[i];
     if (it->req->fed_to < it->req->need.to) continue; /* more chunks to come */
@@ -396,6 +400,8 @@ weir_status weir_engine_step(weir_engine *g, bool *busy, weir_err *e) {
   *busy = g->n_jobs > 0;
   return st;
 }
+
+int64_t weir_engine_next_wake_ns(const weir_engine *g) { return g->n_jobs > 0 ? 0 : INT64_MAX; }
 
 weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
   weir_engine_stats s = {.active = g->n_active, .queued = g->n_jobs - g->n_active};

@@ -18,6 +18,22 @@
 
 typedef struct weir_engine weir_engine;
 
+/* One step of one tier, told when it has ended. */
+typedef struct weir_step_note {
+  int32_t rows, seqs;                                          /* fed in all */
+  int32_t rows_decode, rows_prompt, rows_catchup, rows_judged; /* of these, as in weir_tier_stats */
+  int32_t rows_ahead;     /* of rows_prompt: fed to the large tier before anybody had asked for it */
+  int64_t device_ns;      /* on its device */
+  int64_t oldest_wait_ns; /* of the requests that took part: since the oldest asked for this tier */
+} weir_step_note;
+
+/* Whether prompts are fed to the large tier ahead of a likely deferral, at low priority. */
+typedef enum {
+  WEIR_AHEAD_AUTO, /* where the tiers have devices of their own: there it costs nobody anything */
+  WEIR_AHEAD_OFF,
+  WEIR_AHEAD_ON /* also where they share one: rows ride along in large steps that run anyway */
+} weir_ahead;
+
 typedef struct weir_engine_cfg {
   int32_t n_tiers;                 /* 1 or 2 */
   weir_exec *tier[WEIR_MAX_TIERS]; /* borrowed for the engine's life; small first */
@@ -29,6 +45,24 @@ typedef struct weir_engine_cfg {
                             do), ... */
   int64_t large_wait_ns; /* ... or the oldest has waited so long, or nobody waits for the small tier */
   int32_t prefix_pages;  /* pages of each tier the prefix cache may hold; < 0: half of them; 0: off */
+
+  int32_t step_tokens[WEIR_MAX_TIERS];  /* rows of one step; 0: as many as the executor takes */
+  int32_t prompt_chunk[WEIR_MAX_TIERS]; /* of these, prompt rows when others wait for one token each, so that
+                                           those are not held up; 0: default */
+  bool overlap_tiers; /* the tiers have devices of their own: their steps run at the same time, where the
+                         executors have threads (weir_exec.async). false: they alternate */
+  weir_ahead prefill_ahead;
+  int64_t age_ns;          /* a job that has waited so long is as urgent as a new one of the next lower
+                              priority number. 0: default, 5 s */
+  int64_t step_timeout_ns; /* a step under way for longer, on an executor with a thread of its own, counts as
+                              failed and its tier as dead; 0: never */
+
+  /* All may be NULL and get hooks_ctx. on_step: from the loop thread, after each step that did not fail.
+   * on_ready: from an executor's thread, when a step has ended: weir_engine_step is to be called again. With
+   * it weir_engine_step never waits for an executor that has a thread of its own; without it, it does. */
+  void (*on_step)(void *ctx, int32_t tier, const weir_step_note *);
+  void (*on_ready)(void *ctx);
+  void *hooks_ctx;
 } weir_engine_cfg;
 
 weir_status weir_engine_create(const weir_engine_cfg *, weir_engine **out, weir_err *e);
@@ -93,9 +127,14 @@ typedef struct weir_job {
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);
-/* One step of one tier. *busy: whether anything is left to do. Calls the jobs' callbacks. A tier whose step
- * fails is dead from then on: jobs that can go on with the small tier do, the others end with the error. */
+/* One turn of the loop: takes in what executors have done, ends and admits jobs, starts a step of a tier (of
+ * both, where they overlap). *busy: whether anything is left to do. Calls the jobs' callbacks, which may
+ * submit and cancel. A tier whose step fails is dead from then on: jobs that can go on with the small tier
+ * do, the others end with the error. */
 weir_status weir_engine_step(weir_engine *, bool *busy, weir_err *e);
+/* When weir_engine_step has something to do next if nothing else happens (a submit, a cancel, on_ready): a
+ * time that has passed, when at once; INT64_MAX, when never. By the engine's clock. */
+int64_t weir_engine_next_wake_ns(const weir_engine *);
 
 /* Counters since the engine was created, and levels of the moment. */
 typedef struct weir_tier_stats {

@@ -5,6 +5,7 @@
  * against a fake in microseconds; everything below knows nothing of requests. */
 #ifndef WEIR_STEP_STEP_H
 #define WEIR_STEP_STEP_H
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -56,9 +57,19 @@ typedef struct weir_exec_ops {
   void (*destroy)(weir_exec *);
 } weir_exec_ops;
 
+/* What an executor with a thread of its own can do besides: several of them can be waited for at once. */
+typedef struct weir_exec_async {
+  /* Whether wait would return at once: the step under way is done, or there is none. Never blocks. */
+  bool (*ready)(weir_exec *);
+  /* From now on fn(ctx) is called, by the executor's thread, each time a step is done. It must not call the
+   * executor. NULL: no more; not called any more once this has returned. */
+  void (*notify)(weir_exec *, void (*fn)(void *ctx), void *ctx);
+} weir_exec_async;
+
 struct weir_exec {
   const weir_exec_ops *ops;
   weir_exec_info info;
+  const weir_exec_async *async; /* NULL: submit takes the batch and wait computes it in the caller's thread */
 };
 
 /* Checks a batch against the contract and the limits of `info`; names the first thing that is wrong.
