@@ -133,15 +133,15 @@ bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *s, float pro
   return ask->keep == WEIR_KEEP_NLL && !(-weir_sample_logprob(s, probe_logit) <= (double)ask->keep_nll);
 }
 
-int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *s, weir_sample_law *law) {
-  if (!(ask->temperature > 0)) return s->top;
+int32_t weir_sample_plan(const weir_ask *ask, int32_t top, float max, weir_sample_law *law) {
+  if (!(ask->temperature > 0)) return top;
   const bool again = ask->probe >= 0 && ask->keep == WEIR_KEEP_NLL;
-  *law = (weir_sample_law){.max = s->max,
+  *law = (weir_sample_law){.max = max,
                            .temperature = ask->temperature,
                            .min_w = ask->min_p,
                            .min_key = 0,
                            .end_ties = INT32_MAX,
-                           .top = s->top,
+                           .top = top,
                            .seed = ask->seed,
                            .pos = ask->pos,
                            .purpose = again ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW};

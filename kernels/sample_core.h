@@ -16,8 +16,8 @@
  *
  * An ask with edits has two rows: the raw one, which statistics, rules of judgement and tops are about, and
  * the shaped one, which is drawn from. The shaped row exists a chunk at a time (weir_sample_shape), wherever
- * a stage of the draw reads one: stat (again, of the chunks that have edits), cut and race; logits are never
- * written.
+ * a draw reads one: the single best id of all by stage top, in chunks without edits by stage stat, for the
+ * plan; then cut and race. Logits are never written.
  *
  * Stages that touch logits have one implementation an instruction set (kernels/cpu/sample_kernel.h), reached
  * through weir_sample_chunks; the rest is plain C below. */
@@ -145,9 +145,9 @@ void weir_sample_top_finish(const weir_sample_top *, const weir_sample_stat *, w
 /* Whether `ask` needs a draw, given the raw statistics of all the vocabulary and the raw logit of the probe
  * (ignored without one); if not, its token is the probe. */
 bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *, float probe_logit);
-/* What a draw has to do, given the statistics of what is drawn from (those of the shaped row when there are
- * edits): returns the token, or -1 when a race must be run by *law. */
-int32_t weir_sample_plan(const weir_ask *ask, const weir_sample_stat *, weir_sample_law *law);
+/* What a draw has to do, given the best id and its logit of what is drawn from, the shaped row when there are
+ * edits: returns the token, or -1 when a race must be run by *law. */
+int32_t weir_sample_plan(const weir_ask *ask, int32_t top, float max, weir_sample_law *law);
 
 /* Whether a race of this ask must be cut first; min_p alone needs none. */
 bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid);

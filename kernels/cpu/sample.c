@@ -28,7 +28,7 @@ typedef struct job {
   int32_t n_valid, n_chunks;
   row_state *row;         /* [rows] */
   weir_top *top;          /* [rows][WEIR_TOP_MAX] or NULL */
-  weir_sample_stat *stat; /* [rows*n_chunks], of shaped rows those of the shaped chunks later */
+  weir_sample_stat *stat; /* [rows*n_chunks] */
   weir_sample_win *win;   /* the same memory, later */
   weir_sample_hist *hist; /* [n_threads][2] */
 } job;
@@ -88,38 +88,41 @@ static const float *drawn_from(const job *j, int32_t row, int32_t chunk, float *
   return buf;
 }
 
-/* The chunks of shaped rows that have edits, once more. */
-static void shaped_stat_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
-  job *j = (job *)ctx;
-  (void)rank;
-  float buf[WEIR_SAMPLE_CHUNK];
-  for (int32_t i = begin; i < end; i++) {
-    const int32_t r = i / j->n_chunks, chunk = i % j->n_chunks, first = chunk * WEIR_SAMPLE_CHUNK;
-    const float *l = drawn_from(j, r, chunk, buf);
-    if (l == buf) j->ops->stat(l, first, chunk_len(j, chunk), &j->stat[i]);
-  }
-}
-
-static weir_sample_stat merged(const job *j, int32_t r) {
-  return weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
-}
-
-/* Everything but the race; a draw from a shaped row is only marked. */
+/* What a row needs, from its raw statistics; a draw from a shaped row is only marked. */
 static weir_status plan_row(const job *j, int32_t r, weir_err *e) {
   const weir_ask *ask = &j->ask[r];
   row_state *s = &j->row[r];
-  s->stat = merged(j, r);
+  s->stat = weir_sample_merge(j->stat + (size_t)r * (size_t)j->n_chunks, j->n_chunks);
   const weir_status st = weir_sample_check(&s->stat, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "sample: row %d", (int)r);
   s->probe_logit = ask->probe >= 0 ? logits_of(j, r)[ask->probe] : 0;
   const bool draws = weir_sample_draws(ask, &s->stat, s->probe_logit);
   s->shaped = draws && ask->n_edits > 0;
-  s->token = !draws ? ask->probe : s->shaped ? -1 : weir_sample_plan(ask, &s->stat, &s->law);
+  s->token = !draws ? ask->probe : s->shaped ? -1 : weir_sample_plan(ask, s->stat.top, s->stat.max, &s->law);
   return WEIR_OK;
 }
 
-/* Chunks whose best would not be among the row's are passed over; their statistics are those of the raw row
- * still. */
+/* The plans of shaped rows. */
+static void plan_shaped_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  job *j = (job *)ctx;
+  (void)rank;
+  float buf[WEIR_SAMPLE_CHUNK];
+  for (int32_t r = begin; r < end; r++) {
+    if (!j->row[r].shaped) continue;
+    weir_sample_top best = {.want = 1};
+    for (int32_t c = 0; c < j->n_chunks; c++) {
+      const weir_sample_stat *stat = &j->stat[(size_t)r * (size_t)j->n_chunks + (size_t)c];
+      const float *l = drawn_from(j, r, c, buf);
+      if (l == buf)
+        j->ops->top(l, c * WEIR_SAMPLE_CHUNK, chunk_len(j, c), &best);
+      else
+        weir_sample_top_add(&best, stat->top, stat->max);
+    }
+    j->row[r].token = weir_sample_plan(&j->ask[r], best.id[0], best.logit[0], &j->row[r].law);
+  }
+}
+
+/* Chunks whose best would not be among the row's are passed over. */
 static void top_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   job *j = (job *)ctx;
   (void)rank;
@@ -215,19 +218,15 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_m
     tops += ask[r].n_top > 0;
     shaped += j.row[r].shaped;
   }
-  if (tops > 0) weir_cpu_for(dev, n, n_chunks >= TEAM_CHUNKS ? 1 : TEAM_CHUNKS, top_rows, &j);
-  if (shaped > 0) weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, shaped_stat_chunks, &j);
+  const int32_t grain = n_chunks >= TEAM_CHUNKS ? 1 : TEAM_CHUNKS; /* of whole rows */
+  if (tops > 0) weir_cpu_for(dev, n, grain, top_rows, &j);
+  if (shaped > 0) weir_cpu_for(dev, n, grain, plan_shaped_rows, &j);
   for (int32_t r = 0; r < n; r++) {
-    row_state *s = &j.row[r];
-    if (s->shaped) {
-      const weir_sample_stat stat = merged(&j, r);
-      s->token = weir_sample_plan(&ask[r], &stat, &s->law);
-    }
-    if (s->token >= 0) continue;
+    if (j.row[r].token >= 0) continue;
     races++;
     cuts += weir_sample_cuts(&ask[r], n_valid);
   }
-  if (cuts > 0) weir_cpu_for(dev, n, n_chunks >= TEAM_CHUNKS ? 1 : TEAM_CHUNKS, cut_rows, &j);
+  if (cuts > 0) weir_cpu_for(dev, n, grain, cut_rows, &j);
   if (races > 0) weir_cpu_for(dev, n * n_chunks, TEAM_CHUNKS, race_chunks, &j);
   for (int32_t r = 0; r < n; r++) {
     const row_state *s = &j.row[r];

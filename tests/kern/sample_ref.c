@@ -2,6 +2,7 @@
 /* Reference of the sample op. One thread. */
 #include "sample_ref.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,17 +23,31 @@ static void near(double *boundary, double distance) {
   if (fabs(distance) < *boundary) *boundary = fabs(distance);
 }
 
+/* Rounded to float after each operation, as the op promises; a finite logit stays finite. */
+static float edited(float logit, const weir_logit_edit *x) {
+  if (isinf(logit)) return logit;
+  const double scaled = logit > 0 ? (double)logit / (double)x->scale : (double)logit * (double)x->scale;
+  const double sum = (double)(float)scaled + (double)x->add;
+  return fabs(sum) > (double)FLT_MAX ? (float)copysign((double)FLT_MAX, sum) : (float)sum;
+}
+
+static void sort(item *order, const float *l, int32_t n) {
+  for (int32_t v = 0; v < n; v++) order[v] = (item){l[v], v};
+  qsort(order, (size_t)n, sizeof *order, descending);
+}
+
 void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_ask *ask) {
   memset(r, 0, sizeof *r);
   r->n = n;
   r->boundary = 1;
+  r->order = (int32_t *)malloc(sizeof *r->order * (size_t)n);
   r->p = (double *)calloc((size_t)n, sizeof *r->p);
+  r->shaped = (float *)malloc(sizeof *r->shaped * (size_t)n);
   item *order = (item *)malloc(sizeof *order * (size_t)n);
   double z = 0;
-  for (int32_t v = 0; v < n; v++) order[v] = (item){logits[v], v};
-  qsort(order, (size_t)n, sizeof *order, descending);
-  r->top = order[0].id;
-  const double max = (double)order[0].l;
+  sort(order, logits, n);
+  for (int32_t v = 0; v < n; v++) r->order[v] = order[v].id;
+  double max = (double)order[0].l;
   for (int32_t v = 0; v < n; v++) z += r->p[v] = exp((double)logits[v] - max);
   for (int32_t v = 0; v < n; v++) {
     const double down = (double)logits[v] - max - log(z);
@@ -41,6 +56,12 @@ void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_a
   }
   r->p_max = 1 / z;
   r->margin = n > 1 ? (1 - exp((double)order[1].l - max)) / z : 1;
+  memcpy(r->shaped, logits, sizeof *logits * (size_t)n);
+  for (int32_t i = 0; i < ask->n_edits; i++)
+    if (ask->edit[i].id < n) r->shaped[ask->edit[i].id] = edited(logits[ask->edit[i].id], &ask->edit[i]);
+  sort(order, r->shaped, n);
+  max = (double)order[0].l;
+  r->top = order[0].id;
   if (ask->temperature > 0) {
     const double t = (double)ask->temperature;
     r->w = (double *)calloc((size_t)n, sizeof *r->w);
@@ -66,7 +87,9 @@ void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_a
   free(order);
 }
 void sample_ref_free(sample_ref *r) {
+  free(r->order);
   free(r->p);
+  free(r->shaped);
   free(r->w);
 }
 double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t purpose, int32_t v) {

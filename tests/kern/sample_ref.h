@@ -9,15 +9,17 @@
 
 typedef struct sample_ref {
   int32_t n;
-  double *p; /* [n] at temperature 1 */
-  double *w; /* [n] what races: exp((l - max)/T), 0 where cut; NULL when greedy */
+  int32_t *order; /* [n] ids by logit, highest first, of equal ones the lowest id first */
+  double *p;      /* [n] at temperature 1 */
+  float *shaped;  /* [n] logits with the ask's edits, which w and top are of; the rest is of the raw ones */
+  double *w;      /* [n] what races: exp((l - max)/T), 0 where cut; NULL when greedy */
   double entropy, p_max, margin;
   double
       boundary; /* how far the cut is from falling elsewhere, as a share of what it cuts; 1 without a cut */
   int32_t top;
 } sample_ref;
 
-/* Fills r for logits[n] and the ask's temperature and truncation. sample_ref_free releases. */
+/* Fills r for logits[n] and the ask's temperature, truncation and edits. sample_ref_free releases. */
 void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_ask *ask);
 void sample_ref_free(sample_ref *r);
 /* When token v arrives under the noise of that purpose; infinity when it does not race. */

@@ -14,197 +14,7 @@
 #include "kern_util.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/sample_core.h"
-#include "sample_ref.h"
-
-enum { MAX_VOCAB = 152064, MAX_ROWS = 64 };
-static const weir_dev_limits LIMITS = {.max_tokens = 64,
-                                       .max_cols = 64,
-                                       .max_heads = 1,
-                                       .max_head_dim = 64,
-                                       .max_kv_len = 64,
-                                       .max_rows_out = MAX_ROWS,
-                                       .max_vocab = MAX_VOCAB};
-
-static weir_ask plain(float temperature, uint64_t seed, int32_t pos) {
-  return (weir_ask){.temperature = temperature, .top_p = 1, .seed = seed, .pos = pos, .probe = -1};
-}
-
-/* Rows of n_valid logits in a matrix that is wider by padding ids, whose logits are NaN. */
-static weir_status answer(weir_dev *dev, const float *logits, int32_t rows, int32_t n_valid,
-                          const weir_ask *ask, weir_row *out, weir_err *e) {
-  const int32_t cols = n_valid + 3 < MAX_VOCAB ? n_valid + 3 : MAX_VOCAB;
-  weir_mat m = kern_mat(dev, rows, cols, 5);
-  float *wide = (float *)malloc(sizeof *wide * (size_t)rows * (size_t)cols);
-  for (int32_t r = 0; r < rows; r++)
-    for (int32_t c = 0; c < cols; c++)
-      wide[(size_t)r * (size_t)cols + (size_t)c] = c < n_valid
-                                                       ? logits[(size_t)r * (size_t)n_valid + (size_t)c]
-                                                   : c % 2 ? NAN
-                                                           : INFINITY;
-  kern_put(dev, m, wide);
-  memset(out, 0xff, sizeof *out * (size_t)rows);
-  weir_status st = weir_op_sample(dev, out, NULL, m, n_valid, ask, e);
-  if (st == WEIR_OK) st = weir_dev_sync(dev, e);
-  free(wide);
-  kern_mat_free(dev, m);
-  return st;
-}
-
-/* The same row by n_shards pretended shards, each with its own copy of its logits: what a tensor-parallel
- * head will do with messages between the loops. */
-static weir_row answer_in_shards(const weir_sample_chunks *ops, const float *logits, int32_t n_valid,
-                                 const weir_ask *ask, int32_t n_shards) {
-  const int32_t n_chunks = weir_sample_n_chunks(n_valid);
-  int32_t begin[5], len[4]; /* in chunks, in ids */
-  float *own[4];
-  for (int32_t s = 0; s <= n_shards; s++) begin[s] = n_chunks * s / n_shards;
-  weir_sample_stat *part = (weir_sample_stat *)malloc(sizeof *part * (size_t)n_chunks);
-  for (int32_t s = 0; s < n_shards; s++) {
-    const int32_t from = begin[s] * WEIR_SAMPLE_CHUNK;
-    const int32_t to =
-        begin[s + 1] * WEIR_SAMPLE_CHUNK < n_valid ? begin[s + 1] * WEIR_SAMPLE_CHUNK : n_valid;
-    len[s] = to > from ? to - from : 0;
-    own[s] = (float *)malloc(sizeof(float) * (size_t)len[s] + 1);
-    memcpy(own[s], logits + (len[s] > 0 ? from : 0), sizeof(float) * (size_t)len[s]);
-  }
-#define EACH_CHUNK(s, c, at, first, n)                                                                \
-  for (int32_t s = 0; s < n_shards; s++)                                                              \
-    for (int32_t c = begin[s], first = c * WEIR_SAMPLE_CHUNK, at = 0, n = 0;                          \
-         c < begin[s + 1] && (n = len[s] - at < WEIR_SAMPLE_CHUNK ? len[s] - at : WEIR_SAMPLE_CHUNK); \
-         c++, at += WEIR_SAMPLE_CHUNK, first += WEIR_SAMPLE_CHUNK)
-  EACH_CHUNK(s, c, at, first, n) ops->stat(own[s] + at, first, n, &part[c]);
-  const weir_sample_stat stat = weir_sample_merge(part, n_chunks);
-  weir_err e = {0};
-  kern_ok(weir_sample_check(&stat, &e), &e, "check");
-  const float probe_logit = ask->probe >= 0 ? logits[ask->probe] : 0;
-  weir_sample_law law;
-  int32_t token =
-      weir_sample_draws(ask, &stat, probe_logit) ? weir_sample_plan(ask, &stat, &law) : ask->probe;
-  float logit = token >= 0 ? logits[token] : 0;
-  if (token < 0 && weir_sample_cuts(ask, n_valid)) {
-    weir_sample_cut cut;
-    weir_sample_hist *sum = (weir_sample_hist *)malloc(sizeof *sum),
-                     *h = (weir_sample_hist *)malloc(sizeof *h);
-    bool more = true;
-    weir_sample_cut_begin(ask, n_valid, &cut);
-    while (more) {
-      memset(sum, 0, sizeof *sum);
-      EACH_CHUNK(s, c, at, first, n) {
-        (void)first;
-        memset(h, 0, sizeof *h);
-        ops->hist(own[s] + at, n, &law, &cut, h);
-        for (int b = 0; b < WEIR_SAMPLE_BINS; b++) sum->count[b] += h->count[b], sum->mass[b] += h->mass[b];
-      }
-      more = weir_sample_cut_step(&cut, sum, &law);
-    }
-    if (cut.ties < cut.equal) {
-      int32_t left = cut.ties;
-      EACH_CHUNK(s, c, at, first, n) {
-        const int32_t here = ops->ties(own[s] + at, n, cut.key);
-        if (left > 0 && here >= left) {
-          for (int32_t v = 0; v < n && left > 0; v++)
-            if (weir_sample_key(own[s][at + v]) == cut.key && --left == 0) law.end_ties = first + v + 1;
-        } else {
-          left -= left > 0 ? here : 0;
-        }
-      }
-    }
-    free(sum);
-    free(h);
-  }
-  if (token < 0) {
-    weir_sample_win win = {INFINITY, INT32_MAX, 0};
-    EACH_CHUNK(s, c, at, first, n) {
-      weir_sample_win w;
-      ops->race(own[s] + at, first, n, &law, &w);
-      win = weir_sample_first(w, win);
-    }
-    token = win.id;
-    logit = win.logit;
-  }
-  weir_row row;
-  weir_sample_finish(ask, &stat, token, logit, probe_logit, &row);
-  for (int32_t s = 0; s < n_shards; s++) free(own[s]);
-  free(part);
-  return row;
-}
-
-typedef struct worst {
-  double logprob, entropy, p, margin;
-  int close; /* draws the reference decides otherwise by less than rounding */
-} worst;
-
-static void hold(double got, double want, double bound, double *w, const char *what, int32_t n) {
-  const double err =
-      got == want ? 0 : fabs(got - want) / (fabs(want) > 1 ? fabs(want) : 1); /* both may be -inf */
-  if (!(err <= bound)) fail_msg("%s of %d: %.9g, want %.9g", what, n, got, want);
-  if (err > *w) *w = err;
-}
-
-static double ref_logprob(const float *logits, const sample_ref *ref, int32_t v) {
-  return (double)logits[v] - (double)logits[ref->top] + log(ref->p_max);
-}
-
-/* A row against the reference; the verdict on a probe at the threshold is left open. */
-static void check_row(const weir_row *row, const weir_ask *ask, const float *logits, int32_t n, worst *w) {
-  sample_ref ref;
-  sample_ref_make(&ref, logits, n, ask);
-  hold((double)row->entropy, ref.entropy, 2e-6, &w->entropy, "entropy", n);
-  hold((double)row->p_max, ref.p_max, 1e-6, &w->p, "p_max", n);
-  hold((double)row->margin, ref.margin, 1e-6, &w->margin, "margin", n);
-  if (row->token < 0 || row->token >= n) fail_msg("token %d of %d", row->token, n);
-  hold((double)row->logprob, ref_logprob(logits, &ref, row->token), 1e-6, &w->logprob, "logprob", n);
-  hold((double)row->probe_logprob, ref_logprob(logits, &ref, ask->probe >= 0 ? ask->probe : row->token), 1e-6,
-       &w->logprob, "probe_logprob", n);
-  uint32_t purpose = WEIR_NOISE_DRAW;
-  bool kept = ask->probe >= 0 && ask->keep == WEIR_KEEP_ALL;
-  if (ask->probe >= 0 && ask->keep == WEIR_KEEP_NLL) {
-    const double nll = -ref_logprob(logits, &ref, ask->probe);
-    if (fabs(nll - (double)ask->keep_nll) < 1e-5) goto out;
-    kept = nll <= (double)ask->keep_nll;
-    purpose = WEIR_NOISE_AGAIN;
-  }
-  const int32_t want = kept ? ask->probe : sample_ref_draw(&ref, ask, purpose);
-  if (row->token != want) {
-    /* floats decide the weights: a race may be too close, or a cut may fall between two ids */
-    const bool draw = !kept && ref.w != NULL;
-    const double a = draw ? sample_ref_arrival(&ref, ask, purpose, row->token) : 0;
-    const double b = draw ? sample_ref_arrival(&ref, ask, purpose, want) : 1;
-    if (!(ref.boundary < 1e-6 || (draw && a / b - 1 < 1e-6)))
-      fail_msg("%d ids, T %g, k %d, p %g, m %g: token %d, want %d (boundary %g, arrivals %g %g)", n,
-               (double)ask->temperature, ask->top_k, (double)ask->top_p, (double)ask->min_p, row->token, want,
-               ref.boundary, a, b);
-    w->close++;
-  }
-out:
-  sample_ref_free(&ref);
-}
-
-static weir_ask random_ask(kern_rng *rng, int32_t n) {
-  static const float temps[] = {0, 0.3f, 0.7f, 1, 1.5f, 8};
-  static const float nlls[] = {-1, 0.5f, 3, 8};
-  weir_ask a = plain(temps[kern_below(rng, 6)], kern_u64(rng), kern_below(rng, 100000));
-  if (kern_below(rng, 3) == 0) a.top_k = 1 + kern_below(rng, kern_below(rng, 2) ? 64 : n + 2);
-  if (kern_below(rng, 3) == 0) a.top_p = (float)(0.05 + 0.94 * kern_unit(rng));
-  if (kern_below(rng, 4) == 0) a.min_p = (float)(0.3 * kern_unit(rng));
-  if (kern_below(rng, 2) == 0) {
-    a.probe = kern_below(rng, n);
-    a.keep = (weir_keep)kern_below(rng, 3);
-    a.keep_nll = nlls[kern_below(rng, 4)];
-  }
-  return a;
-}
-
-/* Kinds of rows: spread, peaked, nearly flat, coarse with many ties, with masked ids. */
-static void random_logits(kern_rng *rng, float *l, int32_t n, int kind) {
-  static const float scale[] = {3, 1, 0.01f, 2, 3};
-  for (int32_t v = 0; v < n; v++) {
-    l[v] = kern_normal(rng) * scale[kind];
-    if (kind == 1 && kern_below(rng, 500) == 0) l[v] += 12;
-    if (kind == 3) l[v] = (float)(rint((double)l[v] * 2) / 2); /* gives both zeros */
-    if (kind == 4 && kern_below(rng, 3) == 0 && v != n / 2) l[v] = -INFINITY;
-  }
-}
+#include "sample_util.h"
 
 static void test_against_reference(void **state) {
   static const struct {
@@ -214,45 +24,56 @@ static void test_against_reference(void **state) {
   kern_devs devs;
   kern_rng rng = {17};
   worst w = {0};
-  int rows_seen = 0;
+  int rows_seen = 0, edited = 0;
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
     for (int32_t round = 0; round < sizes[k].rounds; round++) {
       const int32_t n = sizes[k].n, rows = n > 100000 ? 5 : 7;
       float *l = (float *)malloc(sizeof *l * (size_t)rows * (size_t)n);
       weir_ask ask[7];
+      weir_logit_edit *extras[7] = {NULL};
       weir_row first[7], got[7], one;
+      weir_top tops[7][WEIR_TOP_MAX], got_tops[7][WEIR_TOP_MAX], one_top[WEIR_TOP_MAX];
       weir_err e = {0};
       for (int32_t r = 0; r < rows; r++) {
         random_logits(&rng, l + (size_t)r * (size_t)n, n, (int)(r % 5));
         ask[r] = random_ask(&rng, n);
         if (n > 100000 && r < 2) ask[r].temperature = 0.8f, ask[r].top_k = 50 * r, ask[r].top_p = 0.9f;
+        if ((r + round) % 2) extras[r] = random_extras(&rng, n, &ask[r]);
+        edited += ask[r].n_edits > 0;
       }
       for (int i = 0; i < devs.n; i++) {
-        kern_ok(answer(devs.dev[i], l, rows, n, ask, got, &e), &e, "sample");
-        if (i == 0) memcpy(first, got, sizeof got);
+        kern_ok(answer_tops(devs.dev[i], l, rows, n, ask, got, got_tops[0], &e), &e, "sample");
+        if (i == 0) memcpy(first, got, sizeof got), memcpy(tops, got_tops, sizeof tops);
         /* the same bits on every instruction set and team, which is more than was promised */
         kern_same(got, first, sizeof *got * (size_t)rows, weir_isa_name(devs.isa[i]));
+        kern_same(got_tops, tops, sizeof *tops * (size_t)rows, weir_isa_name(devs.isa[i]));
       }
       for (int32_t r = 0; r < rows; r++, rows_seen++) {
         const float *row = l + (size_t)r * (size_t)n;
-        check_row(&first[r], &ask[r], row, n, &w);
-        kern_ok(answer(devs.dev[r % devs.n], row, 1, n, &ask[r], &one, &e), &e, "sample");
+        const size_t top_bytes = sizeof *one_top * (size_t)ask[r].n_top;
+        check_row(&first[r], tops[r], &ask[r], row, n, &w);
+        kern_ok(answer_tops(devs.dev[r % devs.n], row, 1, n, &ask[r], &one, one_top, &e), &e, "sample");
         kern_same(&one, &first[r], sizeof one, "alone");
-        for (int32_t shards = 1; shards <= 3; shards++) {
-          one = answer_in_shards(&weir_simd_get(devs.isa[r % devs.n])->sample, row, n, &ask[r], shards);
+        kern_same(one_top, tops[r], top_bytes, "alone, tops");
+        for (int32_t shards = 1; shards <= 4; shards++) {
+          const weir_sample_chunks *ops = &weir_simd_get(devs.isa[r % devs.n])->sample;
+          one = answer_in_shards(ops, row, n, &ask[r], shards, one_top);
           kern_same(&one, &first[r], sizeof one, "in shards");
+          kern_same(one_top, tops[r], top_bytes, "in shards, tops");
         }
+        free(extras[r]);
       }
       free(l);
     }
   kern_devs_close(&devs);
   print_message(
-      "%d rows; worst errors (relative above 1, else absolute): entropy %.2g (bound 2e-6), log p %.2g, p_max "
+      "%d rows, %d with edits; worst errors (relative above 1, else absolute): entropy %.2g (bound 2e-6), "
+      "log p %.2g, p_max "
       "%.2g, margin "
       "%.2g (bound 1e-6); %d draws too close to call\n",
-      rows_seen, w.entropy, w.logprob, w.p, w.margin, w.close);
+      rows_seen, edited, w.entropy, w.logprob, w.p, w.margin, w.close);
   assert_true(w.close <= rows_seen / 100);
 }
 
@@ -262,7 +83,7 @@ static void test_cut(void **state) {
   kern_rng rng = {23};
   int checked = 0;
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   for (int round = 0; round < 400; round++) {
     enum { N = 9000 };
     static float l[N];
@@ -270,7 +91,7 @@ static void test_cut(void **state) {
     random_logits(&rng, l, n, round % 5);
     if (round % 20 == 19)
       for (int32_t v = 0; v < n; v++) l[v] = 1.25f; /* all tie, over chunks */
-    weir_ask ask = plain(round % 3 ? 1 : 0.6f, 1, 1);
+    weir_ask ask = plain_ask(round % 3 ? 1 : 0.6f, 1, 1);
     if (round % 2) ask.top_k = 1 + kern_below(&rng, n);
     if (round % 4 < 2 || !ask.top_k) ask.top_p = (float)(0.01 + 0.98 * kern_unit(&rng));
     sample_ref ref;
@@ -292,7 +113,7 @@ static void test_cut(void **state) {
       weir_sample_law law;
       weir_sample_cut cut;
       static weir_sample_hist h;
-      assert_int_equal(weir_sample_plan(&ask, &stat, &law), -1);
+      assert_int_equal(weir_sample_plan(&ask, stat.top, stat.max, &law), -1);
       if (!weir_sample_cuts(&ask, n)) continue;
       weir_sample_cut_begin(&ask, n, &cut);
       do {
@@ -318,47 +139,41 @@ static void test_cut(void **state) {
   assert_true(checked > 500);
 }
 
-/* Sum of (seen - expected)^2 / expected over cells with at least 5 expected; the rest is one cell. */
-static double chi_squared(const int *seen, const double *p, int32_t cells, int total, int *freedom) {
-  double x = 0, rest_p = 0;
-  int rest = 0, used = 0;
-  for (int32_t c = 0; c < cells; c++) {
-    const double want = p[c] * total;
-    if (want < 5) {
-      rest += seen[c];
-      rest_p += p[c];
-      if (p[c] == 0 && seen[c] > 0) fail_msg("cell %d has probability 0 and was seen %d times", c, seen[c]);
-      continue;
-    }
-    x += (seen[c] - want) * (seen[c] - want) / want;
-    used++;
-  }
-  if (rest_p * total >= 5) {
-    x += (rest - rest_p * total) * (rest - rest_p * total) / (rest_p * total);
-    used++;
-  }
-  *freedom = used - 1;
-  return x;
-}
-
 static void test_draws_follow_the_distribution(void **state) {
   enum { N = 50, DRAWS = 32768, BATCH = MAX_ROWS };
   static const struct {
     float t, p, m;
     int32_t k;
     bool again; /* redraw of a probe that is never kept */
-  } laws[] = {
-      {1, 1, 0, 0, false},    {0.7f, 1, 0, 0, false}, {1.8f, 1, 0, 0, false},         {1, 1, 0, 10, false},
-      {1, 0.8f, 0, 0, false}, {1, 1, 0.1f, 0, false}, {0.8f, 0.9f, 0.05f, 20, false}, {1, 1, 0, 0, true},
-      {1, 0.7f, 0, 12, true}};
+    int32_t n_edits;
+  } laws[] = {{1, 1, 0, 0, false, 0},
+              {0.7f, 1, 0, 0, false, 0},
+              {1.8f, 1, 0, 0, false, 0},
+              {1, 1, 0, 10, false, 0},
+              {1, 0.8f, 0, 0, false, 0},
+              {1, 1, 0.1f, 0, false, 0},
+              {0.8f, 0.9f, 0.05f, 20, false, 0},
+              {1, 1, 0, 0, true, 0},
+              {1, 0.7f, 0, 12, true, 0},
+              {1, 1, 0, 0, false, 1},
+              {1, 1, 0, 0, false, 12},
+              {0.7f, 1, 0, 0, false, 12},
+              {0.8f, 0.9f, 0.02f, 20, false, 12},
+              {1, 1, 0, 9, true, 12}};
+  /* bans, both signs of each number */
+  weir_logit_edit edit[] = {{0, 1, WEIR_LOGIT_BAN},  {2, 1.3f, 0},  {5, 1, -0.7f},
+                            {8, 0.8f, 0.4f},         {13, 1, 1.5f}, {16, 1.2f, -1},
+                            {21, 1, WEIR_LOGIT_BAN}, {22, 2, 0},    {30, 0.5f, 0},
+                            {34, 1, -100},           {41, 1, 2},    {49, 1.1f, -0.2f}};
   kern_devs devs;
   kern_rng rng = {5};
   double worst_z = 0;
   static float l[BATCH * N];
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   weir_dev *dev = devs.dev[devs.n - 1];
   random_logits(&rng, l, N, 0);
+  l[0] = 5; /* likely, and banned by the edits */
   for (int32_t r = 1; r < BATCH; r++) memcpy(l + r * N, l, N * sizeof *l);
   for (size_t k = 0; k < sizeof laws / sizeof *laws; k++) {
     int seen[N] = {0}, freedom;
@@ -367,10 +182,12 @@ static void test_draws_follow_the_distribution(void **state) {
     weir_err e = {0};
     for (int32_t d = 0; d < DRAWS; d += BATCH) {
       for (int32_t r = 0; r < BATCH; r++) {
-        ask[r] = plain(laws[k].t, 99 + k, d + r);
+        ask[r] = plain_ask(laws[k].t, 99 + k, d + r);
         ask[r].top_k = laws[k].k;
         ask[r].top_p = laws[k].p;
         ask[r].min_p = laws[k].m;
+        ask[r].edit = edit;
+        ask[r].n_edits = laws[k].n_edits;
         if (laws[k].again) ask[r].probe = 3, ask[r].keep = WEIR_KEEP_NLL, ask[r].keep_nll = -1;
       }
       kern_ok(answer(dev, l, BATCH, N, ask, row, &e), &e, "sample");
@@ -400,7 +217,7 @@ static void test_noise_is_independent(void **state) {
   double p[N], joint[N * N];
   int seen[3][N * N] = {{0}};
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   weir_dev *dev = devs.dev[0];
   random_logits(&rng, l, N, 1);
   for (int32_t r = 1; r < BATCH; r++) memcpy(l + r * N, l, N * sizeof *l);
@@ -408,7 +225,7 @@ static void test_noise_is_independent(void **state) {
     weir_ask ask[BATCH];
     weir_row a[BATCH], b[3][BATCH];
     weir_err e = {0};
-    for (int32_t r = 0; r < BATCH; r++) ask[r] = plain(1, 7, 2 * (d + r));
+    for (int32_t r = 0; r < BATCH; r++) ask[r] = plain_ask(1, 7, 2 * (d + r));
     kern_ok(answer(dev, l, BATCH, N, ask, a, &e), &e, "sample");
     for (int32_t r = 0; r < BATCH; r++) ask[r].pos++;
     kern_ok(answer(dev, l, BATCH, N, ask, b[0], &e), &e, "sample");
@@ -421,7 +238,7 @@ static void test_noise_is_independent(void **state) {
       for (int32_t r = 0; r < BATCH; r++) seen[k][a[r].token * N + b[k][r].token]++;
   }
   sample_ref ref;
-  const weir_ask one = plain(1, 7, 0);
+  const weir_ask one = plain_ask(1, 7, 0);
   sample_ref_make(&ref, l, N, &one);
   for (int32_t v = 0; v < N; v++) p[v] = ref.p[v];
   for (int32_t v = 0; v < N * N; v++) joint[v] = p[v / N] * p[v % N];
@@ -441,7 +258,7 @@ static void test_coupling(void **state) {
   kern_devs devs;
   kern_rng rng = {8};
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   float *a = (float *)malloc(sizeof *a * BATCH * N), *b = (float *)malloc(sizeof *b * BATCH * N);
   weir_ask ask[BATCH];
   weir_row x[BATCH], y[BATCH], z[BATCH];
@@ -451,7 +268,7 @@ static void test_coupling(void **state) {
   for (int32_t r = 0; r < BATCH; r++) {
     random_logits(&rng, a + r * N, N, 0);
     for (int32_t v = 0; v < N; v++) b[r * N + v] = a[r * N + v] + 0.05f * kern_normal(&rng);
-    ask[r] = plain(1, 3, r);
+    ask[r] = plain_ask(1, 3, r);
     sample_ref p, q;
     sample_ref_make(&p, a + r * N, N, &ask[r]);
     sample_ref_make(&q, b + r * N, N, &ask[r]);
@@ -488,10 +305,10 @@ static void test_rules(void **state) {
                {0, 0, WEIR_KEEP_NLL, 0},  {3, 3, WEIR_KEEP_NLL, 2.1f}, {3, 0, WEIR_KEEP_NLL, 2.0f}};
   kern_devs devs;
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   for (int i = 0; i < devs.n; i++)
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-      weir_ask ask = plain(0, 1, 1);
+      weir_ask ask = plain_ask(0, 1, 1);
       weir_row row;
       weir_err e = {0};
       ask.probe = cases[k].probe;
@@ -514,7 +331,7 @@ static void test_bad_rows(void **state) {
   weir_ask ask[ROWS];
   weir_row row[ROWS];
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   for (int i = 0; i < devs.n; i++) {
     for (int bad = 0; bad < 4; bad++)
       for (size_t k = 0; k < sizeof places / sizeof *places; k++)
@@ -523,7 +340,7 @@ static void test_bad_rows(void **state) {
           char name[16];
           for (int32_t q = 0; q < ROWS; q++) {
             random_logits(&rng, l + q * N, N, 0);
-            ask[q] = plain((float)(q % 2), 1, q);
+            ask[q] = plain_ask((float)(q % 2), 1, q);
           }
           float *x = l + r * N;
           if (bad >= 2) /* nothing above -inf, once with a NaN among it */
@@ -547,7 +364,7 @@ static void test_extremes(void **state) {
   kern_rng rng = {10};
   static float l[N];
   (void)state;
-  kern_devs_open(&devs, &LIMITS);
+  kern_devs_open(&devs, &sample_limits);
   for (int i = 0; i < devs.n; i++) {
     weir_dev *dev = devs.dev[i];
     weir_row row;
@@ -557,21 +374,21 @@ static void test_extremes(void **state) {
       for (size_t k = 0; k < 3; k++) {
         random_logits(&rng, l, N, 0);
         l[77] = 20;
-        weir_ask ask = plain(tiny[k], 1, pos);
+        weir_ask ask = plain_ask(tiny[k], 1, pos);
         if (pos % 2) ask.top_p = 0.5f, ask.top_k = 9;
         kern_ok(answer(dev, l, 1, N, &ask, &row, &e), &e, "sample");
         assert_int_equal(row.token, 77);
       }
     int low = 0;
     for (int32_t pos = 0; pos < 400; pos++) { /* a huge temperature: as good as uniform */
-      const weir_ask ask = plain(pos % 2 ? 1e30f : 3e38f, 1, pos);
+      const weir_ask ask = plain_ask(pos % 2 ? 1e30f : 3e38f, 1, pos);
       kern_ok(answer(dev, l, 1, N, &ask, &row, &e), &e, "sample");
       low += row.token < N / 2;
     }
     assert_true(low > 150 && low < 250);
     /* logits a thousand apart, and as large as floats go */
     const float far[] = {-1000, 1000, 0, -3e38f, 999};
-    const weir_ask ask = plain(1, 1, 1);
+    const weir_ask ask = plain_ask(1, 1, 1);
     for (int k = 0; k < 2; k++) {
       kern_ok(answer(dev, far, 1, 3 + k, &ask, &row, &e), &e, "sample");
       assert_int_equal(row.token, 1);
@@ -583,12 +400,12 @@ static void test_extremes(void **state) {
     /* ties: greedy takes the lowest id, top_k the lowest ids */
     for (int32_t v = 0; v < N; v++) l[v] = v % 2 ? 0.0f : -0.0f;
     l[0] = -1;
-    weir_ask g = plain(0, 1, 1);
+    weir_ask g = plain_ask(0, 1, 1);
     kern_ok(answer(dev, l, 1, N, &g, &row, &e), &e, "sample");
     assert_int_equal(row.token, 1);
     assert_true(row.margin == 0);
     for (int32_t pos = 0; pos < 100; pos++) {
-      g = plain(1, 1, pos);
+      g = plain_ask(1, 1, pos);
       g.top_k = 3;
       kern_ok(answer(dev, l, 1, N, &g, &row, &e), &e, "sample");
       assert_in_range(row.token, 1, 3);
