@@ -130,8 +130,9 @@ double weir_sample_logprob(const weir_sample_stat *, float logit);
 weir_status weir_sample_check_extras(const weir_ask *, int32_t n_vocab, weir_err *e);
 /* The edits of ids [first, first + n), *n_edits of them. */
 const weir_logit_edit *weir_sample_edits(const weir_ask *, int32_t first, int32_t n, int32_t *n_edits);
-/* out[n] <- the chunk l[n] of ids first, ... with its edits. Finite logits stay finite, the others stay what
- * they are: a distribution remains one. */
+/* out[n] <- the chunk l[n] of ids first, ... with its edits, each operation of which is rounded to float.
+ * Finite logits stay finite (what would not, becomes +-FLT_MAX) and the others what they are: a distribution
+ * remains one. */
 void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, const weir_logit_edit *,
                        int32_t n_edits);
 
