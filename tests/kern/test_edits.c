@@ -71,6 +71,14 @@ static void test_rules(void **state) {
        2,
        {{1, 1, BAN}, {2, 1, -FLT_MAX}},
        1},
+      {"... nor joins the lowest",
+       MASKED,
+       -1,
+       WEIR_KEEP_ALL,
+       0,
+       3,
+       {{0, 1, 100}, {1, 1, -FLT_MAX}, {2, 1, -FLT_MAX}},
+       1},
       {"beyond the floats", SIGNS, -1, WEIR_KEEP_ALL, 0, 2, {{0, 3e38f, 0}, {1, 1e-38f, 3e38f}}, 1},
       {"two beyond the floats tie",
        SIGNS,
@@ -200,6 +208,63 @@ static void test_bans(void **state) {
   kern_devs_close(&devs);
 }
 
+/* Draws 64 positions of one row and counts whose they were. */
+static void count_draws(weir_dev *dev, const float *l, int32_t n, weir_ask ask, int *seen) {
+  float *rows = (float *)malloc(sizeof *rows * MAX_ROWS * (size_t)n);
+  weir_ask asks[MAX_ROWS];
+  weir_row row[MAX_ROWS];
+  weir_err e = {0};
+  memset(seen, 0, sizeof *seen * (size_t)n);
+  for (int32_t r = 0; r < MAX_ROWS; r++) {
+    memcpy(rows + (size_t)r * (size_t)n, l, sizeof *l * (size_t)n);
+    asks[r] = ask;
+    asks[r].pos = r;
+  }
+  kern_ok(answer(dev, rows, MAX_ROWS, n, asks, row, &e), &e, "sample");
+  for (int32_t r = 0; r < MAX_ROWS; r++) seen[row[r].token]++;
+  free(rows);
+}
+
+/* Ids made equal by their edits share the draws: at the largest float, where a cut takes only the lowest of
+ * them, and when all are banned. */
+static void test_equals(void **state) {
+  enum { N = 9000 };
+  static float l[N];
+  static int seen[N];
+  static weir_logit_edit all[N];
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &sample_limits);
+  const weir_logit_edit beyond[] = {{3, 1e-38f, 3e38f}, {4999, 1, FLT_MAX}};
+  const weir_logit_edit tied[] = {{10, 1, 1}, {4100, 0.5f, 0.5f}, {4200, 1, 1}, {8000, 1, 1}};
+  for (int32_t v = 0; v < N; v++) all[v] = (weir_logit_edit){v, 1, WEIR_LOGIT_BAN};
+  for (int i = 0; i < devs.n; i++) {
+    weir_ask ask = plain_ask(1, 3, 0);
+    for (int32_t v = 0; v < N; v++) l[v] = v == 3 ? 5 : v == 4100 ? 0.25f : 0;
+    ask.edit = beyond;
+    ask.n_edits = 2;
+    count_draws(devs.dev[i], l, N, ask, seen);
+    if (seen[3] + seen[4999] != MAX_ROWS || seen[3] < 16 || seen[4999] < 16)
+      fail_msg("the two at the largest float: %d and %d of %d draws", seen[3], seen[4999], MAX_ROWS);
+    l[3] = 0;
+    ask.edit = tied;
+    ask.n_edits = 4;
+    ask.top_k = 2;
+    count_draws(devs.dev[i], l, N, ask, seen);
+    if (seen[10] + seen[4100] != MAX_ROWS || seen[10] < 16 || seen[4100] < 16)
+      fail_msg("the two lowest of four: %d and %d of %d draws", seen[10], seen[4100], MAX_ROWS);
+    l[77] = 20;
+    ask.edit = all;
+    ask.n_edits = N;
+    ask.top_k = 0;
+    count_draws(devs.dev[i], l, N, ask, seen);
+    int most = 0;
+    for (int32_t v = 0; v < N; v++) most = seen[v] > most ? seen[v] : most;
+    if (most > 3) fail_msg("all banned: an id was drawn %d times", most);
+  }
+  kern_devs_close(&devs);
+}
+
 static void expect_tops(weir_dev *dev, const float *l, int32_t n, int32_t n_top, const int32_t *id,
                         const char *what) {
   weir_ask ask = plain_ask(0, 1, 1);
@@ -275,7 +340,7 @@ static void test_tops_are_raw(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_rules), cmocka_unit_test(test_no_effect),
-                                     cmocka_unit_test(test_bans), cmocka_unit_test(test_tops),
-                                     cmocka_unit_test(test_tops_are_raw)};
+                                     cmocka_unit_test(test_bans),  cmocka_unit_test(test_equals),
+                                     cmocka_unit_test(test_tops),  cmocka_unit_test(test_tops_are_raw)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
