@@ -97,6 +97,12 @@ const char *weir_config_source(const weir_config *, const char *name);
 /* The rows of this command as text, group by group, wrapped to `width` columns. */
 weir_status weir_config_help(const weir_config *, int32_t width, weir_buf *out, weir_err *e);
 
+/* The options of this command as a file of YAML that sets what is in force: each with its help and its bounds
+ * as a comment, those at their default as a comment too, the others with where they came from. Of the options
+ * named in secret[0, n_secret) it is told whether they are set, not what they are. */
+weir_status weir_config_print(const weir_config *, const char *const *secret, int32_t n_secret, weir_buf *out,
+                              weir_err *e);
+
 /* The one of names[0, n) closest to `word`, when it is close enough to be what was meant; else NULL. */
 const char *weir_nearest_name(const char *word, const char *const *names, int32_t n);
 

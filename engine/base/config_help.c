@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The help of a command, printed from its rows of the table. Pure; any thread. */
+/* The help of a command, printed from its rows of the table; what of it a printed file of options has too.
+ * Pure; any thread. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/config.h"
 #include "base/config_in.h"
-
-enum { INDENT = 6 };
 
 static const char *arg_name(const weir_option *o) {
   if (o->arg) return o->arg;
@@ -22,7 +21,8 @@ static const char *arg_name(const weir_option *o) {
   return "";
 }
 
-static weir_status put_wrapped(weir_buf *out, const char *text, int32_t width, weir_err *e) {
+weir_status weir_config_put_wrapped(weir_buf *out, const char *before, const char *text, int32_t width,
+                                    weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t column = 0;
   for (const char *p = text; *p;) {
@@ -33,8 +33,8 @@ static weir_status put_wrapped(weir_buf *out, const char *text, int32_t width, w
       column = 0;
     }
     if (column == 0) {
-      WEIR_TRY(weir_buf_printf(out, e, "%*s", INDENT, ""));
-      column = INDENT;
+      WEIR_TRY(weir_buf_puts(out, before, e));
+      column = (int32_t)strlen(before);
     } else {
       WEIR_TRY(weir_buf_puts(out, " ", e));
       column++;
@@ -49,8 +49,7 @@ out:
   return st;
 }
 
-/* "0 .. 2, default 0.8, WEIR_TEMPERATURE" */
-static weir_status put_facts(weir_buf *text, const weir_option *o, weir_err *e) {
+weir_status weir_config_put_facts(weir_buf *text, const weir_option *o, weir_err *e) {
   weir_status st = WEIR_OK;
   char env[96];
   const char *sep = " [";
@@ -86,8 +85,8 @@ static weir_status put_row(const weir_option *o, int32_t width, weir_buf *out, w
   const bool on = o->type == WEIR_OPT_BOOL && o->def && !strcmp(o->def, "true");
   WEIR_TRY(weir_buf_printf(out, e, "--%s%s%s%s\n", on ? "[no-]" : "", o->name, *arg ? " " : "", arg));
   WEIR_TRY(weir_buf_puts(&text, o->help, e));
-  WEIR_TRY(put_facts(&text, o, e));
-  st = put_wrapped(out, text.data, width, e);
+  WEIR_TRY(weir_config_put_facts(&text, o, e));
+  st = weir_config_put_wrapped(out, "      ", text.data, width, e);
 out:
   weir_buf_fini(&text);
   return st;

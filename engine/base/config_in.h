@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the options: shared by config.c (values), config_yaml.c (files) and config_help.c. */
+/* Inside of the options: shared by config.c (values), config_yaml.c (files), config_help.c and
+ * config_print.c. */
 #ifndef WEIR_BASE_CONFIG_IN_H
 #define WEIR_BASE_CONFIG_IN_H
 #include "base/config.h"
@@ -38,5 +39,10 @@ weir_status weir_config_unknown(const weir_config *, const char *source, const c
                                 size_t len, weir_err *e);
 /* Writes the name of the row's environment variable; "" when it has none. */
 void weir_config_env_name(const weir_option *, char *buf, size_t bytes);
+/* Words with line breaks instead of some blanks, `before` at the beginning of each line. */
+weir_status weir_config_put_wrapped(weir_buf *out, const char *before, const char *text, int32_t width,
+                                    weir_err *e);
+/* " [0 .. 2; default 0.8; WEIR_TEMPERATURE]", or nothing. */
+weir_status weir_config_put_facts(weir_buf *text, const weir_option *, weir_err *e);
 
 #endif

@@ -367,6 +367,47 @@ static void test_help(void **state) {
   weir_config_destroy(c);
 }
 
+/* What is printed sets, read as a file, what was in force; what is secret stays so. */
+static void test_print(void **state) {
+  (void)state;
+  static const char *const argv[] = {
+      "--entropy", "-inf", "--stop=a b\"\\\n\t: #", "--stop", "yes", "--no-escape", "-m", "small"};
+  static const char *const secret[] = {"max-tokens"};
+  weir_config *c = make(RUN), *d = make(RUN);
+  weir_buf b = {0};
+  weir_err e = {0};
+  int32_t n;
+  env_now = (const char *const[]){"WEIR_MAX_TOKENS", "4711", NULL};
+  assert_int_equal(weir_config_read_env(c, fake_env, &e), WEIR_OK);
+  assert_int_equal(weir_config_read_args(c, sizeof argv / sizeof *argv, (char *const *)argv, &e), WEIR_OK);
+  assert_int_equal(weir_config_print(c, secret, 1, &b, &e), WEIR_OK);
+  static const char *const has[] = {"\nmode: small  # command line\n",
+                                    "#json: false\n",
+                                    "entropy: -.inf",
+                                    "#max-tokens: (set)  # WEIR_MAX_TOKENS in the environment\n",
+                                    "# ---- Cascade ----\n",
+                                    "One of small|large|defer. [default defer; WEIR_MODE]"};
+  for (size_t i = 0; i < sizeof has / sizeof *has; i++)
+    if (!strstr(b.data, has[i])) fail_msg("lacks \"%s\":\n%s", has[i], b.data);
+  assert_null(strstr(b.data, "4711"));
+  assert_null(strstr(b.data, "svg"));
+  assert_null(strstr(b.data, "prompt")); /* cannot stand in a file */
+  if (weir_config_read_yaml(d, "printed", b.data, b.len, &e) != WEIR_OK) fail_msg("%s\n%s", e.msg, b.data);
+  assert_string_equal(weir_config_string(d, "mode"), "small");
+  assert_true(weir_config_float(d, "entropy") == -INFINITY);
+  assert_false(weir_config_bool(d, "escape"));
+  assert_false(weir_config_is_set(d, "json"));
+  assert_int_equal(weir_config_int(d, "max-tokens"), 256);
+  const char *const *stop = weir_config_strings(d, "stop", &n);
+  assert_int_equal(n, 2);
+  assert_string_equal(stop[0], "a b\"\\\n\t: #");
+  assert_string_equal(stop[1], "yes");
+  env_now = NULL;
+  weir_buf_fini(&b);
+  weir_config_destroy(c);
+  weir_config_destroy(d);
+}
+
 static void test_bad_default(void **state) {
   (void)state;
   static const weir_option broken[] = {
@@ -393,6 +434,7 @@ int main(void) {
       cmocka_unit_test(test_yaml_noise),
       cmocka_unit_test(test_peek),
       cmocka_unit_test(test_help),
+      cmocka_unit_test(test_print),
       cmocka_unit_test(test_bad_default),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
