@@ -72,6 +72,22 @@ static void forward_report(void *ctx, int64_t done, int64_t total) {
   if (r->o->progress) r->o->progress(r->o->progress_ctx, r->role, done, total);
 }
 
+static weir_status count_pages(const weir_pair_opts *o, int32_t n_ctx, int64_t *out, weir_err *e) {
+  const int64_t one = weir_pages_for(n_ctx), most = INT32_MAX / WEIR_PAGE_TOKENS;
+  int64_t n = one * o->max_seqs + SPARE_PAGES;
+  if (o->kv_tokens_max > 0 && n > o->kv_tokens_max / WEIR_PAGE_TOKENS)
+    n = o->kv_tokens_max / WEIR_PAGE_TOKENS;
+  if (n < one) n = one;
+  if (o->kv_tokens > 0) n = (o->kv_tokens - 1) / WEIR_PAGE_TOKENS + 1;
+  if (n > most)
+    return weir_fail(e, WEIR_EINVAL, "KV for %d sequences of %d tokens is too much", o->max_seqs, n_ctx);
+  if (n < one)
+    return weir_fail(e, WEIR_EINVAL, "KV for %lld tokens does not hold one context of %d",
+                     (long long)o->kv_tokens, n_ctx);
+  *out = n;
+  return WEIR_OK;
+}
+
 static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_pair_opts *o, int32_t n_ctx,
                         weir_err *e) {
   weir_status st = WEIR_OK;
@@ -79,9 +95,8 @@ static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_
   char name[192];
   report r = {o, m->role};
   const weir_load_progress progress = {forward_report, &r};
-  const int64_t n_pages = (int64_t)weir_pages_for(n_ctx) * o->max_seqs + SPARE_PAGES;
-  if (n_pages > INT32_MAX / WEIR_PAGE_TOKENS)
-    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%d sequences of %d tokens are too many", o->max_seqs, n_ctx));
+  int64_t n_pages;
+  WEIR_TRY(count_pages(o, n_ctx, &n_pages, e));
   const weir_instance_opts opts = {.n_ctx = n_ctx,
                                    .n_pages = (int32_t)n_pages,
                                    .max_tokens = o->max_tokens > 0 ? o->max_tokens : WEIR_PAIR_DEFAULT_TOKENS,

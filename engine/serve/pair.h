@@ -17,7 +17,10 @@ typedef struct weir_pair_opts {
   int32_t n_threads;      /* of the CPU device; 0: one per core */
   const char *isa;        /* "scalar", "avx2", "avx512-vnni", "amx", NULL or "auto": the best */
   int32_t n_ctx;          /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
-  int32_t max_seqs;       /* requests under way at once; KV is sized for so many full contexts; >= 1 */
+  int32_t max_seqs;       /* requests under way at once; >= 1 */
+  int64_t kv_tokens;      /* tokens that the KV of each tier holds, of all requests together; less than one
+                             context is refused. 0: max_seqs full contexts and some spare pages, ... */
+  int64_t kv_tokens_max;  /* ... but at most so many, one context at least. 0: no limit */
   int32_t max_tokens;     /* rows of a step; 0: default */
   weir_dtype kv_dtype;    /* WEIR_F16 or WEIR_F32 */
   /* Called while loading, from this thread; done of total bytes of weights. May be NULL. */
