@@ -25,6 +25,7 @@ typedef struct entry {
   int32_t page, parent, n_children;
   int32_t next; /* in its bucket, or in the list of unused entries */
   int32_t heap; /* its place there, NONE while it may not be evicted */
+  bool alone;   /* nobody else holds its page */
 } entry;
 
 struct weir_prefix {
@@ -34,7 +35,7 @@ struct weir_prefix {
   int32_t *buckets; /* [n_buckets] first entry */
   int32_t *of_page; /* [pages] entry that holds it */
   int32_t *heap;    /* [n_heap] entries, the least recently used on top */
-  int32_t n_heap, unused;
+  int32_t n_heap, unused, n_alone;
   int64_t now;
   weir_prefix_stats stats;
 };
@@ -88,9 +89,17 @@ static void touch(weir_prefix *x, int32_t i) {
   if (x->entries[i].heap != NONE) heap_down(x, x->entries[i].heap, i);
 }
 
+static void set_alone(weir_prefix *x, int32_t i, bool alone) {
+  x->n_alone += (int32_t)alone - (int32_t)x->entries[i].alone;
+  x->entries[i].alone = alone;
+}
+
 static void refs_changed(void *ctx, int32_t page) {
   weir_prefix *x = ctx;
-  if (x->of_page[page] != NONE) settle(x, x->of_page[page]);
+  const int32_t i = x->of_page[page];
+  if (i == NONE) return;
+  set_alone(x, i, weir_pages_refs(x->pages, page) == 1);
+  settle(x, i);
 }
 
 /* ---- entries ---- */
@@ -117,6 +126,7 @@ static int32_t find(const weir_prefix *x, uint64_t key, uint64_t salt, int32_t p
 static void drop(weir_prefix *x, int32_t i) {
   entry *n = &x->entries[i];
   if (n->heap != NONE) heap_remove(x, i);
+  set_alone(x, i, false);
   int32_t *link = bucket_of(x, n->key);
   while (*link != i) link = &x->entries[*link].next;
   *link = n->next;
@@ -221,6 +231,21 @@ int32_t weir_prefix_match(weir_prefix *x, uint64_t salt, const int32_t *tok, int
   x->stats.hit_pages += k;
   return k;
 }
+
+int32_t weir_prefix_peek(const weir_prefix *x, uint64_t salt, const int32_t *tok, int32_t n, int32_t *held) {
+  uint64_t key = root_key(salt);
+  int32_t k = 0, parent = NONE;
+  *held = 0;
+  for (; k < n / WEIR_PAGE_TOKENS; k++) {
+    key = chain_key(key, tok + k * WEIR_PAGE_TOKENS);
+    parent = find(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS);
+    if (parent == NONE) break;
+    *held += !x->entries[parent].alone;
+  }
+  return k;
+}
+
+int32_t weir_prefix_idle(const weir_prefix *x) { return x->n_alone; }
 
 void weir_prefix_insert(weir_prefix *x, uint64_t salt, const int32_t *tok, const int32_t *page,
                         int32_t n_pages) {

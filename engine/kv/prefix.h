@@ -27,6 +27,11 @@ void weir_prefix_destroy(weir_prefix *); /* drops its references */
  * page[], each with a reference taken for the caller. Returns how many. */
 int32_t weir_prefix_match(weir_prefix *, uint64_t salt, const int32_t *tok, int32_t n, int32_t *page,
                           int32_t max_pages);
+/* How many pages a match would find; *held: of these, pages that somebody else holds too. Changes nothing. */
+int32_t weir_prefix_peek(const weir_prefix *, uint64_t salt, const int32_t *tok, int32_t n, int32_t *held);
+/* Pages that nobody else holds: evicting gives back as many at most (a page that a held one continues stays).
+ */
+int32_t weir_prefix_idle(const weir_prefix *);
 /* Offers the first n_pages full pages of a sequence, tok[0 .. 16*n_pages). Pages known already are only
  * marked used; the sequence keeps its own. Never fails: what does not fit is not cached. */
 void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, const int32_t *page,

@@ -33,7 +33,21 @@ weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_req
   r->view = (weir_view){.tok = r->tok, .n = s->n_prompt, .committed = s->n_prompt};
   for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) r->view.mark[t] = s->n_prompt; /* nobody judges a prompt */
   weir_receipts_begin(r->receipt, s->n_prompt);
-  weir_cascade_init(&r->cascade, s->cascade, s->pinned);
+  for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) r->place[t] = -1;
+  r->node = (weir_queue_node){.urgency = s->urgency, .id = id, .at = -1};
+  r->last_entropy = NAN;
+  r->n_top = s->n_top;
+  if (s->n_top > 0) {
+    WEIR_TRY(WEIR_NEW(((size_t)s->max_new + 2) * (size_t)s->n_top, &r->row_top, e));
+    WEIR_TRY(WEIR_NEW(((size_t)s->max_new + 1) * (size_t)s->n_top, &r->top, e));
+  }
+  if (weir_shaper_wanted(&s->penalties, s->min_new)) {
+    WEIR_TRY(WEIR_NEW(1, &r->shaper, e));
+    WEIR_TRY(
+        weir_shaper_init(r->shaper, &s->penalties, s->min_new, s->end, s->n_end, s->prompt, s->n_prompt, e));
+  }
+  r->cfg = *s->cascade;
+  weir_cascade_init(&r->cascade, &r->cfg, s->pinned);
   *out = r;
   r = NULL;
 out:
@@ -47,6 +61,10 @@ void weir_request_destroy(weir_request *r) {
   free(r->row);
   free(r->receipt);
   free(r->stat);
+  free(r->row_top);
+  free(r->top);
+  if (r->shaper) weir_shaper_fini(r->shaper);
+  free(r->shaper);
   free(r);
 }
 
@@ -62,7 +80,7 @@ bool weir_request_next(weir_request *r, int64_t now_ns) {
 void weir_request_drop_kv(weir_request *r, int32_t tier, weir_pages *pages) {
   weir_seq_fini(&r->seq[tier], pages);
   r->view.kv_len[tier] = 0;
-  r->published[tier] = 0;
+  r->published[tier] = r->claim[tier] = 0;
   if (r->waiting && r->need.tier == tier) r->need.from = r->fed_to = 0;
 }
 
@@ -79,6 +97,9 @@ static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *ro
   }
   if (fx->reason == WEIR_DEFERRED && r->deferred_ns == 0) r->deferred_ns = now_ns;
   if (fx->append < 0) return;
+  if (r->n_top > 0)
+    memcpy(r->top + (size_t)(at - r->n_prompt) * (size_t)r->n_top,
+           r->row_top + (size_t)(row - r->row) * (size_t)r->n_top, (size_t)r->n_top * sizeof *r->top);
   s->logprob = row->logprob;
   s->wait_ns = fx->why == WEIR_WHY_DEFERRED ? now_ns - r->deferred_ns : 0;
   r->deferred_ns = 0;
@@ -92,6 +113,8 @@ void weir_request_observe(weir_request *r, int64_t now_ns, int32_t *truncated_to
   r->waiting = false;
   const int32_t at = fx.truncate_to >= 0 ? fx.truncate_to : n; /* the position that was decided */
   if (fx.reason != WEIR_ENDORSED) note_stat(r, &fx, &r->row[at - 1 - q.out_from], at, now_ns);
+  if (q.tier == 0) r->last_entropy = r->row[q.to - 1 - q.out_from].entropy;
+  if (r->shaper && fx.truncate_to >= 0) weir_shaper_truncate(r->shaper, r->tok, fx.truncate_to);
   weir_receipts_note(r->receipt, n, &fx);
   if (fx.truncate_to >= 0) r->counts.refused += n - fx.truncate_to;
   *truncated_to = at;
@@ -110,4 +133,8 @@ weir_token_receipt weir_request_receipt(const weir_request *r, int32_t i) {
                               .margin = s->margin,
                               .logprob = s->logprob,
                               .wait_ns = s->wait_ns};
+}
+
+const weir_top *weir_request_top(const weir_request *r, int32_t i) {
+  return r->n_top > 0 ? r->top + (size_t)i * (size_t)r->n_top : NULL;
 }

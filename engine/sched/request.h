@@ -11,6 +11,8 @@
 #include "cascade/receipt.h"
 #include "kernels/row.h"
 #include "kv/seq.h"
+#include "sched/penalties.h"
+#include "sched/queue.h"
 
 /* The receipt of one generated token, whole. */
 typedef struct weir_token_receipt {
@@ -31,7 +33,7 @@ typedef struct weir_counts {
   int32_t by_tier[WEIR_MAX_TIERS];    /* of these: who wrote them */
   int64_t steps[WEIR_MAX_TIERS];      /* forward passes it took part in */
   int64_t fed[WEIR_MAX_TIERS];        /* rows fed: prompt, decode, catch-up and what was rolled back */
-  int64_t prefix_hit[WEIR_MAX_TIERS]; /* prompt tokens found in the prefix cache */
+  int64_t prefix_hit[WEIR_MAX_TIERS]; /* tokens found in the prefix cache when a tier first met it */
   int32_t refused;                    /* tokens a judge refused or that fell with one */
 } weir_counts;
 
@@ -40,26 +42,42 @@ typedef struct weir_request_spec {
   int32_t n_prompt;
   int32_t max_new;                 /* >= 1 */
   weir_ask draw;                   /* temperature, top_k, top_p, min_p, seed; the other fields are ignored */
-  const weir_cascade_cfg *cascade; /* borrowed for the request's life */
+  const weir_cascade_cfg *cascade; /* copied */
   bool pinned;                     /* tier 0 only, for ever */
   uint64_t salt;                   /* of the prefix cache */
+  int64_t urgency;                 /* sched/queue.h */
+  weir_penalties penalties;        /* checked; copied */
+  int32_t min_new, n_top;
+  const int32_t *end; /* [n_end] ids that end a text, ascending; borrowed for the request's life */
+  int32_t n_end;
 } weir_request_spec;
 
 typedef struct weir_request {
+  weir_queue_node node; /* first: urgency, id, its place while it waits for admission */
   int64_t id;
+  void *owner;  /* whose it is; not looked at here */
   int32_t *tok; /* [n_prompt + max_new + 1], owned; view.tok is this */
   int32_t n_prompt, max_new;
   weir_view view;
-  weir_cascade cascade;
+  weir_cascade_cfg cfg;
+  weir_cascade cascade; /* of cfg */
   weir_ask draw;
+  weir_shaper *shaper; /* NULL: draws are not shaped */
+  int32_t n_top;
   uint64_t salt;
   weir_seq seq[WEIR_MAX_TIERS];
   int32_t published[WEIR_MAX_TIERS]; /* pages offered to the prefix cache */
+  int32_t claim[WEIR_MAX_TIERS];  /* pages it was admitted for; what of them it does not hold is spoken for */
+  int32_t place[WEIR_MAX_TIERS];  /* its item in the tier's step being built or under way; -1: none */
+  int32_t passed[WEIR_MAX_TIERS]; /* steps of the tier in a row that had no room for it */
+  bool ahead;                     /* its prompt may be fed to the top tier before that is asked for */
+  bool met[WEIR_MAX_TIERS];       /* the tier has looked for it in the prefix cache */
 
   bool waiting; /* `need` holds what it waits for */
   weir_need need;
   int32_t fed_to;      /* positions of the need already fed, chunk by chunk */
   weir_row *row;       /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
+  weir_top *row_top;   /* [max_new + 2][n_top], likewise; NULL when n_top is 0 */
   int64_t since_ns;    /* when the need arose */
   int64_t deferred_ns; /* when the gate handed the next token up; 0: it has not */
 
@@ -67,7 +85,9 @@ typedef struct weir_request {
   struct weir_token_stat { /* what the policy's receipts leave out, by generated token */
     float p_max, margin, logprob;
     int64_t wait_ns;
-  } * stat; /* [max_new + 1] */
+  } * stat;           /* [max_new + 1] */
+  weir_top *top;      /* [max_new + 1][n_top] of the row that wrote a token, by generated token; as row_top */
+  float last_entropy; /* nats, of the row the lowest tier gave last; NaN: none yet */
   weir_counts counts;
 } weir_request;
 
@@ -85,6 +105,9 @@ void weir_request_drop_kv(weir_request *, int32_t tier, weir_pages *);
 
 /* The receipt of generated token i, 0 <= i < n_new. */
 weir_token_receipt weir_request_receipt(const weir_request *, int32_t i);
+
+/* The likeliest tokens [n_top] of the row that wrote it; NULL when none were asked for. */
+const weir_top *weir_request_top(const weir_request *, int32_t i);
 
 static inline int32_t weir_request_n_new(const weir_request *r) { return r->view.n - r->n_prompt; }
 

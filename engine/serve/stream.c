@@ -42,13 +42,14 @@ void weir_stream_truncate(weir_stream *s, int32_t n) {
       false; /* no token follows one that completes a stop string, so it was among those taken back */
 }
 
-/* The first stop string that ends in the text from `from` on. */
+/* The first stop string that ends in the text behind `from`. */
 static void find_stop(weir_stream *s, size_t from) {
   const size_t start = from > s->longest_stop ? from - s->longest_stop : 0;
   for (size_t at = start; at < s->text.len && !s->stopped; at++) {
     for (int32_t i = 0; i < s->n_stop; i++) {
       const size_t len = strlen(s->stop[i]);
-      if (len > s->text.len - at || memcmp(s->text.data + at, s->stop[i], len) != 0) continue;
+      if (len > s->text.len - at || at + len <= from || memcmp(s->text.data + at, s->stop[i], len) != 0)
+        continue;
       s->stopped = true;
       s->stop_at = at;
       break;
@@ -63,7 +64,7 @@ weir_status weir_stream_append(weir_stream *s, int32_t id, weir_err *e) {
   const weir_status st = weir_detok_put(&d, s->tokenizer, id, s->show_special, &s->text, e);
   if (st != WEIR_OK) return st;
   s->mark[s->n++] = (weir_stream_mark){s->text.len, d};
-  if (s->n_stop > 0 && !s->stopped) find_stop(s, before);
+  if (s->n_stop > 0 && !s->stopped && s->n >= s->min_new) find_stop(s, before);
   return WEIR_OK;
 }
 

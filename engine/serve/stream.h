@@ -23,7 +23,8 @@ typedef struct weir_stream {
   weir_buf text;          /* of all generated tokens, shown or not */
   weir_stream_mark *mark; /* [n], after token i */
   int32_t n, max_new;
-  char **stop; /* [n_stop], owned */
+  int32_t min_new; /* a stop string ends the text only with this token (counted from 1) or a later one */
+  char **stop;     /* [n_stop], owned */
   int32_t n_stop;
   size_t longest_stop;
   bool stopped;     /* a stop string was found ... */

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine's own state, for the files it is made of: engine.c (life, submit, the turn of the loop),
+ * engine_jobs.c (admission, ends), engine_steps.c (steps of tiers). Loop thread only, but for `signals`. */
+#ifndef WEIR_SERVE_ENGINE_IN_H
+#define WEIR_SERVE_ENGINE_IN_H
+#include <pthread.h>
+
+#include "sched/plan.h"
+#include "sched/queue.h"
+#include "serve/engine.h"
+#include "serve/goodput.h"
+#include "serve/stream.h"
+
+typedef struct weir_engine_job {
+  weir_request *req; /* its `owner` is this */
+  weir_stream stream;
+  weir_job spec; /* prompt, cascade, bias and stop are not to be read: they were copied */
+  int64_t submitted_ns, started_ns, first_ns;
+  bool active, cancelled, at_eos;
+  struct weir_engine_job *next; /* with the same bits of its id */
+} weir_engine_job;
+
+typedef struct weir_engine_tier {
+  weir_exec *exec;
+  weir_tier_kv kv;
+  weir_plan plan;
+  weir_plan_limits limits;
+  weir_row *rows;     /* [max_tokens] */
+  weir_top *top;      /* [max_tokens][WEIR_TOP_MAX], made when somebody wants any */
+  weir_result result; /* of the step under way */
+  bool in_flight, dead;
+  bool hung; /* dead with a step under way that never ended: its executor may still write to plan and rows */
+  int64_t launched_ns;
+  int32_t n_rows, n_seqs; /* of the step under way */
+  weir_err why_dead;
+  weir_tier_stats stats; /* the counters of it */
+} weir_engine_tier;
+
+struct weir_engine {
+  weir_engine_cfg cfg;
+  weir_engine_tier tier[WEIR_MAX_TIERS];
+  weir_queue queue;         /* jobs that wait for admission */
+  weir_request **active;    /* [n_active <= cfg.max_active], the most urgent first */
+  weir_engine_job **leaver; /* [n_leavers] scratch: jobs about to end */
+  int32_t n_active, n_leavers, leaver_cap;
+  weir_engine_job **bucket; /* [n_buckets] by the low bits of the id; a power of two */
+  int32_t n_buckets;
+  int32_t *end; /* [n_end] ids that end a text, ascending */
+  int32_t n_end;
+  int64_t next_id, next_deadline; /* INT64_MAX: none */
+  bool some_cancelled;
+  int64_t wake_ns;    /* when the next turn has something to do; INT64_MIN: at once */
+  double defers;      /* share of late eager requests that needed the large tier */
+  weir_goodput speed; /* of late */
+  int64_t tokens_by_tier[WEIR_MAX_TIERS], jobs_done[WEIR_END_DEADLINE + 1], last_step_ns;
+
+  pthread_mutex_t lock; /* of signals */
+  pthread_cond_t signal;
+  uint64_t signals; /* steps that executors have told to be done */
+};
+
+static inline int64_t weir_engine_now(const weir_engine *g) { return weir_now_ns(&g->cfg.clock); }
+static inline weir_engine_job *weir_engine_job_of(const weir_request *r) { return r->owner; }
+
+/* ---- engine_jobs.c ---- */
+weir_engine_job *weir_engine_find(const weir_engine *, int64_t id);
+void weir_engine_job_free(weir_engine *, weir_engine_job *);
+/* Tells the owner and forgets the job; a step under way goes on without it. */
+void weir_engine_retire(weir_engine *, weir_engine_job *, weir_end, const weir_err *);
+/* Puts all jobs into leaver[]; for walks that end some of them. */
+weir_status weir_engine_list_jobs(weir_engine *, weir_err *e);
+/* All rows of a request's need are in. */
+void weir_engine_advance(weir_engine *, weir_engine_job *);
+/* Lets cancelled, expired and finished jobs go, admits others, and asks all what they need. True when anybody
+ * came or went. */
+bool weir_engine_sweep(weir_engine *);
+
+/* ---- engine_steps.c ---- */
+/* Whether a request may go on with the small tier alone when the large one is gone. */
+bool weir_engine_survives_without_large(const weir_cascade_cfg *);
+/* Takes in the steps that are done. True when there were any. */
+bool weir_engine_collect(weir_engine *);
+/* Starts what can be started; true when anything was, or somebody ended by it. *st: not WEIR_OK when requests
+ * are under way and nothing can be done for any of them, now or later. */
+bool weir_engine_launch(weir_engine *, weir_status *st, weir_err *e);
+/* Requests that wait for a step of the tier now, and since when the longest; NULL is fine. */
+int32_t weir_engine_waiting(const weir_engine *, int32_t t, int64_t *oldest_ns);
+
+#endif
