@@ -218,10 +218,10 @@ static int64_t next_due(const weir_client *c) {
 
 /* True when something happened. */
 static bool step(weir_client *c) {
-  bool any = client_calls_step(c, &c->control);
+  bool any = client_poll_step(c); /* what came, before anything is held to be lost */
+  any |= client_requests_step(c); /* what is cancelled, before it is sent */
+  any |= client_calls_step(c, &c->control);
   any |= client_calls_step(c, &c->query);
-  any |= client_poll_step(c);
-  any |= client_requests_step(c);
   return any;
 }
 
