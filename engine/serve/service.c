@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The service's life and health. Two threads are started here; what passes between them and the edges are
+ * lists of requests under one short lock, and atomics. Nothing is called out of the service's files while the
+ * lock is held. */
+#include "serve/service.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "serve/service_in.h"
+
+int weir_service_news_fd(const weir_service *s) { return s->news_fd; }
+const weir_service_cfg *weir_service_get_cfg(const weir_service *s) { return &s->cfg; }
+
+/* ---- health ---- */
+
+static double stood_for(int64_t since, int64_t now) { return (double)(now - since) * 1e-9; }
+
+weir_service_health weir_service_get_health(weir_service *s) {
+  const int64_t now = weir_service_now(s), progress = atomic_load(&s->progress_ns),
+                preparing = atomic_load(&s->preparing_ns);
+  const int32_t open = atomic_load(&s->open), running = atomic_load(&s->running);
+  weir_service_health h = {.live = true,
+                           .ready = true,
+                           .running = running,
+                           .waiting = open > running ? open - running : 0,
+                           .limit = s->cfg.max_requests};
+  if (atomic_load(&s->broken)) {
+    h.live = h.ready = false;
+    snprintf(h.reason, sizeof h.reason, "the engine has failed");
+  } else if (atomic_load(&s->busy) && now - progress > s->cfg.stall_ns) {
+    h.live = h.ready = false;
+    snprintf(h.reason, sizeof h.reason, "the step loop has stood for %.0f s", stood_for(progress, now));
+  } else if (preparing != 0 && now - preparing > s->cfg.stall_ns) {
+    h.live = h.ready = false;
+    snprintf(h.reason, sizeof h.reason, "the preparation of requests has stood for %.0f s",
+             stood_for(preparing, now));
+  } else if (atomic_load(&s->dead[0])) {
+    h.ready = false;
+    snprintf(h.reason, sizeof h.reason, "the %smodel has failed", s->cfg.engine.n_tiers > 1 ? "small " : "");
+  } else if (atomic_load(&s->draining)) {
+    h.ready = false;
+    snprintf(h.reason, sizeof h.reason, "draining");
+  }
+  return h;
+}
+
+weir_engine_stats weir_service_get_stats(weir_service *s) {
+  pthread_mutex_lock(&s->stats_lock);
+  const weir_engine_stats copy = s->stats;
+  pthread_mutex_unlock(&s->stats_lock);
+  return copy;
+}
+
+void weir_service_drain(weir_service *s) { atomic_store(&s->draining, true); }
+int32_t weir_service_open_requests(const weir_service *s) { return atomic_load(&s->open); }
+
+/* ---- hooks of the engine ---- */
+
+static void on_ready(void *ctx) {
+  weir_service *s = ctx;
+  pthread_mutex_lock(&s->lock);
+  s->kick = true;
+  pthread_cond_signal(&s->loop_wake);
+  pthread_mutex_unlock(&s->lock);
+}
+
+static void on_step(void *ctx, int32_t tier, const weir_step_note *n) {
+  weir_service *s = ctx;
+  atomic_store(&s->progress_ns, weir_service_now(s));
+  weir_service_metrics_step(&s->metrics, tier, n);
+}
+
+/* ---- birth ---- */
+
+static weir_status check_cfg(const weir_service_cfg *c, weir_err *e) {
+  if (c->max_requests < 1)
+    return weir_fail(e, WEIR_EINVAL, "max_requests is %d, want 1 or more", c->max_requests);
+  if (!c->model || !c->model[0]) return weir_fail(e, WEIR_EINVAL, "the model has no name");
+  if (!c->metrics || !c->prepare_tokenizer)
+    return weir_fail(e, WEIR_EINVAL, "metrics or tokenizer are missing");
+  if (c->prepare_tokenizer == c->engine.tokenizer)
+    return weir_fail(e, WEIR_EINVAL, "the preparing thread needs a tokenizer of its own");
+  if (c->engine.n_tiers < 1 || c->engine.n_tiers > WEIR_SM_TIERS)
+    return weir_fail(e, WEIR_EINVAL, "%d tiers, want 1 or 2", c->engine.n_tiers);
+  return WEIR_OK;
+}
+
+static void set_limits(weir_service *s) {
+  const weir_service_cfg *c = &s->cfg;
+  s->n_ctx = s->n_vocab = INT32_MAX;
+  for (int32_t t = 0; t < c->engine.n_tiers; t++) {
+    const weir_exec_info *info = &c->engine.tier[t]->info;
+    if (info->n_ctx < s->n_ctx) s->n_ctx = info->n_ctx;
+    if (info->n_vocab < s->n_vocab) s->n_vocab = info->n_vocab;
+  }
+  const int32_t limit = c->max_tokens_limit, usual = c->max_tokens_default;
+  s->max_tokens_limit = limit > 0 && limit < s->n_ctx ? limit : s->n_ctx;
+  s->max_tokens_default = usual > 0 && usual < s->max_tokens_limit ? usual : s->max_tokens_limit;
+}
+
+static weir_str spelling(const weir_tokenizer *t, int32_t id) {
+  return id >= 0 ? weir_token_bytes(t, id) : (weir_str){0};
+}
+
+static weir_status set_defaults(weir_service *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_cascade_cfg cascade;
+  const weir_tokenizer *t = s->cfg.prepare_tokenizer;
+  if (s->cfg.stall_ns <= 0) s->cfg.stall_ns = 30000000000;
+  if (s->cfg.engine.max_queued < s->cfg.max_requests) s->cfg.engine.max_queued = s->cfg.max_requests;
+  if (!(s->cfg.draw.top_p > 0)) s->cfg.draw.top_p = 1;
+  weir_cascade_cfg_single(&cascade);
+  if (s->cfg.engine.n_tiers > 1) WEIR_TRY(weir_cascade_cfg_make(&s->cfg.cascade, &cascade, e));
+  weir_metric_set(s->metrics.threshold, (double)cascade.gate[0].threshold);
+  s->words.bos = spelling(t, weir_tokenizer_bos(t));
+  s->words.eos = spelling(t, weir_tokenizer_eos(t));
+  s->salt_key = weir_hash_key_draw();
+  s->cfg.engine.on_step = on_step;
+  s->cfg.engine.on_ready = on_ready;
+  s->cfg.engine.hooks_ctx = s;
+out:
+  return st;
+}
+
+static void init_locks(weir_service *s) {
+  pthread_condattr_t monotonic;
+  pthread_mutex_init(&s->lock, NULL);
+  pthread_mutex_init(&s->stats_lock, NULL);
+  pthread_cond_init(&s->prepare_wake, NULL);
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&s->loop_wake, &monotonic);
+  pthread_condattr_destroy(&monotonic);
+}
+
+static weir_status start(weir_service *s, weir_err *e) {
+  if (pthread_create(&s->loop, NULL, weir_service_loop_main, s) != 0)
+    return weir_fail(e, WEIR_EIO, "cannot start the loop thread");
+  s->loop_started = true;
+  if (pthread_create(&s->prepare, NULL, weir_service_prepare_main, s) != 0)
+    return weir_fail(e, WEIR_EIO, "cannot start the preparing thread");
+  s->prepare_started = true;
+  return WEIR_OK;
+}
+
+weir_status weir_service_create(const weir_service_cfg *cfg, weir_service **out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_service *s = NULL;
+  *out = NULL;
+  WEIR_TRY(check_cfg(cfg, e));
+  WEIR_TRY(WEIR_NEW(1, &s, e));
+  s->cfg = *cfg;
+  s->news_fd = -1;
+  init_locks(s);
+  s->model = strdup(cfg->model);
+  if (!s->model) WEIR_TRY(weir_fail(e, WEIR_ENOMEM, "cannot keep the model's name"));
+  s->cfg.model = s->model;
+  s->news_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (s->news_fd < 0) WEIR_TRY(weir_fail(e, WEIR_EIO, "eventfd: %s", strerror(errno)));
+  WEIR_TRY(WEIR_NEW((size_t)cfg->max_requests, &s->at, e));
+  set_limits(s);
+  WEIR_TRY(weir_service_metrics_init(&s->metrics, cfg->metrics, s->model, cfg->engine.n_tiers, s->n_ctx, e));
+  WEIR_TRY(set_defaults(s, e));
+  WEIR_TRY(weir_engine_create(&s->cfg.engine, &s->engine, e));
+  s->stats = weir_engine_get_stats(s->engine);
+  weir_service_metrics_engine(&s->metrics, cfg->engine.n_tiers, &s->stats);
+  WEIR_TRY(start(s, e));
+  *out = s;
+  s = NULL;
+out:
+  weir_service_destroy(s);
+  return st;
+}
+
+/* ---- death ---- */
+
+/* The threads are gone. */
+static void end_left(weir_work_queue *q) {
+  while (q->first) {
+    weir_work *w = q->first;
+    weir_work_unlink(w);
+    if (w->is_call) {
+      weir_call *c = (weir_call *)w;
+      weir_service_error_set(&c->result.error, 503, "", "the server goes");
+      weir_call_finish(c);
+    } else {
+      weir_reply *r = (weir_reply *)w;
+      weir_reply_finish(r, WEIR_END_CANCEL, NULL, NULL, WEIR_CANCEL_SHUTDOWN);
+      weir_reply_unref(r);
+    }
+  }
+}
+
+void weir_service_destroy(weir_service *s) {
+  if (!s) return;
+  atomic_store(&s->draining, true);
+  pthread_mutex_lock(&s->lock);
+  s->stop = true;
+  pthread_cond_broadcast(&s->prepare_wake);
+  pthread_cond_broadcast(&s->loop_wake);
+  pthread_mutex_unlock(&s->lock);
+  if (s->prepare_started) pthread_join(s->prepare, NULL);
+  if (s->loop_started) pthread_join(s->loop, NULL);
+  end_left(&s->short_work);
+  end_left(&s->long_work);
+  end_left(&s->inbox);
+  weir_engine_destroy(s->engine);
+  for (int32_t i = 0; i < s->n_at; i++) {
+    weir_reply_finish(s->at[i], WEIR_END_CANCEL, NULL, NULL, WEIR_CANCEL_SHUTDOWN);
+    weir_reply_unref(s->at[i]);
+  }
+  if (s->news_fd >= 0) close(s->news_fd);
+  pthread_cond_destroy(&s->loop_wake);
+  pthread_cond_destroy(&s->prepare_wake);
+  pthread_mutex_destroy(&s->stats_lock);
+  pthread_mutex_destroy(&s->lock);
+  free(s->at);
+  free(s->model);
+  free(s);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A service over two fake executors whose steps can be held, with a clock that tests move. */
+#ifndef WEIR_TESTS_SERVED_H
+#define WEIR_TESTS_SERVED_H
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fake_exec.h"
+#include "serve/service.h"
+
+typedef struct served_gate {
+  pthread_mutex_t lock;
+  pthread_cond_t moved;
+  int64_t permits; /* steps that may still run; < 0: all */
+  bool waiting;    /* a step stands before it */
+} served_gate;
+
+typedef struct served {
+  fake_law law;
+  weir_tokenizer *tokenizer[2]; /* of the engine, of the preparation */
+  weir_exec *exec[2];           /* with a gate before the fake */
+  served_gate gate;
+  weir_metrics *metrics;
+  weir_chat_format chat;
+  weir_service *service;
+  weir_service_cfg cfg;
+  _Atomic int64_t skew_ns; /* added to the machine's clock */
+} served;
+
+typedef struct served_opts {
+  int32_t n_tiers, max_requests, n_ctx;
+  int64_t fail_at[2]; /* steps of the tiers that fail; < 0: none */
+  bool chat;
+} served_opts;
+
+served_opts served_usual(void);
+void served_open(served *, const served_opts *);
+void served_close(served *);
+/* Steps wait from now on, but for `permits` of them; -1: none waits any more. */
+void served_hold(served *, int64_t permits);
+/* Until a step stands before the gate. */
+void served_await_held(served *);
+/* The clock jumps. */
+void served_skip(served *, int64_t ns);
+/* A greedy request over ids; ends only at its length when max_tokens > 0. */
+weir_service_request served_ids(const uint32_t *ids, size_t n, uint32_t max_tokens);
+/* Waits for the end, at most some seconds of the machine's clock. */
+const weir_reply_end *served_await(served *, weir_reply *);
+void served_await_tokens(served *, weir_reply *, int32_t n);
+const weir_call_result *served_await_call(served *, weir_call *);
+/* The value of a series: name, and a label's value or NULL. */
+double served_metric(served *, const char *name, const char *label);
+
+#endif
