@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames: headers right and wrong, every kind there and back, bytes that protobuf-c would take and weir does
- * not, and that a message costs no more memory than its budget, whatever it says. */
+ * not, and that a message costs no more memory than its budget,
+ * whatever it says; and the example of PROTOCOL.md. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "proto/check.h"
 #include "proto/frame.h"
 
 static void headers(void **state) {
@@ -262,9 +264,64 @@ static void budgets(void **state) {
   weir_buf_fini(&b);
 }
 
+/* The frames of PROTOCOL.md are what it says they are. */
+static void document(void **state) {
+  (void)state;
+  static const char *const names[] = {"Submit",     "Submit reply", "Poll",       "Poll reply", "Poll",
+                                      "Poll reply", "Poll",         "Poll reply", "Error"};
+  enum { N_FRAMES = sizeof names / sizeof *names };
+  FILE *in = fopen("proto/PROTOCOL.md", "r");
+  assert_non_null(in); /* run from the source root */
+  char line[1024];
+  int n = 0;
+  while (fgets(line, sizeof line, in)) {
+    if (strncmp(line, "```hex ", 7) != 0) continue;
+    line[strcspn(line, "\n")] = 0;
+    assert_true(n < N_FRAMES);
+    assert_string_equal(line + 7, names[n]);
+    uint8_t bytes[256];
+    size_t n_bytes = 0;
+    while (fgets(line, sizeof line, in) && line[0] != '`')
+      for (char *at = line, *end; n_bytes < sizeof bytes; at = end) {
+        const unsigned long byte = strtoul(at, &end, 16);
+        if (end == at) break;
+        bytes[n_bytes++] = (uint8_t)byte;
+      }
+    weir_frame f;
+    weir_err e = {0};
+    assert_int_equal(weir_frame_parse(bytes, n_bytes, &f, &e), WEIR_OK);
+    assert_string_equal(weir_frame_kind_name((int)f.kind), names[n]);
+    weir_frame_msg m = unpack_ok(f.kind, f.body, f.body_bytes);
+    const char *param = "";
+    if (f.kind & WEIR_FRAME_REPLY)
+      assert_int_equal(weir_check_reply(&m, &e), WEIR_OK);
+    else
+      assert_int_equal(weir_check_request(&m, &param, &e), WEIR_OK);
+    if (n == 0) assert_true(!strcmp(m.as.submit->prompt, "Once") && m.as.submit->max_tokens == 2);
+    if (n == 2) assert_true(m.as.poll->wait_ms == 5000 && m.as.poll->cursor[0]->have == 0);
+    if (n == 3) {
+      const Weir__V1__Token *t = m.as.poll_reply->update[0]->token[0];
+      assert_int_equal(m.as.poll_reply->update[0]->prompt_tokens, 2);
+      assert_true(t->id == 2402 && t->logprob == -0.125f && t->text.len == 5);
+      assert_memory_equal(t->text.data, " upon", 5);
+    }
+    if (n == 5) {
+      assert_int_equal(m.as.poll_reply->update[0]->from, 1);
+      assert_string_equal(m.as.poll_reply->update[0]->end->reason, "length");
+      assert_int_equal(m.as.poll_reply->update[0]->end->usage->seed, 7);
+    }
+    if (n == 6) assert_true(m.as.poll->cursor[0]->done && m.as.poll->cursor[0]->have == 2);
+    if (n == 8) assert_true(m.as.error->code == 429 && m.as.error->retry_after_ms == 1000);
+    weir_frame_msg_fini(&m);
+    n++;
+  }
+  fclose(in);
+  assert_int_equal(n, N_FRAMES);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(headers), cmocka_unit_test(round_trips),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(headers),   cmocka_unit_test(round_trips),
                                      cmocka_unit_test(malformed), cmocka_unit_test(hostile),
-                                     cmocka_unit_test(budgets)};
+                                     cmocka_unit_test(budgets),   cmocka_unit_test(document)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
