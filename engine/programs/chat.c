@@ -14,8 +14,8 @@
 #include "programs/chat_in.h"
 #include "programs/interrupt.h"
 #include "programs/options.h"
-#include "programs/prompts.h"
 #include "programs/setting.h"
+#include "programs/template.h"
 
 /* ---- one answer ---- */
 
@@ -218,55 +218,17 @@ weir_status weir_chat_use_mode(weir_chat *x, weir_mode mode, weir_err *e) {
 }
 
 weir_status weir_chat_use_template(weir_chat *x, const char *name, weir_err *e) {
-  weir_status st = WEIR_OK;
-  weir_chat_format f;
-  weir_buf jinja = {0};
-  if (weir_chat_by_name(name, &f)) {
-    x->talk.format = f;
-    return WEIR_OK;
-  }
-  if (!strchr(name, '.') && !strchr(name, '/'))
-    return weir_fail(e, WEIR_EINVAL, "template %s is not known; there are %s, or a file of Jinja", name,
-                     weir_chat_names());
-  WEIR_TRY(weir_read_file(name, &jinja, e));
-  WEIR_TRY(weir_chat_detect((weir_str){jinja.data, jinja.len}, &f, e));
-  weir_buf_fini(&x->jinja);
-  x->jinja = jinja; /* the format borrows from it */
-  jinja = (weir_buf){0};
-  x->talk.format = f;
-out:
-  weir_buf_fini(&jinja);
-  return st;
+  return weir_template_named(name, &x->jinja, &x->talk.format, e);
 }
 
-/* The model's own template; that of the large one where two differ. */
 static weir_status use_own_template(weir_chat *x, weir_err *e) {
-  weir_chat_format small;
-  const int32_t last = x->models.n_tiers - 1;
-  const weir_str jinja = weir_pair_template(x->models.pair, last),
-                 other = weir_pair_template(x->models.pair, 0);
-  const weir_status st = weir_chat_detect(jinja, &x->talk.format, e);
-  if (st != WEIR_OK) return st;
-  if (!weir_str_eq(jinja, other)) {
-    weir_err why;
-    const bool known = weir_chat_detect(other, &small, &why) == WEIR_OK;
-    if (!known || small.style != x->talk.format.style ||
-        !weir_str_eq(small.default_system, x->talk.format.default_system))
-      weir_log(WEIR_LOG_WARN, "the chat templates differ: small %s, large %s; the large model's is used",
-               known       ? weir_chat_name(&small)
-               : other.len ? "unknown"
-                           : "none",
-               weir_chat_name(&x->talk.format));
-  }
-  static const char today[] = "strftime_now"; /* a template that asks for the day */
-  for (size_t i = 0; i + sizeof today - 1 <= jinja.len; i++)
-    if (!memcmp(jinja.data + i, today, sizeof today - 1)) {
-      const time_t now = time(NULL);
-      struct tm tm;
-      if (localtime_r(&now, &tm) && strftime(x->date, sizeof x->date, "%d %b %Y", &tm) > 0)
-        x->talk.words.date = weir_str_of(x->date);
-      break;
-    }
+  bool dated = false;
+  const weir_status st = weir_template_own(x->models.pair, &x->talk.format, &dated, e);
+  if (st != WEIR_OK || !dated) return st;
+  const time_t now = time(NULL);
+  struct tm tm;
+  if (localtime_r(&now, &tm) && strftime(x->date, sizeof x->date, "%d %b %Y", &tm) > 0)
+    x->talk.words.date = weir_str_of(x->date);
   return WEIR_OK;
 }
 
