@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What --kv-tokens 0 comes to at most: KV is touched when it is made, and not everybody's model is small. */
+enum { MOST_KV_TOKENS = 65536 };
+
 static const char shipped_small[] = "weir-demo-small-Q8_0.gguf",
                   shipped_large[] = "weir-demo-large-Q8_0.gguf";
 
@@ -86,6 +89,7 @@ static void show_progress(void *ctx, const char *model, int64_t done, int64_t to
 weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t max_seqs, const weir_out *o,
                       weir_loaded *out, weir_err *e) {
   progress show = {.on = o->terminal_err && !(weir_config_has(c, "quiet") && weir_config_bool(c, "quiet"))};
+  const bool serves = weir_config_has(c, "kv-tokens"); /* its own size of KV and of steps */
   const weir_pair_opts opts = {
       .small_path = p->small[0] ? p->small : NULL,
       .large_path = p->large[0] ? p->large : NULL,
@@ -93,6 +97,9 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
       .isa = weir_config_string(c, "isa"),
       .n_ctx = (int32_t)weir_config_int(c, "ctx"),
       .max_seqs = max_seqs,
+      .max_tokens = serves ? (int32_t)weir_config_int(c, "step-tokens") : 0,
+      .kv_tokens = serves ? weir_config_int(c, "kv-tokens") : 0,
+      .kv_tokens_max = serves ? MOST_KV_TOKENS : 0,
       .kv_dtype = !strcmp(weir_config_string(c, "kv"), "f32") ? WEIR_F32 : WEIR_F16,
       .progress = show_progress,
       .progress_ctx = &show,
