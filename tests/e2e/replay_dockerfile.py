@@ -129,6 +129,9 @@ def main():
     say("roots in", made)
     try:
         return replay(o.dockerfile, made)
+    except subprocess.CalledProcessError as e:
+        say("FAILED:", e.cmd[-1], "-", e.returncode)
+        return 1
     finally:
         if not o.keep and not o.kept:
             subprocess.run(["rm", "-rf", "--one-file-system", made])
