@@ -39,7 +39,7 @@ client_call *client_call_add(weir_client *c, weir_frame_kind kind, const Protobu
   void *msg = client_lane_msg(n);
   if (!call || !msg) {
     free(call);
-    client_lane_free_msg(msg);
+    free(msg);
     client_fail(e, 500, "", "out of memory for a message of %zu bytes", n);
     return NULL;
   }
@@ -63,7 +63,7 @@ static void *take_msg(weir_client *c, client_call *call) {
 }
 
 static void free_call(weir_client *c, client_call *call) {
-  client_lane_free_msg(take_msg(c, call));
+  free(take_msg(c, call));
   if (!call->internal) c->n_open--;
   free(call);
 }
@@ -143,7 +143,7 @@ static bool receive(weir_client *c, client_lane *lane) {
     client_call_link *q = lane->out;
     lane->out = NULL;
     if (q) take_answer(c, call_of(q), msg, n); /* else: the answer to a call that was given up */
-    client_lane_free_msg(msg);
+    client_lane_free_reply(msg);
   }
   return any;
 }
@@ -156,6 +156,7 @@ static bool end_late(weir_client *c, client_lane *lane, int64_t now) {
     client_fail(&e, 503, "", "the engine at %s did not answer %s within %d ms", c->cfg.url,
                 weir_frame_kind_name((int)call->kind), c->cfg.call_timeout_ms);
     lane->out = NULL;
+    client_lane_forget(lane);
     client_call_fail(c, call, &e);
     any = true;
   }
@@ -205,12 +206,7 @@ static bool send_next(weir_client *c, client_lane *lane) {
   }
   client_call *call = call_of(q);
   client_lane_remove(lane, q);
-  weir_err e = {0};
-  if (client_lane_send(lane, take_msg(c, call), &e) != WEIR_OK) {
-    client_fail(&error, 503, "", "%s", e.msg);
-    client_call_fail(c, call, &error);
-    return true;
-  }
+  client_lane_send(lane, take_msg(c, call), q->n_bytes, client_now(c));
   lane->out = q;
   if (call->request) call->request->state = REQUEST_SENT;
   return true;
@@ -219,6 +215,7 @@ static bool send_next(weir_client *c, client_lane *lane) {
 bool client_calls_step(weir_client *c, client_lane *lane) {
   bool any = receive(c, lane);
   any |= end_late(c, lane, client_now(c));
+  client_lane_step(lane, client_now(c));
   any |= send_next(c, lane);
   return any;
 }
@@ -228,8 +225,9 @@ int64_t client_calls_due(const weir_client *c, const client_lane *lane) {
   const bool held =
       q && q->n_bytes > WEIR_FRAME_SURE_REQUEST && c->max_request_bytes == 0 && c->asking_models;
   if (q && !lane->out && !held) return 0;
-  int64_t due = INT64_MAX;
-  if (lane->out) due = ((const client_call *)(const void *)lane->out)->deadline_ns;
+  int64_t due = client_lane_due(lane);
+  if (lane->out && ((const client_call *)(const void *)lane->out)->deadline_ns < due)
+    due = ((const client_call *)(const void *)lane->out)->deadline_ns;
   for (; q; q = q->next) {
     const int64_t d = ((const client_call *)(const void *)q)->deadline_ns;
     if (d < due) due = d;

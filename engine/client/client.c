@@ -2,6 +2,7 @@
 /* A client from open to close: its sockets, its descriptor, and the loop of steps that run makes. One thread,
  * which calls; nanomsg's own threads move the bytes. */
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,11 +105,16 @@ static int open_lanes(weir_client *c, weir_client_error *e) {
 static int open_fd(weir_client *c, weir_client_error *e) {
   c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  const int fds[] = {c->timer_fd, c->control.fd, c->query.fd, c->poll_lane.fd};
   bool ok = c->epoll_fd >= 0 && c->timer_fd >= 0;
-  for (size_t i = 0; ok && i < sizeof fds / sizeof *fds; i++) {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fds[i]};
-    ok = epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fds[i], &event) == 0;
+  const client_lane *lanes[] = {&c->control, &c->query, &c->poll_lane};
+  struct epoll_event event = {.events = EPOLLIN};
+  ok = ok && epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, c->timer_fd, &event) == 0;
+  for (size_t i = 0; ok && i < sizeof lanes / sizeof *lanes; i++) {
+    /* A socket can be sent to nearly always: that it becomes so is what matters, when it had no connection.
+     */
+    struct epoll_event edge = {.events = EPOLLIN | EPOLLET};
+    ok = epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, lanes[i]->recv_fd, &event) == 0 &&
+         epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, lanes[i]->send_fd, &edge) == 0;
   }
   return ok ? 0 : client_fail(e, 500, "", "no descriptors for a client: %s", strerror(errno));
 }
@@ -161,14 +167,12 @@ static void say_goodbye(weir_client *c) {
   m.token = (char *)c->cfg.token;
   m.session = weir_frame_id(c->session);
   void *msg = client_lane_msg(weir_frame_size(&m.base));
-  weir_err e;
   if (!msg) return;
   weir_frame_pack(WEIR_FRAME_CANCEL, &m.base, msg);
-  if (client_lane_send(&c->control, msg, &e) != WEIR_OK) return;
-  const int fd = epoll_create1(EPOLL_CLOEXEC);
-  struct epoll_event event = {.events = EPOLLIN};
-  if (fd >= 0 && epoll_ctl(fd, EPOLL_CTL_ADD, c->control.fd, &event) == 0) epoll_wait(fd, &event, 1, WAIT_MS);
-  if (fd >= 0) close(fd);
+  client_lane_send(&c->control, msg, weir_frame_size(&m.base), client_now(c));
+  if (!c->control.sent) return;
+  struct pollfd answered = {.fd = c->control.recv_fd, .events = POLLIN};
+  poll(&answered, 1, WAIT_MS);
 }
 
 void weir_client_close(weir_client *c) {
@@ -233,15 +237,15 @@ static bool step_all(weir_client *c) {
 
 int weir_client_run(weir_client *c, int timeout_ms) {
   if (c->running) return c->n_open; /* from a callback */
+  struct epoll_event events[8];
   c->running = true;
+  epoll_wait(c->epoll_fd, events, 8,
+             0); /* takes the edges: the descriptor is not readable for them any more */
   bool any = step_all(c);
   set_timer(c, next_due(c));
-  if (!any && timeout_ms != 0 && c->n_open > 0) {
-    struct epoll_event event;
-    if (epoll_wait(c->epoll_fd, &event, 1, timeout_ms) > 0) {
-      step_all(c);
-      set_timer(c, next_due(c));
-    }
+  if (!any && timeout_ms != 0 && c->n_open > 0 && epoll_wait(c->epoll_fd, events, 8, timeout_ms) > 0) {
+    step_all(c);
+    set_timer(c, next_due(c));
   }
   c->running = false;
   return c->n_open;

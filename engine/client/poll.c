@@ -25,7 +25,6 @@ static bool send_poll(weir_client *c, int32_t n_live, int32_t n_over) {
   const size_t n = (size_t)n_live + (size_t)n_over;
   Weir__V1__Cursor *cursor = calloc(n + 1, sizeof *cursor), **at = calloc(n + 1, sizeof *at);
   void *msg = NULL;
-  weir_err e = {0};
   const int64_t now = client_now(c);
   bool sent = false;
   if (!cursor || !at) goto out;
@@ -50,7 +49,8 @@ static bool send_poll(weir_client *c, int32_t n_live, int32_t n_over) {
   msg = client_lane_msg(weir_frame_size(&m.base));
   if (!msg) goto out;
   weir_frame_pack(WEIR_FRAME_POLL, &m.base, msg);
-  sent = client_lane_send(&c->poll_lane, msg, &e) == WEIR_OK;
+  client_lane_send(&c->poll_lane, msg, weir_frame_size(&m.base), now);
+  sent = true;
 out:
   free(cursor);
   free(at);
@@ -123,7 +123,7 @@ static bool receive(weir_client *c) {
   size_t n;
   for (void *msg; (msg = client_lane_recv(&c->poll_lane, &n)); any = true) {
     if (c->poll.out) answered(c, msg, n);
-    client_lane_free_msg(msg);
+    client_lane_free_reply(msg);
   }
   return any;
 }
@@ -140,6 +140,7 @@ int64_t client_poll_due(const weir_client *c) {
 bool client_poll_step(weir_client *c) {
   const bool any = receive(c);
   const int64_t now = client_now(c);
+  client_lane_step(&c->poll_lane, now);
   if (client_poll_due(c) > now) return any;
   int32_t n_live, n_over;
   count(c, &n_live, &n_over);

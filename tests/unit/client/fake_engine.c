@@ -141,11 +141,11 @@ static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
     w->u.state = 4;
     return true;
   }
-  if (cursor->have > r->shown) r->shown = cursor->have;
   if (cursor->done) {
     r->forgotten = true;
     return false;
   }
+  if (cursor->have > r->shown) r->shown = cursor->have;
   const uint32_t from = f->repeats ? 0 : cursor->have;
   uint32_t to = r->written;
   if (f->per_reply && to - from > f->per_reply) to = from + f->per_reply;
@@ -431,4 +431,5 @@ void fake_write(fake_engine *f, uint32_t n, const char *reason) {
     r->written += n;
     r->reason = reason;
   }
+  if (f->socket >= 0) look_at_poll(f);
 }

@@ -13,7 +13,7 @@ enum { FAKE_REQUESTS = 512, FAKE_HELD = 64 };
 typedef struct fake_request {
   uint8_t id[WEIR_FRAME_ID_BYTES];
   uint32_t written;   /* tokens there are */
-  uint32_t shown;     /* most that a cursor had */
+  uint32_t shown;     /* most that a cursor had before the end */
   const char *reason; /* NULL: not ended */
   bool cancelled, forgotten;
   int submits; /* times it came */

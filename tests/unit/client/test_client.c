@@ -503,7 +503,7 @@ static void sleeps(void **state) {
   cfg.resend_ms = 60000;
   talk t = {talk_client(&cfg), &f, 0};
   talk_for(&t, 20);
-  assert_int_equal(t.wakes, 0); /* nothing asked */
+  assert_in_range(t.wakes, 0, 3); /* nothing asked; each lane was connected */
   heard h = {0};
   heard_submit(t.client, NULL, &h);
   talk_until(&t, parked, &f, "a parked poll");
