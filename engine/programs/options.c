@@ -51,6 +51,10 @@ const weir_option weir_options[] = {
    "Start weir-gateway, which answers HTTP, as a child and keep it running."},
   {"gateway", 0, STRING, SERVE, "Interfaces", "FILE", NULL, ANY, NULL, false,
    "The program weir-gateway. Default: the one beside weir."},
+  {"gateway-arg", 0, STRINGS, SERVE, "Interfaces", "ARG", NULL, ANY, NULL, false,
+   "An argument more for weir-gateway, such as --cors=https://example.org; `weir-gateway --help` tells them."},
+  {"insecure", 0, BOOL, SERVE, "Interfaces", NULL, "false", ANY, NULL, false,
+   "Answer HTTP without keys on an address that other machines reach."},
   {"rpc", 0, STRINGS, SERVE, "Interfaces", "URL", NULL, ANY, NULL, false,
    "Where frontends are answered over nanomsg: ipc:///PATH or tcp://ADDRESS:PORT. Default: a socket in a folder of this "
    "user alone, under --runtime-dir."},

@@ -80,7 +80,9 @@ static weir_status start_gateway(server *s, weir_err *e) {
                           .api_key_file = weir_config_string(s->c, "api-key-file"),
                           .log_level = weir_config_string(s->c, "log-level"),
                           .log_format = weir_config_string(s->c, "log-format")};
+  cfg.insecure = weir_config_bool(s->c, "insecure");
   cfg.api_key = weir_config_strings(s->c, "api-key", &cfg.n_api_keys);
+  cfg.more = weir_config_strings(s->c, "gateway-arg", &cfg.n_more);
   WEIR_TRY(weir_gateway_create(&cfg, &s->gateway, e));
   st = wait_for_gateway(s, e);
 out:
@@ -278,9 +280,11 @@ static int turn(server *s, int64_t until_ns) {
 
 /* ---- going ---- */
 
-/* Waits until nothing that was taken is left. False: a second signal came, or the time is over. */
-static bool drain(server *s) {
+/* Waits until nothing that was taken is left. False: a second signal came, or the time, which ends at
+ * *until_ns, is over. */
+static bool drain(server *s, int64_t *until_ns) {
   const int64_t limit_s = weir_config_int(s->c, "drain-timeout"), until = now(s) + limit_s * SECOND;
+  *until_ns = until;
   weir_service_drain(s->service);
   const int32_t open = weir_service_open_requests(s->service);
   weir_log(WEIR_LOG_INFO, "draining: %d request%s under way, at most %lld s; another signal ends them", open,
@@ -299,10 +303,11 @@ static bool drain(server *s) {
   return true;
 }
 
-static void go_down(server *s, bool drained) {
+/* gateway_ns: how long the gateway may take to send what it has. */
+static void go_down(server *s, bool drained, int64_t gateway_ns) {
   if (s->ready_file) unlink(weir_config_string(s->c, "ready-file"));
   /* the gateway first: what it still has to fetch and to send, the engine is there for */
-  if (s->gateway) weir_gateway_stop(s->gateway, (drained ? GATEWAY_STOP_S : CUT_S) * SECOND);
+  if (s->gateway) weir_gateway_stop(s->gateway, gateway_ns);
   if (s->rpc && drained && weir_rpc_sessions(s->rpc) > 0)
     (void)poll(NULL, 0, LINGER_MS); /* other clients' last polls */
   weir_rpc_destroy(s->rpc);
@@ -316,15 +321,17 @@ static void go_down(server *s, bool drained) {
 static int serve(server *s) {
   weir_err e = {0};
   if (write_ready_file(s, &e) != WEIR_OK) {
-    go_down(s, false);
+    go_down(s, false, CUT_S * SECOND);
     return weir_tell(&e, WEIR_EXIT_FAILED);
   }
   tell_models(s);
   tell_ready(s);
   while (turn(s, now(s) + TURN_NS) == 0) {
   }
-  const bool drained = drain(s);
-  go_down(s, drained);
+  int64_t until;
+  const bool drained = drain(s, &until);
+  const int64_t left = until - now(s), least = (drained ? GATEWAY_STOP_S : CUT_S) * SECOND;
+  go_down(s, drained, drained && left > least ? left : least);
   if (drained) weir_log(WEIR_LOG_INFO, "all requests have ended; bye");
   return drained ? WEIR_EXIT_OK : WEIR_EXIT_FAILED;
 }
@@ -360,7 +367,7 @@ int weir_main_serve(const weir_config *c) {
   }
   if (come_up(&s, &e) != WEIR_OK) {
     const int status = weir_tell(&e, WEIR_EXIT_FAILED);
-    go_down(&s, false);
+    go_down(&s, false, CUT_S * SECOND);
     return status;
   }
   return serve(&s);

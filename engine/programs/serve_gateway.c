@@ -24,7 +24,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { MAX_ARGS = 16, PROBE_MS = 25, MAX_KEY_BYTES = 1 << 16 };
+enum { MAX_ARGS = 64, PROBE_MS = 25, MAX_KEY_BYTES = 1 << 16 };
 #define SECOND INT64_C(1000000000)
 
 typedef enum { STARTING, UP, DOWN } gateway_state;
@@ -118,6 +118,8 @@ static weir_status make_args(weir_gateway *g, weir_err *e) {
     WEIR_TRY(push(g->argv, &n, MAX_ARGS, "--api-key-file", e));
     WEIR_TRY(push(g->argv, &n, MAX_ARGS, g->keys >= 0 ? text : g->cfg.api_key_file, e));
   }
+  if (g->cfg.insecure) WEIR_TRY(push(g->argv, &n, MAX_ARGS, "--insecure", e));
+  for (int32_t i = 0; i < g->cfg.n_more; i++) WEIR_TRY(push(g->argv, &n, MAX_ARGS, g->cfg.more[i], e));
 out:
   return st;
 }
@@ -234,7 +236,7 @@ weir_status weir_gateway_create(const weir_gateway_cfg *cfg, weir_gateway **out,
   if (!(g->cfg.program = strdup(cfg->program)))
     WEIR_TRY(weir_fail(e, WEIR_ENOMEM, "cannot keep the gateway's name"));
   g->cfg.engine_url = g->cfg.token = g->cfg.api_key_file = g->cfg.log_level = g->cfg.log_format = NULL;
-  g->cfg.api_key = NULL;
+  g->cfg.api_key = g->cfg.more = NULL;
   WEIR_TRY(start(g, weir_now_ns(&clock), e));
   *out = g;
   return WEIR_OK;

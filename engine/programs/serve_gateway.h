@@ -21,6 +21,9 @@ typedef struct weir_gateway_cfg {
   int32_t n_api_keys;
   const char *api_key_file; /* NULL: none; given on as it is when there are no others */
   const char *log_level, *log_format;
+  bool insecure;           /* it may do without keys on any address */
+  const char *const *more; /* [n_more] arguments behind the others */
+  int32_t n_more;
   int64_t start_ns;                    /* it must listen within so long; 0: 10 s */
   int64_t backoff_ns, backoff_most_ns; /* before it is started again, doubled each time; 0: 0.5 s, 30 s */
 } weir_gateway_cfg;

@@ -156,12 +156,13 @@ static weir_status read_http(weir_serve_settings *s, weir_err *e) {
   if (!s->http) return WEIR_OK;
   weir_status st = weir_address_parse(listen, &s->listen, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, st, "--listen");
-  st = weir_address_probe(&s->listen, e);
-  if (st != WEIR_OK) return st;
   weir_config_strings(s->c, "api-key", &n_keys);
-  if (!s->listen.loopback && n_keys == 0 && !weir_config_string(s->c, "api-key-file"))
-    weir_log(WEIR_LOG_WARN, "%s can be reached from other machines, and no --api-key-file is given", listen);
-  return WEIR_OK;
+  if (!s->listen.loopback && n_keys == 0 && !weir_config_string(s->c, "api-key-file") &&
+      !weir_config_bool(s->c, "insecure"))
+    return weir_fail(e, WEIR_EINVAL,
+                     "--listen %s can be reached from other machines: give --api-key-file, or say --insecure",
+                     listen);
+  return weir_address_probe(&s->listen, e);
 }
 
 /* The URLs of --rpc, or a socket of this user's, named by the port so that several servers do not meet. */
