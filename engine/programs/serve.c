@@ -303,11 +303,21 @@ static bool drain(server *s, int64_t *until_ns) {
   return true;
 }
 
+/* Lets it send what it has, until a time or a second signal. */
+static void stop_gateway(server *s, int64_t until_ns) {
+  struct pollfd p = {.fd = weir_serve_signals_fd(), .events = POLLIN};
+  weir_gateway_ask(s->gateway);
+  /* asked first: that clears the descriptor, which its end must still make readable */
+  while (weir_serve_signals_asked() < 2 && !weir_gateway_gone(s->gateway) && now(s) < until_ns)
+    (void)poll(&p, 1, (int)((until_ns - now(s)) / MILLI) + 1);
+  weir_gateway_stop(s->gateway, 0);
+}
+
 /* gateway_ns: how long the gateway may take to send what it has. */
 static void go_down(server *s, bool drained, int64_t gateway_ns) {
   if (s->ready_file) unlink(weir_config_string(s->c, "ready-file"));
   /* the gateway first: what it still has to fetch and to send, the engine is there for */
-  if (s->gateway) weir_gateway_stop(s->gateway, gateway_ns);
+  if (s->gateway) stop_gateway(s, now(s) + gateway_ns);
   if (s->rpc && drained && weir_rpc_sessions(s->rpc) > 0)
     (void)poll(NULL, 0, LINGER_MS); /* other clients' last polls */
   weir_rpc_destroy(s->rpc);

@@ -309,12 +309,23 @@ out:
 bool weir_gateway_up(const weir_gateway *g) { return g->state == UP; }
 pid_t weir_gateway_pid(const weir_gateway *g) { return g->pid; }
 
+void weir_gateway_ask(weir_gateway *g) {
+  if (g->pid > 0) kill(g->pid, SIGTERM);
+  g->state = DOWN;
+  g->since_ns = INT64_MAX / 2; /* never again */
+}
+
+bool weir_gateway_gone(weir_gateway *g) {
+  if (g->pid > 0 && waitpid(g->pid, NULL, WNOHANG) == g->pid) g->pid = 0;
+  return g->pid == 0;
+}
+
 void weir_gateway_stop(weir_gateway *g, int64_t wait_ns) {
   const struct timespec tick = {0, 10000000};
   const weir_clock clock = weir_clock_system();
   const int64_t until = weir_now_ns(&clock) + wait_ns;
   bool killed = false;
-  if (g->pid > 0) kill(g->pid, SIGTERM);
+  weir_gateway_ask(g);
   while (g->pid > 0) {
     const pid_t got = waitpid(g->pid, NULL, killed ? 0 : WNOHANG);
     if (got == g->pid || (got < 0 && errno != EINTR)) {
@@ -326,8 +337,6 @@ void weir_gateway_stop(weir_gateway *g, int64_t wait_ns) {
       nanosleep(&tick, NULL);
     }
   }
-  g->state = DOWN;
-  g->since_ns = INT64_MAX / 2; /* never again */
 }
 
 void weir_gateway_destroy(weir_gateway *g) {

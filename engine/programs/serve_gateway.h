@@ -38,6 +38,10 @@ weir_status weir_gateway_create(const weir_gateway_cfg *, weir_gateway **out, we
 weir_status weir_gateway_tend(weir_gateway *, int64_t now_ns, int64_t *next_ns, weir_err *e);
 bool weir_gateway_up(const weir_gateway *);   /* it listens */
 pid_t weir_gateway_pid(const weir_gateway *); /* 0: not running */
+/* Asks it to end: it sends what it has first. Not started again from here on. */
+void weir_gateway_ask(weir_gateway *);
+/* Whether it has ended. */
+bool weir_gateway_gone(weir_gateway *);
 /* Asks it to end and waits, at most wait_ns; then ends it. */
 void weir_gateway_stop(weir_gateway *, int64_t wait_ns);
 void weir_gateway_destroy(weir_gateway *); /* stopped or killed; NULL is fine */
