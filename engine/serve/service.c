@@ -23,8 +23,9 @@ const weir_service_cfg *weir_service_get_cfg(const weir_service *s) { return &s-
 static double stood_for(int64_t since, int64_t now) { return (double)(now - since) * 1e-9; }
 
 weir_service_health weir_service_get_health(weir_service *s) {
-  const int64_t now = weir_service_now(s), progress = atomic_load(&s->progress_ns),
-                preparing = atomic_load(&s->preparing_ns);
+  const bool busy = atomic_load(&s->busy); /* first: the loop sets it when its progress is of now */
+  const int64_t progress = atomic_load(&s->progress_ns), preparing = atomic_load(&s->preparing_ns),
+                now = weir_service_now(s);
   const int32_t open = atomic_load(&s->open), running = atomic_load(&s->running);
   weir_service_health h = {.live = true,
                            .ready = true,
@@ -34,7 +35,7 @@ weir_service_health weir_service_get_health(weir_service *s) {
   if (atomic_load(&s->broken)) {
     h.live = h.ready = false;
     snprintf(h.reason, sizeof h.reason, "the engine has failed");
-  } else if (atomic_load(&s->busy) && now - progress > s->cfg.stall_ns) {
+  } else if (busy && now - progress > s->cfg.stall_ns) {
     h.live = h.ready = false;
     snprintf(h.reason, sizeof h.reason, "the step loop has stood for %.0f s", stood_for(progress, now));
   } else if (preparing != 0 && now - preparing > s->cfg.stall_ns) {

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets of the RPC server: raw REP of nanomsg at one or several URLs, one thread that waits for all of
+ * them, for the service's news and for time. Raw REP drops a reply in silence when that connection is still
+ * sending another one, so replies of one connection keep a distance; and a poll that its own connection has
+ * replaced is not answered at all, since nobody waits for that. Owns the sockets and the tickets. */
+#define _GNU_SOURCE /* ppoll: replies keep a distance of less than a millisecond */
+#include "net/rpc.h"
+
+#include <errno.h>
+#include <nanomsg/nn.h>
+#include <nanomsg/reqrep.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "proto/frame.h"
+
+enum {
+  BURST = 64,        /* messages taken in a turn, of one socket */
+  PIPES = 1024,      /* connections whose last reply is remembered */
+  MAX_TICKETS = 8192 /* messages that are not answered yet */
+};
+static const int64_t gap_ns = 1000000, look_ns = 1000000000, farewell_ns = 50000000;
+
+/* A message that has no answer yet, or an answer that waits for its time. */
+typedef struct ticket {
+  void *control; /* of nanomsg: where it came from; NULL: free */
+  int socket;
+  uint32_t pipe;
+  void *body; /* of nanomsg: the answer; NULL: none yet */
+  int64_t due_ns;
+  int32_t next; /* of the free ones, of the waiting ones; -1: none */
+} ticket;
+
+typedef struct pipe_note {
+  uint32_t pipe;
+  int socket;
+  int64_t sent_ns; /* when its last reply goes, or went */
+} pipe_note;
+
+struct weir_rpc {
+  weir_rpc_core *core;
+  weir_clock clock;
+  int socket[WEIR_RPC_MAX_URLS];
+  int fd[WEIR_RPC_MAX_URLS];
+  uint64_t broken[WEIR_RPC_MAX_URLS];
+  char *url[WEIR_RPC_MAX_URLS];
+  int32_t n;
+  int news_fd, stop_fd;
+  ticket *ticket;      /* [MAX_TICKETS] */
+  int32_t free, paced; /* lists */
+  int32_t current;     /* the ticket whose message is looked at; -1: none */
+  pipe_note note[PIPES];
+  int64_t next_look_ns;
+  weir_metric *broken_total, *lost;
+  pthread_t thread;
+  bool started;
+};
+
+/* ---- URLs ---- */
+
+static bool is_loopback(const char *address) {
+  return !strncmp(address, "127.", 4) || !strncmp(address, "[::1]:", 6) ||
+         !strncmp(address, "localhost:", 10) || !strncmp(address, "lo:", 3);
+}
+
+weir_status weir_rpc_check_url(const char *url, bool token, weir_err *e) {
+  if (!strncmp(url, "ipc://", 6))
+    return url[6] ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "rpc: %.100s names no path", url);
+  if (strncmp(url, "tcp://", 6) != 0)
+    return weir_fail(e, WEIR_EINVAL, "rpc: %.100s: want ipc:///PATH or tcp://ADDRESS:PORT", url);
+  if (token || is_loopback(url + 6)) return WEIR_OK;
+  return weir_fail(
+      e, WEIR_EINVAL,
+      "rpc: %.100s can be reached from other machines: a token is needed, or an address of loopback", url);
+}
+
+/* ---- tickets ---- */
+
+static int32_t take_ticket(weir_rpc *r) {
+  const int32_t i = r->free;
+  if (i >= 0) r->free = r->ticket[i].next;
+  return i;
+}
+
+static void free_ticket(weir_rpc *r, int32_t i) {
+  ticket *t = &r->ticket[i];
+  if (t->control) nn_freemsg(t->control);
+  if (t->body) nn_freemsg(t->body);
+  *t = (ticket){.next = r->free};
+  r->free = i;
+}
+
+/* Where the backtrace of a message begins stands the connection it came by: the socket put it there. */
+static uint32_t pipe_of(void *control) {
+  struct nn_msghdr h = {.msg_control = &control, .msg_controllen = NN_MSG};
+  struct nn_cmsghdr *c = NN_CMSG_FIRSTHDR(&h);
+  while (c && !(c->cmsg_level == PROTO_SP && c->cmsg_type == SP_HDR)) c = NN_CMSG_NXTHDR(&h, c);
+  size_t bytes;
+  uint32_t pipe;
+  if (!c || c->cmsg_len < NN_CMSG_LEN(sizeof bytes + sizeof pipe)) return 0;
+  memcpy(&bytes, NN_CMSG_DATA(c), sizeof bytes);
+  if (bytes < sizeof pipe) return 0;
+  memcpy(&pipe, NN_CMSG_DATA(c) + sizeof bytes, sizeof pipe);
+  return pipe;
+}
+
+static pipe_note *note_of(weir_rpc *r, const ticket *t) {
+  pipe_note *n = &r->note[(t->pipe * 2654435761u ^ (uint32_t)t->socket) % PIPES];
+  if (n->pipe != t->pipe || n->socket != t->socket) *n = (pipe_note){.pipe = t->pipe, .socket = t->socket};
+  return n;
+}
+
+/* ---- out ---- */
+
+static void send_now(weir_rpc *r, int32_t i) {
+  ticket *t = &r->ticket[i];
+  struct nn_iovec iov = {.iov_base = &t->body, .iov_len = NN_MSG};
+  struct nn_msghdr h = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &t->control, .msg_controllen = NN_MSG};
+  if (nn_sendmsg(t->socket, &h, NN_DONTWAIT) >= 0)
+    t->body = t->control = NULL; /* nanomsg has them now */
+  else
+    weir_metric_inc(r->lost, 1);
+  free_ticket(r, i);
+}
+
+static void send_due(weir_rpc *r, int64_t now, bool all) {
+  for (int32_t *at = &r->paced; *at >= 0;) {
+    const int32_t i = *at;
+    if (!all && r->ticket[i].due_ns > now) {
+      at = &r->ticket[i].next;
+      continue;
+    }
+    *at = r->ticket[i].next;
+    send_now(r, i);
+  }
+}
+
+static void answer(void *ctx, uint64_t id, const void *frame, size_t n, bool superseded) {
+  weir_rpc *r = ctx;
+  const int32_t i = (int32_t)id;
+  ticket *t = &r->ticket[i];
+  if (superseded && r->current >= 0 && r->ticket[r->current].pipe == t->pipe &&
+      r->ticket[r->current].socket == t->socket) {
+    free_ticket(r, i);
+    return;
+  }
+  t->body = nn_allocmsg(n, 0);
+  if (!t->body) {
+    weir_metric_inc(r->lost, 1);
+    free_ticket(r, i);
+    return;
+  }
+  memcpy(t->body, frame, n);
+  const int64_t now = weir_now_ns(&r->clock);
+  pipe_note *note = note_of(r, t);
+  t->due_ns = note->sent_ns + gap_ns > now ? note->sent_ns + gap_ns : now;
+  note->sent_ns = t->due_ns;
+  if (t->due_ns <= now && i != r->current) {
+    send_now(r, i);
+    return;
+  }
+  t->next = r->paced; /* also the message that is being looked at: its ticket is still compared with */
+  r->paced = i;
+}
+
+/* ---- in ---- */
+
+static void message(weir_rpc *r, int socket, void *body, size_t n, void *control) {
+  const int32_t i = take_ticket(r);
+  if (i < 0) { /* somebody asks and does not wait: as if it had been lost on the way */
+    weir_metric_inc(r->lost, 1);
+    nn_freemsg(control);
+    return;
+  }
+  r->ticket[i] = (ticket){.control = control, .socket = socket, .pipe = pipe_of(control), .next = -1};
+  r->current = i;
+  weir_rpc_core_message(r->core, (uint64_t)i, body, n);
+  r->current = -1;
+}
+
+static void receive(weir_rpc *r, int socket) {
+  for (int k = 0; k < BURST; k++) {
+    void *body = NULL, *control = NULL;
+    struct nn_iovec iov = {.iov_base = &body, .iov_len = NN_MSG};
+    struct nn_msghdr h = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = NN_MSG};
+    const int n = nn_recvmsg(socket, &h, NN_DONTWAIT);
+    if (n < 0) return;
+    message(r, socket, body, (size_t)n, control);
+    nn_freemsg(body);
+    send_due(r, weir_now_ns(&r->clock), false);
+  }
+}
+
+/* ---- the thread ---- */
+
+static void look_at_sockets(weir_rpc *r, int64_t now) {
+  if (now < r->next_look_ns) return;
+  r->next_look_ns = now + look_ns;
+  for (int32_t i = 0; i < r->n; i++) {
+    const uint64_t broken = nn_get_statistic(r->socket[i], NN_STAT_BROKEN_CONNECTIONS);
+    if (broken == UINT64_MAX || broken <= r->broken[i]) continue;
+    weir_metric_inc(r->broken_total, (double)(broken - r->broken[i]));
+    weir_log(WEIR_LOG_DEBUG, "rpc: %s: %llu connections were broken off", r->url[i],
+             (unsigned long long)(broken - r->broken[i]));
+    r->broken[i] = broken;
+  }
+}
+
+static int64_t next_ns(const weir_rpc *r) {
+  int64_t next = weir_rpc_core_next_ns(r->core);
+  if (r->next_look_ns < next) next = r->next_look_ns;
+  for (int32_t i = r->paced; i >= 0; i = r->ticket[i].next)
+    if (r->ticket[i].due_ns < next) next = r->ticket[i].due_ns;
+  return next;
+}
+
+static void drain(int fd) {
+  uint64_t n;
+  const ssize_t got = read(fd, &n, sizeof n);
+  (void)got;
+}
+
+static void *run(void *ctx) {
+  weir_rpc *r = ctx;
+  struct pollfd p[WEIR_RPC_MAX_URLS + 2];
+  for (int32_t i = 0; i < r->n; i++) p[i] = (struct pollfd){.fd = r->fd[i], .events = POLLIN};
+  p[r->n] = (struct pollfd){.fd = r->news_fd, .events = POLLIN};
+  p[r->n + 1] = (struct pollfd){.fd = r->stop_fd, .events = POLLIN};
+  for (;;) {
+    int64_t wait = next_ns(r) - weir_now_ns(&r->clock);
+    wait = wait < 0 ? 0 : wait > look_ns ? look_ns : wait;
+    const struct timespec t = {.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
+    if (ppoll(p, (nfds_t)r->n + 2, &t, NULL) < 0 && errno != EINTR) {
+      weir_log(WEIR_LOG_ERROR, "rpc: poll: %s", strerror(errno));
+      break;
+    }
+    if (p[r->n + 1].revents) break;
+    if (p[r->n].revents) drain(r->news_fd);
+    for (int32_t i = 0; i < r->n; i++)
+      if (p[i].revents) receive(r, r->socket[i]);
+    weir_rpc_core_turn(r->core);
+    const int64_t now = weir_now_ns(&r->clock);
+    send_due(r, now, false);
+    look_at_sockets(r, now);
+  }
+  weir_rpc_core_flush(r->core);
+  send_due(r, 0, true);
+  return NULL;
+}
+
+/* ---- life ---- */
+
+static weir_status open_socket(weir_rpc *r, const char *url, bool token, weir_err *e) {
+  const int32_t i = r->n;
+  const int most = (int)(weir_rpc_core_max_request(r->core) + WEIR_FRAME_SLACK);
+  size_t n = sizeof r->fd[i];
+  weir_status st = weir_rpc_check_url(url, token, e);
+  if (st != WEIR_OK) return st;
+  r->url[i] = strdup(url);
+  if (!r->url[i]) return weir_fail(e, WEIR_ENOMEM, "rpc: no memory");
+  r->socket[i] = nn_socket(AF_SP_RAW, NN_REP);
+  if (r->socket[i] < 0) return weir_fail(e, WEIR_EIO, "rpc: socket: %s", nn_strerror(nn_errno()));
+  r->n++;
+  if (nn_setsockopt(r->socket[i], NN_SOL_SOCKET, NN_RCVMAXSIZE, &most, sizeof most) < 0 ||
+      nn_getsockopt(r->socket[i], NN_SOL_SOCKET, NN_RCVFD, &r->fd[i], &n) < 0)
+    return weir_fail(e, WEIR_EIO, "rpc: socket options: %s", nn_strerror(nn_errno()));
+  if (nn_bind(r->socket[i], url) < 0)
+    return weir_fail(e, WEIR_EIO, "rpc: cannot listen at %.100s: %s", url, nn_strerror(nn_errno()));
+  if (!token && !strncmp(url, "ipc://", 6) && chmod(url + 6, 0600) != 0)
+    return weir_fail(e, WEIR_EIO, "rpc: %.100s: %s", url + 6, strerror(errno));
+  return WEIR_OK;
+}
+
+static weir_status make_metrics(weir_rpc *r, weir_metrics *m, weir_err *e) {
+  weir_status st =
+      weir_metrics_add(m, WEIR_METRIC_COUNTER, "weir:rpc_broken_connections_total",
+                       "Connections that broke off: clients that went, or messages that were too large.",
+                       NULL, 0, NULL, 0, &r->broken_total, e);
+  if (st == WEIR_OK)
+    st = weir_metrics_add(m, WEIR_METRIC_COUNTER, "weir:rpc_replies_lost_total",
+                          "Messages that could not be answered: memory, or too many under way.", NULL, 0,
+                          NULL, 0, &r->lost, e);
+  return st;
+}
+
+weir_status weir_rpc_create(const weir_rpc_cfg *cfg, weir_rpc **out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_rpc *r = NULL;
+  const bool token = cfg->core.token && cfg->core.token[0];
+  *out = NULL;
+  if (cfg->n_urls < 1 || cfg->n_urls > WEIR_RPC_MAX_URLS)
+    return weir_fail(e, WEIR_EINVAL, "rpc: %d URLs, want 1 to %d", cfg->n_urls, WEIR_RPC_MAX_URLS);
+  WEIR_TRY(WEIR_NEW(1, &r, e));
+  r->stop_fd = -1;
+  r->current = r->free = r->paced = -1;
+  r->clock = cfg->core.clock;
+  r->news_fd = weir_service_news_fd(cfg->core.service);
+  WEIR_TRY(WEIR_NEW(MAX_TICKETS, &r->ticket, e));
+  for (int32_t i = MAX_TICKETS - 1; i >= 0; i--) free_ticket(r, i);
+  weir_rpc_core_cfg core = cfg->core;
+  core.answer = answer;
+  core.ctx = r;
+  WEIR_TRY(weir_rpc_core_create(&core, &r->core, e));
+  WEIR_TRY(make_metrics(r, cfg->core.metrics, e));
+  r->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (r->stop_fd < 0) WEIR_TRY(weir_fail(e, WEIR_EIO, "rpc: eventfd: %s", strerror(errno)));
+  for (int32_t i = 0; i < cfg->n_urls; i++) WEIR_TRY(open_socket(r, cfg->url[i], token, e));
+  if (pthread_create(&r->thread, NULL, run, r) != 0)
+    WEIR_TRY(weir_fail(e, WEIR_EIO, "rpc: cannot start the thread"));
+  r->started = true;
+  *out = r;
+  r = NULL;
+out:
+  weir_rpc_destroy(r);
+  return st;
+}
+
+void weir_rpc_destroy(weir_rpc *r) {
+  if (!r) return;
+  if (r->started) {
+    const uint64_t one = 1;
+    const ssize_t n = write(r->stop_fd, &one, sizeof one);
+    (void)n;
+    pthread_join(r->thread, NULL);
+    /* nanomsg has no lingering: what it was given goes within this moment or not at all */
+    const struct timespec t = {.tv_nsec = farewell_ns};
+    nanosleep(&t, NULL);
+  }
+  for (int32_t i = 0; i < r->n; i++) nn_close(r->socket[i]);
+  weir_rpc_core_destroy(r->core);
+  for (int32_t i = 0; r->ticket && i < MAX_TICKETS; i++)
+    if (r->ticket[i].control) nn_freemsg(r->ticket[i].control);
+  for (int32_t i = 0; i < WEIR_RPC_MAX_URLS; i++) free(r->url[i]);
+  if (r->stop_fd >= 0) close(r->stop_fd);
+  free(r->ticket);
+  free(r);
+}
+
+int32_t weir_rpc_sessions(const weir_rpc *r) { return weir_rpc_core_sessions(r->core); }

@@ -1,0 +1,754 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The RPC server's brain: what each message asks for, who may, what it is answered with and when. Owns the
+ * sessions and the calls that are not answered yet; knows no socket. One thread. */
+#include "net/rpc_core.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/rpc_poll.h"
+#include "net/rpc_session.h"
+#include "net/rpc_stats.h"
+#include "proto/check.h"
+#include "proto/frame.h"
+
+enum {
+  MAX_CALLS = 256, /* parked; the service has a bound of its own */
+  LEAST_POLL_BYTES = 1 << 10,
+  MOST_POLL_BYTES = 8 << 20
+};
+static const int64_t ms_ns = 1000000, retell_ns = 3000000000, sweep_ns = 250000000;
+
+typedef struct pending {
+  uint64_t ticket;
+  weir_frame_kind kind;
+  weir_call *call;
+} pending;
+
+struct weir_rpc_core {
+  weir_rpc_core_cfg cfg;
+  char *token, *version;
+  weir_rpc_tier tier[WEIR_MAX_TIERS]; /* strings owned */
+  rpc_sessions *sessions;
+  pending call[MAX_CALLS];
+  int32_t n_calls, n_parked;
+  int64_t next_sweep_ns;
+  weir_buf out;    /* the answer that is being made */
+  uint64_t ticket; /* of the message that is being looked at */
+  bool answered;   /* it has its answer, or is parked */
+  _Atomic int32_t n_sessions;
+  struct {
+    weir_metric *messages[WEIR_FRAME_LAST + 1], *malformed, *errors, *sessions, *parked, *kept, *gone,
+        *duplicates;
+  } metric;
+};
+
+/* ---- answers ---- */
+
+static void answer(weir_rpc_core *c, uint64_t ticket, bool superseded) {
+  if (ticket == c->ticket) c->answered = true;
+  c->cfg.answer(c->cfg.ctx, ticket, c->out.data, c->out.len, superseded);
+  weir_buf_truncate(&c->out, 0);
+  if (c->out.cap > MOST_POLL_BYTES) weir_buf_fini(&c->out);
+}
+
+/* What is said when there is no memory to say anything else. */
+static void answer_bare(weir_rpc_core *c, uint64_t ticket) {
+  static const uint8_t frame[] = {'W', 'E', 'I',  'R', WEIR_FRAME_VERSION, WEIR_FRAME_ERROR, 0,
+                                  0,   8,   0xf4, 3}; /* code 500 */
+  if (ticket == c->ticket) c->answered = true;
+  c->cfg.answer(c->cfg.ctx, ticket, frame, sizeof frame, false);
+}
+
+static void answer_message(weir_rpc_core *c, uint64_t ticket, weir_frame_kind kind,
+                           const ProtobufCMessage *m) {
+  weir_err e;
+  weir_buf_truncate(&c->out, 0);
+  if (weir_frame_put(kind, m, &c->out, &e) != WEIR_OK)
+    answer_bare(c, ticket);
+  else
+    answer(c, ticket, false);
+}
+
+static void answer_error(weir_rpc_core *c, uint64_t ticket, const weir_service_error *x) {
+  Weir__V1__Error m = WEIR__V1__ERROR__INIT;
+  m.code = (uint32_t)x->code;
+  m.message = (char *)x->message;
+  m.param = (char *)x->param;
+  m.retry_after_ms = x->retry_after_ms;
+  weir_metric_inc(c->metric.errors, 1);
+  answer_message(c, ticket, WEIR_FRAME_ERROR, &m.base);
+}
+
+static void fail(weir_rpc_core *c, int32_t code, const char *param, const char *text) {
+  weir_service_error x = {.code = code, .retry_after_ms = code == 429 || code == 503 ? 1000 : 0};
+  snprintf(x.param, sizeof x.param, "%s", param);
+  /* Cut between characters: a string of protobuf is UTF-8. */
+  size_t n = strlen(text);
+  if (n >= sizeof x.message) {
+    n = sizeof x.message - 1;
+    while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) n--;
+  }
+  memcpy(x.message, text, n);
+  answer_error(c, c->ticket, &x);
+}
+
+/* ---- polls ---- */
+
+static void unpark(weir_rpc_core *c, rpc_session *s) {
+  s->parked = false;
+  c->n_parked--;
+}
+
+static void answer_poll(weir_rpc_core *c, rpc_session *s, uint64_t ticket, ProtobufCBinaryData *unknown,
+                        size_t n_unknown) {
+  weir_err e;
+  const weir_service_cfg *g = weir_service_get_cfg(c->cfg.service);
+  const rpc_poll_env env = {g->prepare_tokenizer, g->engine.n_tiers, weir_now_ns(&c->cfg.clock)};
+  weir_buf_truncate(&c->out, 0);
+  if (rpc_poll_put(s, &env, unknown, n_unknown, &c->out, &e) != WEIR_OK)
+    answer_bare(c, ticket);
+  else
+    answer(c, ticket, false);
+}
+
+static void replace_poll(weir_rpc_core *c, rpc_session *s) {
+  Weir__V1__PollReply m = WEIR__V1__POLL_REPLY__INIT;
+  weir_err e;
+  m.replaced = true;
+  unpark(c, s);
+  weir_buf_truncate(&c->out, 0);
+  if (weir_frame_put(WEIR_FRAME_POLL | WEIR_FRAME_REPLY, &m.base, &c->out, &e) != WEIR_OK)
+    answer_bare(c, s->ticket);
+  else
+    answer(c, s->ticket, true);
+}
+
+/* Fills the session's cursors; *n_unknown ids at the front of unknown[] are of no request of its. */
+static weir_status take_cursors(weir_rpc_core *c, rpc_session *s, const Weir__V1__PollRequest *q,
+                                ProtobufCBinaryData *unknown, size_t *n_unknown, weir_err *e) {
+  const int64_t now = weir_now_ns(&c->cfg.clock);
+  free(s->cursor);
+  s->n_cursors = 0;
+  const weir_status st = WEIR_NEW(q->n_cursor, &s->cursor, e);
+  if (st != WEIR_OK) return st;
+  for (size_t i = 0; i < q->n_cursor; i++) {
+    rpc_entry *x = rpc_entry_find(c->sessions, q->cursor[i]->request_id.data);
+    if (x && x->of != s) x = NULL;
+    if (!x) {
+      if (!q->cursor[i]->done) unknown[(*n_unknown)++] = q->cursor[i]->request_id;
+      continue;
+    }
+    const uint32_t have = q->cursor[i]->have;
+    /* A client that has nothing yet may have lost what it was told of the state. */
+    if (have == 0 && x->told_ns && now - x->told_ns > retell_ns) x->told_ns = 0;
+    s->cursor[s->n_cursors++] = (rpc_cursor){x, have <= INT32_MAX ? (int32_t)have : INT32_MAX};
+  }
+  if (s->first_cursor >= s->n_cursors) s->first_cursor = 0;
+  return WEIR_OK;
+}
+
+/* The ends that the client has: those requests are forgotten. They may be named once more, and are over then.
+ */
+static void take_acknowledgements(weir_rpc_core *c, const rpc_session *s, const Weir__V1__PollRequest *q) {
+  for (size_t i = 0; i < q->n_cursor; i++) {
+    if (!q->cursor[i]->done) continue;
+    rpc_entry *x = rpc_entry_find(c->sessions, q->cursor[i]->request_id.data);
+    if (x && x->of == s && weir_reply_get_state(x->reply) == WEIR_REPLY_ENDED) rpc_entry_drop(c->sessions, x);
+  }
+}
+
+static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
+  weir_err e;
+  ProtobufCBinaryData *unknown = NULL;
+  size_t n_unknown = 0;
+  rpc_session *s = rpc_session_find(c->sessions, q->session.data);
+  if (WEIR_NEW(q->n_cursor, &unknown, &e) != WEIR_OK) {
+    answer_bare(c, c->ticket);
+    return;
+  }
+  if (!s) {
+    for (size_t i = 0; i < q->n_cursor; i++)
+      if (!q->cursor[i]->done) unknown[n_unknown++] = q->cursor[i]->request_id;
+    answer_poll(c, NULL, c->ticket, unknown, n_unknown);
+    free(unknown);
+    return;
+  }
+  s->heard_ns = weir_now_ns(&c->cfg.clock);
+  if (s->parked) replace_poll(c, s);
+  take_acknowledgements(c, s, q);
+  if (take_cursors(c, s, q, unknown, &n_unknown, &e) != WEIR_OK) {
+    answer_bare(c, c->ticket);
+    free(unknown);
+    return;
+  }
+  uint32_t bytes = q->max_bytes > 0 ? q->max_bytes : c->cfg.limits.poll_bytes;
+  if (bytes < LEAST_POLL_BYTES) bytes = LEAST_POLL_BYTES;
+  s->max_bytes = bytes < MOST_POLL_BYTES ? bytes : MOST_POLL_BYTES;
+  if (n_unknown > 0 || q->wait_ms == 0 || rpc_poll_has_news(s)) {
+    answer_poll(c, s, c->ticket, unknown, n_unknown);
+  } else {
+    const uint32_t wait = q->wait_ms < c->cfg.limits.max_poll_ms ? q->wait_ms : c->cfg.limits.max_poll_ms;
+    s->parked = true;
+    s->ticket = c->ticket;
+    s->until_ns = s->heard_ns + (int64_t)wait * ms_ns;
+    c->n_parked++;
+    c->answered = true;
+  }
+  free(unknown);
+}
+
+/* ---- requests ---- */
+
+static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_message *chat,
+                         const weir_service_bias *bias, weir_service_request *r) {
+  const Weir__V1__Sampling *s = q->sampling;
+  const Weir__V1__Cascade *k = q->cascade;
+  *r = (weir_service_request){
+      .model = q->model,
+      .user = q->user,
+      .prompt = {.text = q->prompt[0] ? q->prompt : NULL,
+                 .len = strlen(q->prompt),
+                 .ids = q->prompt_ids,
+                 .n_ids = q->n_prompt_ids,
+                 .chat = chat,
+                 .n_chat = q->n_chat,
+                 .special = q->special,
+                 .bare = q->bare},
+      .max_tokens = q->max_tokens,
+      .min_tokens = q->min_tokens,
+      .top_logprobs = q->top_logprobs,
+      .deadline_ms = q->deadline_ms,
+      .stop = (const char *const *)q->stop,
+      .n_stop = q->n_stop,
+      .stop_ids = q->stop_ids,
+      .n_stop_ids = q->n_stop_ids,
+      .ignore_eos = q->ignore_eos,
+      .priority = q->priority,
+  };
+  if (s) {
+    r->has_temperature = s->has_temperature_case == WEIR__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE;
+    r->temperature = r->has_temperature ? s->temperature : 0;
+    r->has_top_p = s->has_top_p_case == WEIR__V1__SAMPLING__HAS_TOP_P_TOP_P;
+    r->top_p = r->has_top_p ? s->top_p : 0;
+    r->has_seed = s->has_seed_case == WEIR__V1__SAMPLING__HAS_SEED_SEED;
+    r->seed = r->has_seed ? s->seed : 0;
+    r->top_k = s->top_k;
+    r->min_p = s->min_p;
+    r->presence_penalty = s->presence_penalty;
+    r->frequency_penalty = s->frequency_penalty;
+    r->repetition_penalty = s->repetition_penalty;
+    r->bias = bias;
+    r->n_bias = s->n_logit_bias;
+  }
+  if (k) {
+    r->mode = k->mode;
+    r->pin = k->pin;
+    r->has_entropy = k->has_entropy_case == WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;
+    r->entropy = r->has_entropy ? k->entropy : 0;
+  }
+}
+
+static weir_status copy_chat(Weir__V1__ChatMessage *const *from, size_t n, weir_service_message **out,
+                             weir_err *e) {
+  const weir_status st = WEIR_NEW(n, out, e);
+  for (size_t i = 0; st == WEIR_OK && i < n; i++)
+    (*out)[i] = (weir_service_message){from[i]->role, from[i]->text};
+  return st;
+}
+
+static weir_status submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q, weir_reply **reply,
+                          int32_t *ahead, weir_service_error *x) {
+  weir_err e;
+  weir_status st = WEIR_OK;
+  weir_service_message *chat = NULL;
+  weir_service_bias *bias = NULL;
+  weir_service_request r;
+  const size_t n_bias = q->sampling ? q->sampling->n_logit_bias : 0;
+  WEIR_TRY(copy_chat(q->chat, q->n_chat, &chat, &e));
+  WEIR_TRY(WEIR_NEW(n_bias, &bias, &e));
+  for (size_t i = 0; i < n_bias; i++)
+    bias[i] = (weir_service_bias){q->sampling->logit_bias[i]->id, q->sampling->logit_bias[i]->add};
+  fill_request(q, chat, bias, &r);
+  st = weir_service_submit(c->cfg.service, &r, reply, ahead, x);
+out:
+  if (st != WEIR_OK && x->code == 0) *x = (weir_service_error){.code = 500, .message = "out of memory"};
+  free(chat);
+  free(bias);
+  return st;
+}
+
+/* Whether there is room for one more; otherwise it was refused. */
+static bool has_room(weir_rpc_core *c, const rpc_session *s) {
+  const weir_rpc_limits *l = &c->cfg.limits;
+  const char *why = NULL;
+  if (!s && rpc_sessions_n(c->sessions) >= l->max_sessions) why = "too many sessions";
+  if (s && s->n_entries >= l->max_per_session) why = "too many requests in this session";
+  if (rpc_sessions_n_entries(c->sessions) >= l->max_kept)
+    why = "too many requests whose ends were not acknowledged";
+  if (weir_service_reply_bytes(c->cfg.service) >= l->max_reply_memory)
+    why = "too much text that clients have not taken";
+  if (why) fail(c, 429, "", why);
+  return !why;
+}
+
+static void answer_submit(weir_rpc_core *c, bool known, int32_t ahead) {
+  Weir__V1__SubmitReply m = WEIR__V1__SUBMIT_REPLY__INIT;
+  m.known = known;
+  m.ahead = (uint32_t)ahead;
+  if (known) weir_metric_inc(c->metric.duplicates, 1);
+  answer_message(c, c->ticket, WEIR_FRAME_SUBMIT | WEIR_FRAME_REPLY, &m.base);
+}
+
+static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
+  const uint8_t *id = q->request_id.data;
+  weir_service_error x = {0};
+  weir_reply *reply = NULL;
+  int32_t ahead = 0;
+  rpc_session *s = rpc_session_find(c->sessions, q->session.data);
+  const rpc_entry *known = rpc_entry_find(c->sessions, id);
+  if (s) s->heard_ns = weir_now_ns(&c->cfg.clock);
+  if (known && known->of != s) {
+    fail(c, 409, "request_id", "request_id: another session has it");
+    return;
+  }
+  if (known || rpc_over_has(c->sessions, id)) {
+    answer_submit(c, true, 0);
+    return;
+  }
+  if (!has_room(c, s)) return;
+  if (submit(c, q, &reply, &ahead, &x) != WEIR_OK) {
+    answer_error(c, c->ticket, &x);
+    return;
+  }
+  if (!s) s = rpc_session_add(c->sessions, q->session.data, weir_now_ns(&c->cfg.clock));
+  rpc_entry *entry = s ? rpc_entry_add(c->sessions, s, id, reply) : NULL;
+  if (!entry) { /* a session without requests goes when its time is up */
+    weir_reply_cancel(reply, WEIR_CANCEL_SHUTDOWN);
+    weir_reply_release(reply);
+    answer_bare(c, c->ticket);
+    return;
+  }
+  entry->receipts = q->receipts;
+  answer_submit(c, false, ahead);
+}
+
+static void on_cancel(weir_rpc_core *c, const Weir__V1__CancelRequest *q) {
+  Weir__V1__CancelReply m = WEIR__V1__CANCEL_REPLY__INIT;
+  rpc_session *s = rpc_session_find(c->sessions, q->session.data);
+  if (s) s->heard_ns = weir_now_ns(&c->cfg.clock);
+  if (s && q->n_request_id == 0)
+    for (rpc_entry *x = s->first; x; x = x->next)
+      m.cancelled += weir_reply_cancel(x->reply, WEIR_CANCEL_CLIENT);
+  for (size_t i = 0; i < q->n_request_id; i++) {
+    const uint8_t *id = q->request_id[i].data;
+    rpc_entry *x = rpc_entry_find(c->sessions, id);
+    if (x && x->of == s)
+      m.cancelled += weir_reply_cancel(x->reply, WEIR_CANCEL_CLIENT);
+    else if (!x)
+      rpc_over_add(c->sessions, id); /* its Submit may still be on the way */
+  }
+  answer_message(c, c->ticket, WEIR_FRAME_CANCEL | WEIR_FRAME_REPLY, &m.base);
+}
+
+/* ---- questions ---- */
+
+static void on_health(weir_rpc_core *c) {
+  const weir_service_health h = weir_service_get_health(c->cfg.service);
+  Weir__V1__HealthReply m;
+  rpc_health_fill(&m, &h);
+  answer_message(c, c->ticket, WEIR_FRAME_HEALTH | WEIR_FRAME_REPLY, &m.base);
+}
+
+static void on_stats(weir_rpc_core *c) {
+  weir_err e;
+  const weir_service_health h = weir_service_get_health(c->cfg.service);
+  weir_buf_truncate(&c->out, 0);
+  if (rpc_stats_put(c->cfg.metrics, &h, weir_service_get_cfg(c->cfg.service)->model, &c->out, &e) != WEIR_OK)
+    answer_bare(c, c->ticket);
+  else
+    answer(c, c->ticket, false);
+}
+
+static void fill_tiers(const weir_rpc_core *c, const weir_service_cfg *g, Weir__V1__TierInfo *tier,
+                       Weir__V1__TierInfo **at, Weir__V1__ModelsReply *m) {
+  static const char *const names[] = {"small", "large"};
+  m->context = m->vocab = UINT32_MAX;
+  for (int32_t t = 0; t < g->engine.n_tiers; t++) {
+    const weir_exec_info *info = &g->engine.tier[t]->info;
+    weir__v1__tier_info__init(&tier[t]);
+    at[t] = &tier[t];
+    tier[t].name = (char *)names[t];
+    tier[t].model = (char *)c->tier[t].model;
+    tier[t].type = (char *)c->tier[t].type;
+    tier[t].device = (char *)c->tier[t].device;
+    tier[t].weight_bytes = (uint64_t)info->weight_bytes;
+    tier[t].kv_bytes_per_token = (uint64_t)info->kv_bytes_per_token;
+    tier[t].kv_pages = (uint32_t)info->n_pages;
+    if ((uint32_t)info->n_ctx < m->context) m->context = (uint32_t)info->n_ctx;
+    if ((uint32_t)info->n_vocab < m->vocab) m->vocab = (uint32_t)info->n_vocab;
+  }
+  m->tier = at;
+  m->n_tier = (size_t)g->engine.n_tiers;
+}
+
+static void fill_modes(const weir_service_cfg *g, char **modes, Weir__V1__ModelsReply *m) {
+  weir_cascade_cfg made;
+  weir_err e;
+  if (g->engine.n_tiers < 2) return;
+  for (int i = 0; i < WEIR_N_MODES; i++)
+    if (g->modes >> i & 1 || i == (int)g->cascade.mode)
+      modes[m->n_modes++] = (char *)weir_mode_name((weir_mode)i);
+  m->modes = modes;
+  m->mode = (char *)weir_mode_name(g->cascade.mode);
+  m->has_entropy_min_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_MIN_ENTROPY_MIN;
+  m->entropy_min = g->entropy_min;
+  m->has_entropy_max_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_MAX_ENTROPY_MAX;
+  m->entropy_max = g->entropy_max;
+  if (g->cascade.mode == WEIR_MODE_SMALL || g->cascade.mode == WEIR_MODE_LARGE) return;
+  if (weir_cascade_cfg_make(&g->cascade, &made, &e) != WEIR_OK || made.gate[0].kind != WEIR_GATE_ENTROPY ||
+      !isfinite(made.gate[0].threshold))
+    return;
+  m->has_entropy_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_ENTROPY;
+  m->entropy = made.gate[0].threshold;
+}
+
+static void on_models(weir_rpc_core *c) {
+  const weir_service_cfg *g = weir_service_get_cfg(c->cfg.service);
+  Weir__V1__ModelsReply m = WEIR__V1__MODELS_REPLY__INIT;
+  Weir__V1__TierInfo tier[WEIR_MAX_TIERS], *at[WEIR_MAX_TIERS];
+  char *modes[WEIR_N_MODES];
+  m.id = (char *)g->model;
+  fill_tiers(c, g, tier, at, &m);
+  fill_modes(g, modes, &m);
+  m.chat_format = g->chat ? (char *)weir_chat_name(g->chat) : (char *)"";
+  m.max_tokens_default = (uint32_t)g->max_tokens_default;
+  m.version = c->version;
+  m.max_request_bytes = c->cfg.limits.max_request_bytes;
+  answer_message(c, c->ticket, WEIR_FRAME_MODELS | WEIR_FRAME_REPLY, &m.base);
+}
+
+/* ---- calls that the preparing thread answers ---- */
+
+static void park_call(weir_rpc_core *c, weir_frame_kind kind, weir_status st, weir_call *call,
+                      const weir_service_error *x) {
+  if (st != WEIR_OK) {
+    answer_error(c, c->ticket, x);
+    return;
+  }
+  c->call[c->n_calls++] = (pending){c->ticket, kind, call};
+  c->answered = true;
+}
+
+static void on_tokenize(weir_rpc_core *c, const Weir__V1__TokenizeRequest *q) {
+  weir_err e;
+  weir_service_error x = {.code = 500, .message = "out of memory"};
+  weir_service_message *chat = NULL;
+  weir_call *call = NULL;
+  weir_status st = copy_chat(q->chat, q->n_chat, &chat, &e);
+  if (st == WEIR_OK) {
+    const weir_service_text t = {.text = q->n_chat > 0 ? NULL : q->text,
+                                 .len = q->n_chat > 0 ? 0 : strlen(q->text),
+                                 .chat = chat,
+                                 .n_chat = q->n_chat,
+                                 .special = q->special,
+                                 .bare = q->bare};
+    st = weir_service_tokenize(c->cfg.service, &t, &call, &x);
+  }
+  free(chat);
+  park_call(c, WEIR_FRAME_TOKENIZE, st, call, &x);
+}
+
+static void on_detokenize(weir_rpc_core *c, const Weir__V1__DetokenizeRequest *q) {
+  weir_service_error x = {0};
+  weir_call *call = NULL;
+  const weir_status st = weir_service_detokenize(c->cfg.service, q->id, q->n_id, &call, &x);
+  park_call(c, WEIR_FRAME_DETOKENIZE, st, call, &x);
+}
+
+static void answer_tokenized(weir_rpc_core *c, uint64_t ticket, const weir_call_result *r) {
+  Weir__V1__TokenizeReply m = WEIR__V1__TOKENIZE_REPLY__INIT;
+  ProtobufCBinaryData *text = NULL;
+  weir_err e;
+  if (WEIR_NEW((size_t)r->n, &text, &e) != WEIR_OK) {
+    answer_bare(c, ticket);
+    return;
+  }
+  for (int32_t i = 0; i < r->n; i++)
+    text[i] = (ProtobufCBinaryData){.len = r->text[i].len, .data = (uint8_t *)r->text[i].data};
+  m.id = (uint32_t *)r->id; /* not negative */
+  m.n_id = m.n_text = (size_t)r->n;
+  m.text = text;
+  if (weir_frame_size(&m.base) > WEIR_FRAME_MAX_REPLY) {
+    const weir_service_error x = {
+        .code = 413, .param = "text", .message = "text: it has too many tokens for an answer"};
+    answer_error(c, ticket, &x);
+  } else {
+    answer_message(c, ticket, WEIR_FRAME_TOKENIZE | WEIR_FRAME_REPLY, &m.base);
+  }
+  free(text);
+}
+
+static void answer_call(weir_rpc_core *c, const pending *p, const weir_call_result *r) {
+  if (r->error.code != 0) {
+    answer_error(c, p->ticket, &r->error);
+  } else if (p->kind == WEIR_FRAME_TOKENIZE) {
+    answer_tokenized(c, p->ticket, r);
+  } else if (r->detokenized.len > WEIR_FRAME_MAX_REPLY / 2) {
+    const weir_service_error x = {
+        .code = 413, .param = "id", .message = "id: the text is too long for an answer"};
+    answer_error(c, p->ticket, &x);
+  } else {
+    Weir__V1__DetokenizeReply m = WEIR__V1__DETOKENIZE_REPLY__INIT;
+    m.text = (ProtobufCBinaryData){.len = r->detokenized.len, .data = (uint8_t *)r->detokenized.data};
+    answer_message(c, p->ticket, WEIR_FRAME_DETOKENIZE | WEIR_FRAME_REPLY, &m.base);
+  }
+}
+
+/* ---- a message ---- */
+
+/* Time tells nothing of how much of the token is right. */
+static bool is_authorised(const weir_rpc_core *c, const char *given) {
+  if (!c->token[0]) return true;
+  const size_t n = strlen(c->token), got = strlen(given);
+  unsigned differs = n != got;
+  for (size_t i = 0; i < n; i++)
+    differs |= (unsigned char)c->token[i] ^ (unsigned char)(i < got ? given[i] : 0);
+  return differs == 0;
+}
+
+static const char *token_of(const weir_frame_msg *m) {
+  switch ((int)m->kind) {
+    case WEIR_FRAME_SUBMIT: return m->as.submit->token;
+    case WEIR_FRAME_POLL: return m->as.poll->token;
+    case WEIR_FRAME_CANCEL: return m->as.cancel->token;
+    case WEIR_FRAME_STATS: return m->as.stats->token;
+    case WEIR_FRAME_MODELS: return m->as.models->token;
+    case WEIR_FRAME_TOKENIZE: return m->as.tokenize->token;
+    case WEIR_FRAME_DETOKENIZE: return m->as.detokenize->token;
+    default: return NULL; /* Health is for everybody */
+  }
+}
+
+static void dispatch(weir_rpc_core *c, const weir_frame_msg *m) {
+  if (c->n_calls == MAX_CALLS && (m->kind == WEIR_FRAME_TOKENIZE || m->kind == WEIR_FRAME_DETOKENIZE)) {
+    fail(c, 429, "", "too many calls of the tokenizer are under way");
+    return;
+  }
+  switch ((int)m->kind) {
+    case WEIR_FRAME_SUBMIT: on_submit(c, m->as.submit); break;
+    case WEIR_FRAME_POLL: on_poll(c, m->as.poll); break;
+    case WEIR_FRAME_CANCEL: on_cancel(c, m->as.cancel); break;
+    case WEIR_FRAME_STATS: on_stats(c); break;
+    case WEIR_FRAME_MODELS: on_models(c); break;
+    case WEIR_FRAME_TOKENIZE: on_tokenize(c, m->as.tokenize); break;
+    case WEIR_FRAME_DETOKENIZE: on_detokenize(c, m->as.detokenize); break;
+    default: on_health(c); break;
+  }
+}
+
+static int32_t code_of(weir_status st) { return st == WEIR_ENOMEM ? 413 : 400; }
+
+static void look_at(weir_rpc_core *c, const void *bytes, size_t n) {
+  weir_frame f;
+  weir_frame_msg m = {0};
+  weir_err e = {0};
+  const char *param = "";
+  if (n > c->cfg.limits.max_request_bytes) {
+    char text[96];
+    snprintf(text, sizeof text, "a message of %zu bytes; this server takes %zu", n,
+             c->cfg.limits.max_request_bytes);
+    fail(c, 413, "", text);
+    return;
+  }
+  weir_status st = weir_frame_parse(bytes, n, &f, &e);
+  if (st == WEIR_OK && f.kind > WEIR_FRAME_LAST)
+    st = weir_fail(&e, WEIR_EFORMAT, "%s is no request", weir_frame_kind_name((int)f.kind));
+  if (st == WEIR_OK)
+    st = weir_frame_unpack(f.kind, f.body, f.body_bytes, weir_frame_budget(f.kind, f.body_bytes), &m, &e);
+  if (st != WEIR_OK) {
+    weir_metric_inc(c->metric.malformed, 1);
+    fail(c, code_of(st), "", e.msg);
+    return;
+  }
+  weir_metric_inc(c->metric.messages[f.kind], 1);
+  const char *token = token_of(&m);
+  if (token && !is_authorised(c, token))
+    fail(c, 401, "token", "token: it is not this server's");
+  else if (weir_check_request(&m, &param, &e) != WEIR_OK)
+    fail(c, 400, param, e.msg);
+  else
+    dispatch(c, &m);
+  weir_frame_msg_fini(&m);
+}
+
+void weir_rpc_core_message(weir_rpc_core *c, uint64_t ticket, const void *bytes, size_t n) {
+  c->ticket = ticket;
+  c->answered = false;
+  look_at(c, bytes, n);
+  if (!c->answered) answer_bare(c, ticket); /* never: but a client must not wait for ever */
+  c->ticket = UINT64_MAX;
+  atomic_store(&c->n_sessions, rpc_sessions_n(c->sessions));
+}
+
+/* ---- time and news ---- */
+
+static void answer_calls(weir_rpc_core *c) {
+  for (int32_t i = 0; i < c->n_calls;) {
+    const pending p = c->call[i];
+    const weir_call_result *r = weir_call_get(p.call);
+    if (!r) {
+      i++;
+      continue;
+    }
+    c->call[i] = c->call[--c->n_calls];
+    answer_call(c, &p, r);
+    weir_call_release(p.call);
+  }
+}
+
+static void sweep(weir_rpc_core *c, int64_t now) {
+  for (rpc_session *s = rpc_session_first(c->sessions), *next; s; s = next) {
+    next = s->next;
+    if (s->parked || now - s->heard_ns <= c->cfg.limits.ttl_ns) continue;
+    if (s->n_entries > 0) weir_log(WEIR_LOG_INFO, "rpc: a session with %d requests is gone", s->n_entries);
+    weir_metric_inc(c->metric.gone, 1);
+    rpc_session_drop(c->sessions, s, WEIR_CANCEL_GONE);
+  }
+  weir_metric_set(c->metric.sessions, rpc_sessions_n(c->sessions));
+  weir_metric_set(c->metric.parked, c->n_parked);
+  weir_metric_set(c->metric.kept, rpc_sessions_n_entries(c->sessions));
+  atomic_store(&c->n_sessions, rpc_sessions_n(c->sessions));
+}
+
+static void answer_parked(weir_rpc_core *c, rpc_session *s, int64_t now) {
+  unpark(c, s);
+  s->heard_ns = now; /* until now it was known to listen */
+  answer_poll(c, s, s->ticket, NULL, 0);
+}
+
+void weir_rpc_core_turn(weir_rpc_core *c) {
+  const int64_t now = weir_now_ns(&c->cfg.clock);
+  answer_calls(c);
+  for (rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
+    if (s->parked && (now >= s->until_ns || rpc_poll_has_news(s))) answer_parked(c, s, now);
+  if (now < c->next_sweep_ns) return;
+  c->next_sweep_ns = now + sweep_ns;
+  sweep(c, now);
+}
+
+void weir_rpc_core_flush(weir_rpc_core *c) {
+  const int64_t now = weir_now_ns(&c->cfg.clock);
+  answer_calls(c);
+  for (rpc_session *s = rpc_session_first(c->sessions); s; s = s->next)
+    if (s->parked) answer_parked(c, s, now);
+}
+
+int64_t weir_rpc_core_next_ns(const weir_rpc_core *c) {
+  if (rpc_sessions_n(c->sessions) == 0) return INT64_MAX;
+  int64_t next = c->next_sweep_ns;
+  for (const rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
+    if (s->parked && s->until_ns < next) next = s->until_ns;
+  return next;
+}
+
+size_t weir_rpc_core_max_request(const weir_rpc_core *c) { return c->cfg.limits.max_request_bytes; }
+int32_t weir_rpc_core_sessions(const weir_rpc_core *c) {
+  return atomic_load(&((weir_rpc_core *)c)->n_sessions);
+}
+int32_t weir_rpc_core_parked(const weir_rpc_core *c) { return c->n_parked; }
+
+/* ---- life ---- */
+
+static weir_status make_metrics(weir_rpc_core *c, weir_err *e) {
+  static const struct {
+    weir_metric_type type;
+    const char *name, *help;
+  } plain[] = {
+      {WEIR_METRIC_COUNTER, "weir:rpc_malformed_total", "Messages that were none of the protocol's."},
+      {WEIR_METRIC_COUNTER, "weir:rpc_errors_total", "Messages that were answered with an Error."},
+      {WEIR_METRIC_GAUGE, "weir:rpc_sessions", "Sessions of clients."},
+      {WEIR_METRIC_GAUGE, "weir:rpc_parked_polls", "Polls that wait for news."},
+      {WEIR_METRIC_GAUGE, "weir:rpc_requests_kept", "Requests whose end was not acknowledged."},
+      {WEIR_METRIC_COUNTER, "weir:rpc_sessions_gone_total", "Sessions that were not heard of for too long."},
+      {WEIR_METRIC_COUNTER, "weir:rpc_duplicates_total", "Submits of a request that was known."},
+  };
+  weir_metric **to[] = {&c->metric.malformed, &c->metric.errors, &c->metric.sessions,  &c->metric.parked,
+                        &c->metric.kept,      &c->metric.gone,   &c->metric.duplicates};
+  weir_status st = WEIR_OK;
+  for (int i = WEIR_FRAME_SUBMIT; i <= WEIR_FRAME_LAST; i++)
+    WEIR_TRY(weir_metrics_add(
+        c->cfg.metrics, WEIR_METRIC_COUNTER, "weir:rpc_messages_total", "Messages of clients, by kind.",
+        &(weir_metric_label){"kind", weir_frame_kind_name(i)}, 1, NULL, 0, &c->metric.messages[i], e));
+  for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+    WEIR_TRY(weir_metrics_add(c->cfg.metrics, plain[i].type, plain[i].name, plain[i].help, NULL, 0, NULL, 0,
+                              to[i], e));
+out:
+  return st;
+}
+
+static weir_status set_limits(weir_rpc_limits *l, weir_err *e) {
+  if (l->ttl_ns <= 0) l->ttl_ns = 30000000000;
+  if (l->max_sessions <= 0) l->max_sessions = 1024;
+  if (l->max_per_session <= 0) l->max_per_session = 1024;
+  if (l->max_kept <= 0) l->max_kept = 8192;
+  if (l->max_reply_memory <= 0) l->max_reply_memory = 1 << 30;
+  if (l->max_request_bytes == 0) l->max_request_bytes = 4 << 20;
+  if (l->max_poll_ms == 0) l->max_poll_ms = 10000;
+  if (l->poll_bytes == 0) l->poll_bytes = 256 << 10;
+  if (l->max_request_bytes < WEIR_FRAME_SURE_REQUEST || l->max_request_bytes > WEIR_FRAME_MAX_REQUEST)
+    return weir_fail(e, WEIR_EINVAL, "requests of up to %zu bytes, want %d to %d", l->max_request_bytes,
+                     WEIR_FRAME_SURE_REQUEST, WEIR_FRAME_MAX_REQUEST);
+  return WEIR_OK;
+}
+
+static char *copy(const char *s, weir_status *st) {
+  char *to = strdup(s ? s : "");
+  if (!to) *st = WEIR_ENOMEM;
+  return to;
+}
+
+weir_status weir_rpc_core_create(const weir_rpc_core_cfg *cfg, weir_rpc_core **out, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_rpc_core *c = NULL;
+  *out = NULL;
+  WEIR_TRY(WEIR_NEW(1, &c, e));
+  c->cfg = *cfg;
+  c->ticket = UINT64_MAX;
+  WEIR_TRY(set_limits(&c->cfg.limits, e));
+  c->token = copy(cfg->token, &st);
+  c->version = copy(cfg->version, &st);
+  for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) {
+    const bool told = cfg->tier && t < weir_service_get_cfg(cfg->service)->engine.n_tiers;
+    c->tier[t] =
+        (weir_rpc_tier){copy(told ? cfg->tier[t].model : "", &st), copy(told ? cfg->tier[t].type : "", &st),
+                        copy(told ? cfg->tier[t].device : "", &st)};
+  }
+  if (st != WEIR_OK) WEIR_TRY(weir_fail(e, st, "rpc: no memory for names"));
+  WEIR_TRY(rpc_sessions_create(&c->sessions, e));
+  WEIR_TRY(make_metrics(c, e));
+  *out = c;
+  c = NULL;
+out:
+  weir_rpc_core_destroy(c);
+  return st;
+}
+
+void weir_rpc_core_destroy(weir_rpc_core *c) {
+  if (!c) return;
+  for (int32_t i = 0; i < c->n_calls; i++) weir_call_release(c->call[i].call);
+  rpc_sessions_destroy(c->sessions);
+  for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) {
+    free((void *)c->tier[t].model);
+    free((void *)c->tier[t].type);
+    free((void *)c->tier[t].device);
+  }
+  weir_buf_fini(&c->out);
+  free(c->token);
+  free(c->version);
+  free(c);
+}
