@@ -95,7 +95,7 @@ static weir_status load(weir_pair *p, const opened *m, int32_t tier, const weir_
   char name[192];
   report r = {o, m->role};
   const weir_load_progress progress = {forward_report, &r};
-  int64_t n_pages;
+  int64_t n_pages = 0;
   WEIR_TRY(count_pages(o, n_ctx, &n_pages, e));
   const weir_instance_opts opts = {.n_ctx = n_ctx,
                                    .n_pages = (int32_t)n_pages,
