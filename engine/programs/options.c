@@ -296,6 +296,15 @@ const weir_command weir_commands[] = {
      "  weir chat --large model.gguf --template chatml --system 'You are terse.'\n"
      "  weir chat --json < questions.txt\n",
      weir_main_chat},
+    {"serve", WEIR_CMD_SERVE, "answer requests over HTTP and RPC", "weir serve [-c FILE] [options]",
+     "Serves a model or a pair: an OpenAI-compatible API and a page over HTTP, and nanomsg RPC for frontends.\n"
+     "Without options: the pair that comes with weir, on http://127.0.0.1:8000.\n"
+     "SIGTERM and SIGINT let requests finish first (--drain-timeout); a second one ends them. SIGHUP is ignored.",
+     "  weir serve\n"
+     "  weir serve -c configs/demo.yaml --listen 127.0.0.1:8080\n"
+     "  weir serve --small S.gguf --large L.gguf --entropy 0.3 --api-key-file keys.txt --listen 0.0.0.0:8000\n"
+     "  weir serve --no-http --rpc tcp://0.0.0.0:5600 --token-file token\n",
+     weir_main_serve},
     {"perplexity", WEIR_CMD_PERPLEXITY, "how well models foretell a text", "weir perplexity [options] [FILE]",
      "Prints perplexity, bits a byte and entropy of one model or of two side by side on FILE or standard "
      "input, and how\n"

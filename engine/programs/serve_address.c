@@ -128,30 +128,9 @@ weir_address weir_address_near(const weir_address *a) {
 
 /* ---- RPC ---- */
 
-/* The part of tcp://[LOCAL;]ADDRESS:PORT that is listened on is an address of this machine, the name of a
- * network interface, or "*"; nanomsg looks up no names there. */
-static weir_status check_tcp(const char *url, const char *rest, bool token, weir_err *e) {
+weir_status weir_rpc_url_form(const char *url, weir_err *e) {
   char host[WEIR_HOST_BYTES];
   uint16_t port;
-  weir_address a;
-  if (!split(rest, 1, host, &port) || !host[0])
-    return weir_fail(e, WEIR_EINVAL, "%.100s: want tcp://ADDRESS:PORT", url);
-  bool near = !strcmp(host, "lo");
-  if (strspn(host, "0123456789.") == strlen(host) || strchr(host, ':')) {
-    const weir_status st = weir_address_parse(rest, &a, e);
-    if (st != WEIR_OK) return st;
-    near = a.loopback;
-  }
-  if (!near && !token)
-    return weir_fail(
-        e, WEIR_EINVAL,
-        "%.100s can be reached from other machines: give --token-file (or --token), or listen on "
-        "127.0.0.1 or ipc",
-        url);
-  return WEIR_OK;
-}
-
-weir_status weir_rpc_url_check(const char *url, bool token, weir_err *e) {
   static const char ipc[] = "ipc://", tcp[] = "tcp://";
   if (strlen(url) >= WEIR_URL_BYTES) return weir_fail(e, WEIR_EINVAL, "%.100s...: too long for a URL", url);
   if (!strncmp(url, ipc, sizeof ipc - 1)) {
@@ -162,7 +141,8 @@ weir_status weir_rpc_url_check(const char *url, bool token, weir_err *e) {
       return weir_fail(e, WEIR_EINVAL, "%.120s: the path of a socket has %zu bytes at most", url, most);
     return WEIR_OK;
   }
-  if (!strncmp(url, tcp, sizeof tcp - 1)) return check_tcp(url, url + sizeof tcp - 1, token, e);
+  if (!strncmp(url, tcp, sizeof tcp - 1) && split(url + sizeof tcp - 1, 1, host, &port) && host[0])
+    return WEIR_OK;
   return weir_fail(e, WEIR_EINVAL, "%.100s: want ipc:///PATH or tcp://ADDRESS:PORT", url);
 }
 
@@ -188,6 +168,6 @@ weir_status weir_rpc_default_url(const char *dir, const char *name, char *url, s
   const int n = snprintf(url, bytes, "ipc://%s/%s", folder, name);
   if (n < 0 || (size_t)n >= bytes)
     return weir_fail(e, WEIR_EINVAL, "%.100s is too long a path for a socket: say --rpc", folder);
-  const weir_status st = weir_rpc_url_check(url, false, e);
+  const weir_status st = weir_rpc_url_form(url, e);
   return st == WEIR_OK ? private_folder(folder, e) : st;
 }

@@ -29,9 +29,9 @@ weir_status weir_address_probe(weir_address *, weir_err *e);
 /* Where a client of this machine reaches it: the address, or loopback for "every address". */
 weir_address weir_address_near(const weir_address *);
 
-/* Checks a URL to listen on for RPC: ipc:///PATH, or tcp://ADDRESS:PORT with a port of its own. Other
- * machines reach some of the latter: WEIR_EINVAL when there is no token then. */
-weir_status weir_rpc_url_check(const char *url, bool token, weir_err *e);
+/* Checks the form of a URL to listen on for RPC: ipc:///PATH, or tcp://ADDRESS:PORT with a port of its own.
+ * (Who may do without a token is net/rpc.h's to say.) WEIR_EINVAL. */
+weir_status weir_rpc_url_form(const char *url, weir_err *e);
 
 /* Makes DIR/weir (no DIR: /tmp/weir-UID) for this user alone, and in `url` the URL of a socket `name` there.
  * WEIR_EIO when something of that name is there that is another user's or open to others. */

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "model/utf8.h"
+#include "net/rpc.h"
 #include "programs/setting.h"
 
 /* ---- models ---- */
@@ -171,7 +172,8 @@ static weir_status read_rpc(weir_serve_settings *s, weir_err *e) {
   char name[32] = "weir.ipc";
   s->rpc = weir_config_strings(s->c, "rpc", &s->n_rpc);
   for (int32_t i = 0; i < s->n_rpc; i++) {
-    st = weir_rpc_url_check(s->rpc[i], s->token.len > 0, e);
+    st = weir_rpc_url_form(s->rpc[i], e);
+    if (st == WEIR_OK) st = weir_rpc_check_url(s->rpc[i], s->token.len > 0, e);
     if (st != WEIR_OK) return weir_fail_ctx(e, st, "--rpc");
   }
   if (s->n_rpc > 0) return WEIR_OK;
