@@ -23,6 +23,15 @@ def help_of(program, command="serve"):
     return r.stdout if r.returncode == 0 and f"usage: weir {command}" in r.stdout else None
 
 
+def missing(program):
+    """Why nothing can be served with this program, or None."""
+    if not program or not help_of(program):
+        return "this program has no `weir serve`"
+    if not os.path.exists(os.path.join(os.path.dirname(program), "weir-gateway")):
+        return "weir-gateway was not built beside weir"
+    return None
+
+
 class Server:
     """url: of the gateway, with a slash at the end. log: path of what it says."""
 
@@ -71,8 +80,8 @@ def at(program, url, test):
     if url:
         yield url.rstrip("/") + "/"
         return
-    if not program or not help_of(program):
-        skip(test, "this program has no `weir serve`")
+    if missing(program):
+        skip(test, missing(program))
     server = Server(program)
     try:
         yield server.url
