@@ -21,6 +21,7 @@ enum {
   LONGEST_NAP_S = 1 /* without a word of an executor, timers are looked at again */
 };
 #define DEFAULT_AGE_NS 5000000000LL
+#define NAP_NS         1000000LL
 
 const char *weir_end_name(weir_end end) {
   static const char *const name[] = {"stop", "eos", "length", "error", "cancelled", "deadline"};
@@ -136,9 +137,9 @@ static void tier_settle(weir_engine *g, weir_engine_tier *t) {
   if (!t->exec) return;
   const weir_exec_async *a = t->exec->async;
   if (t->in_flight && !t->hung) {
-    while (a && g->cfg.step_timeout_ns > 0 && !a->ready(t->exec) &&
-           weir_engine_now(g) - t->launched_ns < g->cfg.step_timeout_ns)
-      nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    /* Of real time: the engine's clock may be one that stands still. */
+    for (int64_t ns = 0; a && ns < g->cfg.step_timeout_ns && !a->ready(t->exec); ns += NAP_NS)
+      nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
     t->hung = a && g->cfg.step_timeout_ns > 0 && !a->ready(t->exec);
   }
   if (t->in_flight && (!t->hung || a->ready(t->exec))) {

@@ -208,7 +208,9 @@ static bool can_start(const weir_engine *g, int32_t t) {
 
 bool weir_engine_launch(weir_engine *g, weir_status *st, weir_err *e) {
   const bool idle[2] = {can_start(g, 0), can_start(g, 1)};
-  const bool in_flight = g->tier[0].in_flight || (g->tier[1].in_flight && !g->tier[1].hung);
+  const bool under_way[2] = {g->tier[0].in_flight && !g->tier[0].hung,
+                             g->tier[1].in_flight && !g->tier[1].hung};
+  const bool in_flight = under_way[0] || under_way[1];
   const bool overlap = g->cfg.overlap_tiers;
   bool any = false;
   *st = WEIR_OK;
@@ -216,7 +218,7 @@ bool weir_engine_launch(weir_engine *g, weir_status *st, weir_err *e) {
   int64_t oldest;
   const int32_t waiting[2] = {weir_engine_waiting(g, 0, NULL),
                               g->cfg.n_tiers > 1 ? weir_engine_waiting(g, 1, &oldest) : 0};
-  const bool large = idle[1] && large_is_due(g, waiting[1], oldest, waiting[0] > 0 || g->tier[0].in_flight);
+  const bool large = idle[1] && large_is_due(g, waiting[1], oldest, waiting[0] > 0 || under_way[0]);
   /* Ahead: where the tiers share a device beside those who wait, else when nobody waits for the large one. */
   const bool ahead = goes_ahead(g) && (!overlap || waiting[1] == 0);
   if (large || (overlap && idle[1] && ahead)) any = start(g, 1, ahead);

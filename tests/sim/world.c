@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler's small world: one thread, a clock that stands still unless a step or a wait moves it. */
+#include "world.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/gguf.h"
+
+static int64_t now(void *ctx) { return ((world *)ctx)->clock_ns; }
+
+static weir_tokenizer *shared_tokenizer(void) {
+  static weir_tokenizer *t;
+  weir_err e = {0};
+  weir_gguf *g;
+  if (t) return t;
+  if (weir_gguf_open("tests/vectors/models/pair-small.gguf", &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  if (weir_tokenizer_from_gguf(g, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  weir_gguf_close(g);
+  return t;
+}
+
+world_opts world_roomy(void) {
+  return (world_opts){.max_active = 8,
+                      .max_tokens = 256,
+                      .max_seqs = 16,
+                      .n_pages = {512, 512},
+                      .large_batch = 4,
+                      .prefix_pages = 128,
+                      .large_wait_ns = 200000,
+                      .step_ns = {100000, 400000},
+                      .row_ns = {2000, 8000},
+                      .fail_at = {-1, -1},
+                      .hang_at = {-1, -1}};
+}
+
+static void on_step(void *ctx, int32_t tier, const weir_step_note *n) {
+  world *w = ctx;
+  w->note_rows[tier] += n->rows;
+  w->note_steps[tier]++;
+  w->note_ahead += n->rows_ahead;
+  if (n->oldest_wait_ns > w->max_wait_ns) w->max_wait_ns = n->oldest_wait_ns;
+  assert_int_equal(n->rows, n->rows_decode + n->rows_prompt + n->rows_catchup + n->rows_judged);
+  assert_true(n->rows_ahead <= n->rows_prompt && n->seqs <= n->rows && n->seqs > 0);
+}
+
+static void on_ready(void *ctx) { (void)ctx; }
+
+void world_open(world *w, const world_opts *o) {
+  weir_err e = {0};
+  *w = (world){.o = *o,
+               .law = {.n_vocab = 288, .agreement = 0.8, .sharpness = 3, .end_id = 285},
+               .tokenizer = shared_tokenizer(),
+               .clock_ns = 1000000000};
+  weir_engine_cfg cfg = {.n_tiers = 2,
+                         .tokenizer = w->tokenizer,
+                         .clock = {now, w},
+                         .max_active = o->max_active,
+                         .max_queued = WORLD_JOBS,
+                         .large_batch = o->large_batch,
+                         .large_wait_ns = o->large_wait_ns,
+                         .prefix_pages = o->prefix_pages,
+                         .prompt_chunk = {o->prompt_chunk, o->prompt_chunk},
+                         .overlap_tiers = o->overlap,
+                         .prefill_ahead = o->ahead,
+                         .age_ns = o->age_ns,
+                         .step_timeout_ns = o->step_timeout_ns,
+                         .on_step = on_step,
+                         .on_ready = on_ready,
+                         .hooks_ctx = w};
+  for (int32_t t = 0; t < 2; t++) {
+    const virtual_opts x = {.fake = {.law = w->law,
+                                     .tier = t,
+                                     .n_ctx = 512,
+                                     .n_pages = o->n_pages[t],
+                                     .max_tokens = o->max_tokens,
+                                     .max_seqs = o->max_seqs,
+                                     .fail_at_step = o->fail_at[t]},
+                            .clock_ns = &w->clock_ns,
+                            .step_ns = o->step_ns[t],
+                            .row_ns = o->row_ns[t],
+                            .async = o->async,
+                            .hang_at_step = o->hang_at[t]};
+    cfg.tier[t] = w->exec[t] = virtual_exec_create(&x);
+  }
+  if (weir_engine_create(&cfg, &w->engine, &e) != WEIR_OK) fail_msg("%s", e.msg);
+}
+
+void world_close(world *w) {
+  weir_engine_destroy(w->engine);
+  for (int32_t t = 0; t < 2; t++) w->exec[t]->ops->destroy(w->exec[t]);
+}
+
+/* ---- jobs ---- */
+
+static void on_piece(void *ctx, const weir_piece *p) {
+  world_job *j = ctx;
+  assert_int_equal(p->index, j->n); /* in order, each once, nothing after the end */
+  assert_int_equal(j->done, 0);
+  assert_true(j->n < j->max_new);
+  assert_int_equal(p->n_top, j->n_top);
+  if (j->n == 0) j->first_ns = j->world->clock_ns;
+  for (int32_t i = 0; i < p->n_top; i++) j->top[j->n][i] = p->top[i];
+  j->tok[j->n] = p->receipt->id;
+  j->receipt[j->n++] = *p->receipt;
+}
+
+static void on_done(void *ctx, const weir_outcome *r) {
+  world_job *j = ctx;
+  j->done++;
+  j->end = r->end;
+  j->counts = *r->counts;
+  j->done_ns = j->world->clock_ns;
+  j->queued_ns = r->queued_ns;
+  assert_int_equal(r->counts->new_tokens, j->n);
+  assert_int_equal(r->counts->by_tier[0] + r->counts->by_tier[1], j->n);
+  if (r->err) j->err = *r->err;
+}
+
+static weir_cascade_cfg cascade_of(const world_job *j) {
+  weir_cascade_cfg cfg;
+  weir_err e = {0};
+  weir_cascade_opts o = {.mode = j->mode};
+  if (j->mode != WEIR_MODE_SMALL && j->mode != WEIR_MODE_LARGE) {
+    o.set = WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
+    o.gate = WEIR_GATE_ENTROPY;
+    o.threshold = j->tau;
+  }
+  if (weir_cascade_cfg_make(&o, &cfg, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  return cfg;
+}
+
+static void submit(world *w, world_job *j, int64_t start_ns) {
+  weir_err e = {0};
+  weir_cascade_cfg cascade = cascade_of(j);
+  weir_bias bias[WORLD_BIAS];
+  memcpy(bias, j->bias, sizeof bias);
+  weir_job job = {.prompt = j->prompt,
+                  .n_prompt = j->n_prompt,
+                  .max_new = j->max_new,
+                  .draw = j->draw,
+                  .cascade = &cascade,
+                  .penalties = j->penalties,
+                  .n_top = j->n_top,
+                  .min_new = j->min_new,
+                  .priority = j->priority,
+                  .deadline_ns = j->deadline_ns ? start_ns + j->deadline_ns : 0,
+                  .salt = j->salt,
+                  .pinned = j->pinned,
+                  .ignore_eos = j->ignore_eos,
+                  .on_piece = on_piece,
+                  .on_done = on_done,
+                  .ctx = j};
+  job.penalties.bias = bias;
+  j->world = w;
+  j->submitted = true;
+  const weir_status st = weir_engine_submit(w->engine, &job, &j->id, &e);
+  memset(bias, 0xee, sizeof bias); /* everything was copied */
+  memset(&cascade, 0xee, sizeof cascade);
+  if (st == WEIR_OK) return;
+  if (st != WEIR_EDEVICE) fail_msg("submit: %s", e.msg);
+  j->done = 1; /* a dead tier is told at the door */
+  j->end = WEIR_END_ERROR;
+  j->err = e;
+}
+
+/* Submits and cancels what is due; when the next of these is. */
+static int64_t events(world *w, world_job *job, int32_t n, int64_t start_ns) {
+  int64_t next = INT64_MAX;
+  for (int32_t i = 0; i < n; i++) {
+    world_job *j = &job[i];
+    if (!j->submitted) {
+      if (start_ns + j->arrives_ns > w->clock_ns) {
+        if (start_ns + j->arrives_ns < next) next = start_ns + j->arrives_ns;
+        continue;
+      }
+      submit(w, j, start_ns);
+    }
+    if (j->cancel_ns == 0 || j->done) continue;
+    if (start_ns + j->cancel_ns <= w->clock_ns)
+      weir_engine_cancel(w->engine, j->id);
+    else if (start_ns + j->cancel_ns < next)
+      next = start_ns + j->cancel_ns;
+  }
+  return next;
+}
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void expect_no_pages(const world *w) {
+  const weir_engine_stats s = weir_engine_get_stats(w->engine);
+  assert_int_equal(s.active + s.queued, 0);
+  for (int32_t t = 0; t < 2; t++) {
+    if (s.tier[t].kv_pages_used != 0)
+      fail_msg("seed %llu: tier %d: %d pages are held by nobody", (unsigned long long)w->seed, t,
+               s.tier[t].kv_pages_used);
+    assert_int_equal(s.tier[t].waiting, 0);
+  }
+}
+
+void world_run(world *w, world_job *job, int32_t n) {
+  const int64_t start = w->clock_ns, until = start + (w->horizon_ns ? w->horizon_ns : 60000000000);
+  bool busy = true;
+  int32_t still = 0;
+  for (;;) {
+    weir_err e = {0};
+    const int64_t event = events(w, job, n, start), before = w->clock_ns;
+    if (weir_engine_step(w->engine, &busy, &e) != WEIR_OK)
+      fail_msg("seed %llu: step: %s", (unsigned long long)w->seed, e.msg);
+    w->turns++;
+    const int64_t wake = weir_engine_next_wake_ns(w->engine);
+    if (!busy && event == INT64_MAX) break;
+    if (w->clock_ns > until)
+      fail_msg("seed %llu: the jobs do not come to an end", (unsigned long long)w->seed);
+    still = w->clock_ns == before ? still + 1 : 0;
+    if (still > 2 * WORLD_JOBS) fail_msg("seed %llu: the engine spins", (unsigned long long)w->seed);
+    if (wake <= w->clock_ns) {
+      w->idle_turns += still > 0;
+      continue;
+    }
+    int64_t next = min64(wake, event);
+    for (int32_t t = 0; t < 2; t++) next = min64(next, virtual_exec_due(w->exec[t]));
+    if (next == INT64_MAX) fail_msg("seed %llu: the engine waits for nothing", (unsigned long long)w->seed);
+    if (next > w->clock_ns) {
+      w->clock_ns = next;
+      still = 0;
+    }
+  }
+  /* Steps whose requests are all gone are taken in as well. */
+  for (int32_t t = 0; t < 2; t++) {
+    const int64_t due = virtual_exec_due(w->exec[t]);
+    if (due == INT64_MAX) continue;
+    if (due > w->clock_ns) w->clock_ns = due;
+    assert_int_equal(weir_engine_step(w->engine, &busy, NULL), WEIR_OK);
+  }
+  for (int32_t i = 0; i < n; i++)
+    if (job[i].done != 1)
+      fail_msg("seed %llu: job %d ended %d times", (unsigned long long)w->seed, i, job[i].done);
+  expect_no_pages(w);
+}
+
+/* ---- plain decoding ---- */
+
+weir_ask world_ask(const world *w, const world_job *j, const int32_t *tok, int32_t n, weir_logit_edit *edit) {
+  const weir_penalties *p = &j->penalties;
+  weir_ask a = j->draw;
+  a.pos = n;
+  a.probe = -1;
+  a.n_top = j->n_top;
+  a.edit = edit;
+  a.n_edits = 0;
+  for (int32_t id = 0; id < w->law.n_vocab; id++) {
+    weir_logit_edit x = {id, 1, 0};
+    int32_t all = 0, new = 0;
+    for (int32_t i = 0; i < n; i++) {
+      all += tok[i] == id;
+      new += i >= j->n_prompt &&tok[i] == id;
+    }
+    if (all > 0 && p->repetition != 0) x.scale = p->repetition;
+    if (new > 0) x.add -= p->presence;
+    x.add -= p->frequency * (float)new;
+    for (int32_t i = 0; i < p->n_bias; i++)
+      if (j->bias[i].id == id) x.add += j->bias[i].add;
+    if (n - j->n_prompt < j->min_new && weir_tokenizer_is_end(w->tokenizer, id)) x.add = WEIR_LOGIT_BAN;
+    if (x.scale != 1 || x.add != 0) edit[a.n_edits++] = x;
+  }
+  return a;
+}
+
+int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_token_receipt *receipt) {
+  int32_t all[WORLD_PROMPT + WORLD_NEW], n = j->n_prompt;
+  weir_logit_edit edit[512];
+  const float tau = j->pinned || j->mode == WEIR_MODE_SMALL ? INFINITY
+                    : j->mode == WEIR_MODE_DEFER            ? j->tau
+                                                            : -1;
+  memcpy(all, j->prompt, (size_t)n * sizeof *all);
+  for (int32_t i = 0; i < j->max_new; i++, n++) {
+    const weir_ask a = world_ask(w, j, all, n, edit);
+    weir_row r = fake_law_row(&w->law, 0, all, n, &a);
+    receipt[i] = (weir_token_receipt){.entropy = r.entropy, .tier = r.entropy > tau};
+    if (r.entropy > tau) r = fake_law_row(&w->law, 1, all, n, &a);
+    receipt[i].id = tok[i] = all[n] = r.token;
+    receipt[i].logprob = r.logprob;
+    if (!j->ignore_eos && weir_tokenizer_is_end(w->tokenizer, r.token)) return i + 1;
+  }
+  return j->max_new;
+}

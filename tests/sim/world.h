@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A small world for the scheduler: jobs that arrive, are cancelled and expire at given times, executors on a
+ * virtual clock, and what plain decoding, straight from the law, would have written. */
+#ifndef WEIR_TESTS_WORLD_H
+#define WEIR_TESTS_WORLD_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cascade/cascade_conf.h"
+#include "model/tokenizer.h"
+#include "serve/engine.h"
+#include "virtual_exec.h"
+
+enum { WORLD_PROMPT = 400, WORLD_NEW = 96, WORLD_JOBS = 400, WORLD_BIAS = 3 };
+
+typedef struct world_job {
+  int32_t prompt[WORLD_PROMPT], n_prompt, max_new;
+  weir_mode mode;
+  float tau;
+  weir_ask draw;
+  weir_penalties penalties;
+  weir_bias bias[WORLD_BIAS];
+  int32_t min_new, n_top, priority;
+  uint64_t salt;
+  bool pinned, ignore_eos;
+  int64_t arrives_ns, cancel_ns, deadline_ns; /* 0: at once; never; none */
+
+  /* what came out */
+  int64_t id, done_ns, first_ns, queued_ns;
+  int32_t n, done;
+  int32_t tok[WORLD_NEW];
+  weir_token_receipt receipt[WORLD_NEW];
+  weir_top top[WORLD_NEW][WEIR_TOP_MAX];
+  weir_end end;
+  weir_err err;
+  weir_counts counts;
+  bool submitted;
+  struct world *world;
+} world_job;
+
+typedef struct world_opts {
+  int32_t max_active, max_tokens, max_seqs, n_pages[2], large_batch, prefix_pages;
+  int32_t prompt_chunk; /* 0: default */
+  int64_t large_wait_ns, age_ns, step_timeout_ns;
+  int64_t step_ns[2], row_ns[2];
+  int64_t fail_at[2], hang_at[2]; /* < 0: never */
+  bool async, overlap;
+  weir_ahead ahead;
+} world_opts;
+
+typedef struct world {
+  world_opts o;
+  uint64_t seed; /* of the test, for messages */
+  fake_law law;
+  weir_tokenizer *tokenizer; /* of the process */
+  weir_exec *exec[2];
+  weir_engine *engine;
+  int64_t clock_ns, horizon_ns; /* a run that goes on for longer has failed; 0: one minute */
+  int64_t turns, idle_turns; /* of the loop; those that found nothing to do though they were asked to come */
+  int64_t note_rows[2], note_steps[2], note_ahead, max_wait_ns;
+} world;
+
+world_opts world_roomy(void);
+void world_open(world *, const world_opts *);
+void world_close(world *);
+/* Runs jobs from now to their ends; arrival, cancel and deadline are counted from now. Fails the test when
+ * they do not end, end twice, or pages are missing afterwards. */
+void world_run(world *, world_job *job, int32_t n);
+/* What plain decoding gives for modes small, large, defer and exact; returns the number of tokens. */
+int32_t world_reference(const world *, const world_job *, int32_t *tok, weir_token_receipt *receipt);
+/* The ask for the token at position n of tok[0..n), with edits worked out by counting; edit: [512]. */
+weir_ask world_ask(const world *, const world_job *, const int32_t *tok, int32_t n, weir_logit_edit *edit);
+
+#endif
