@@ -19,6 +19,8 @@ typedef struct virtual_opts {
 weir_exec *virtual_exec_create(const virtual_opts *);
 /* When the step under way ends; INT64_MAX: none, or never. */
 int64_t virtual_exec_due(const weir_exec *);
+/* A step that never ends has ended after all: what an engine that has given it up must live with. */
+void virtual_exec_let_go(weir_exec *);
 /* Rows fed so far. */
 int64_t virtual_exec_rows(const weir_exec *);
 

@@ -92,6 +92,7 @@ void world_open(world *w, const world_opts *o) {
 }
 
 void world_close(world *w) {
+  for (int32_t t = 0; t < 2; t++) virtual_exec_let_go(w->exec[t]); /* else its memory is given up */
   weir_engine_destroy(w->engine);
   for (int32_t t = 0; t < 2; t++) w->exec[t]->ops->destroy(w->exec[t]);
 }
