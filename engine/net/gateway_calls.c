@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Models, tokens and health: what is known already, and what one call to an engine tells. Thread of the event
+ * base. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/gateway_in.h"
+#include "net/openai_write.h"
+
+/* ---- models ---- */
+
+static weir_status put_model(weir_buf *b, const weir_gw_model *m, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_buf_puts(b, "{\"id\":", e));
+  WEIR_TRY(weir_json_put_text(b, m->id, strlen(m->id), e));
+  WEIR_TRY(weir_buf_printf(b, e,
+                           ",\"object\":\"model\",\"created\":0,\"owned_by\":\"weir\",\"max_model_len\":%u,"
+                           "\"weir\":%s}",
+                           m->context, m->weir.data));
+out:
+  return st;
+}
+
+/* The first engine that serves a model speaks for it. */
+static bool is_first(const weir_gw *g, int32_t i) {
+  for (int32_t k = 0; k < i; k++)
+    if (g->engine[k].model.known && !strcmp(g->engine[k].model.id, g->engine[i].model.id)) return false;
+  return g->engine[i].model.known;
+}
+
+static weir_status put_models(weir_gw *g, const char *id, weir_buf *b, weir_err *e) {
+  weir_status st = WEIR_OK;
+  bool any = false;
+  if (!id) WEIR_TRY(weir_buf_puts(b, "{\"object\":\"list\",\"data\":[", e));
+  for (int32_t i = 0; i < g->n_engines; i++) {
+    const weir_gw_model *m = &g->engine[i].model;
+    if (!is_first(g, i) || (id && strcmp(id, m->id) != 0)) continue;
+    if (any) WEIR_TRY(weir_buf_puts(b, ",", e));
+    any = true;
+    WEIR_TRY(put_model(b, m, e));
+  }
+  if (!id) WEIR_TRY(weir_buf_puts(b, "]}", e));
+out:
+  return st;
+}
+
+void weir_gw_models(weir_gw *g, weir_http_request *r, const char *id) {
+  weir_buf b = {0};
+  weir_err e;
+  if (put_models(g, id, &b, &e) != WEIR_OK)
+    weir_gw_reply_fail(r, 503, NULL, "the gateway is out of memory");
+  else if (b.len == 0)
+    weir_gw_reply_fail(r, 404, "model_not_found", "the model `%.200s` is not served here", id);
+  else
+    weir_gw_reply_json(r, 200, &b);
+  weir_buf_fini(&b);
+}
+
+/* ---- health ---- */
+
+void weir_gw_health(weir_gw *g, weir_http_request *r, bool ready) {
+  const weir_gw_engine *bad = NULL;
+  bool good = false;
+  for (int32_t i = 0; i < g->n_engines; i++) {
+    const weir_gw_engine *x = &g->engine[i];
+    good = good || (ready ? x->ready : x->live);
+    bad = x;
+  }
+  if (ready && g->draining)
+    weir_gw_reply_fail(r, 503, NULL, "the gateway is about to end");
+  else if (good)
+    weir_http_reply(r, 200, "application/json", "{}", 2);
+  else
+    weir_gw_reply_fail(r, 503, NULL, "no engine is %s%s%s", ready ? "ready" : "live",
+                       bad && bad->reason[0] ? ": " : "", bad ? bad->reason : "");
+}
+
+/* ---- tokens ---- */
+
+typedef struct call {
+  weir_gw *gw;
+  weir_gw_engine *engine;
+  weir_http_request *http; /* NULL: gone */
+  uint32_t context;
+} call;
+
+static void on_gone(void *ctx) { ((call *)ctx)->http = NULL; }
+
+static call *call_new(weir_gw *g, weir_http_request *r, weir_gw_engine *x) {
+  call *c = calloc(1, sizeof *c);
+  if (!c) {
+    weir_gw_reply_fail(r, 503, NULL, "the gateway is out of memory");
+    return NULL;
+  }
+  *c = (call){g, x, r, x->model.context};
+  weir_http_request_set_gone(r, on_gone, c);
+  g->n_pending++;
+  weir_gw_engine_wake(x);
+  return c;
+}
+
+/* Ends the call with what `b` holds, or the error. */
+static void call_end(call *c, weir_buf *b, weir_status st, const weir_client_error *e) {
+  c->gw->n_pending--;
+  if (c->http && e->code) {
+    const weir_openai_error error = weir_gw_error_of(e);
+    weir_gw_reply_error(c->http, &error);
+  } else if (c->http && st != WEIR_OK) {
+    weir_gw_reply_fail(c->http, 503, NULL, "the gateway is out of memory");
+  } else if (c->http) {
+    weir_gw_reply_json(c->http, 200, b);
+  }
+  weir_buf_fini(b);
+  free(c);
+}
+
+static weir_status put_ids(weir_buf *b, const weir_client_ids *ids, uint32_t context, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_buf_puts(b, "{\"tokens\":[", e));
+  for (size_t i = 0; i < ids->n; i++) WEIR_TRY(weir_buf_printf(b, e, i ? ",%u" : "%u", ids->id[i]));
+  WEIR_TRY(weir_buf_printf(b, e, "],\"count\":%zu,\"max_model_len\":%u}", ids->n, context));
+out:
+  return st;
+}
+
+static void on_ids(void *ctx, const weir_client_ids *ids, const weir_client_error *e) {
+  call *c = ctx;
+  weir_buf b = {0};
+  call_end(c, &b, e->code ? WEIR_OK : put_ids(&b, ids, c->context, NULL), e);
+}
+
+static weir_status put_prompt(weir_buf *b, const char *text, size_t len, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_buf_puts(b, "{\"prompt\":", e));
+  WEIR_TRY(weir_json_put_text(b, text, len, e));
+  WEIR_TRY(weir_buf_puts(b, "}", e));
+out:
+  return st;
+}
+
+static void on_text(void *ctx, const char *text, size_t len, const weir_client_error *e) {
+  weir_buf b = {0};
+  call_end(ctx, &b, e->code ? WEIR_OK : put_prompt(&b, text, len, NULL), e);
+}
+
+void weir_gw_tokenize(weir_gw *g, weir_http_request *r) {
+  size_t len;
+  const char *body = weir_http_body(r, &len);
+  weir_openai_tokenize q;
+  weir_openai_error error;
+  weir_client_error why;
+  if (weir_openai_parse_tokenize(body, len, &q, &error) != 0) {
+    weir_gw_reply_error(r, &error);
+    return;
+  }
+  weir_gw_engine *x = weir_gw_engine_for(g, q.model, (uint64_t)g->n_pending, -1, &error);
+  call *c = x ? call_new(g, r, x) : NULL;
+  if (!x)
+    weir_gw_reply_error(r, &error);
+  else if (c && weir_client_tokenize(x->client, q.text ? q.text : "", q.text ? strlen(q.text) : 0, false,
+                                     q.bare, q.message, q.n_messages, on_ids, c, &why) != 0)
+    call_end(c, &(weir_buf){0}, WEIR_OK, &why);
+  weir_openai_tokenize_fini(&q);
+}
+
+void weir_gw_detokenize(weir_gw *g, weir_http_request *r) {
+  size_t len;
+  const char *body = weir_http_body(r, &len);
+  weir_openai_tokenize q;
+  weir_openai_error error;
+  weir_client_error why;
+  if (weir_openai_parse_detokenize(body, len, &q, &error) != 0) {
+    weir_gw_reply_error(r, &error);
+    return;
+  }
+  weir_gw_engine *x = weir_gw_engine_for(g, q.model, (uint64_t)g->n_pending, -1, &error);
+  call *c = x ? call_new(g, r, x) : NULL;
+  if (!x)
+    weir_gw_reply_error(r, &error);
+  else if (c && weir_client_detokenize(x->client, q.ids, q.n_ids, on_text, c, &why) != 0)
+    call_end(c, &(weir_buf){0}, WEIR_OK, &why);
+  weir_openai_tokenize_fini(&q);
+}
