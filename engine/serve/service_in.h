@@ -57,7 +57,6 @@ struct weir_reply {
   int32_t place; /* in its list */
   int64_t engine_id, accepted_ns, first_ns, last_ns;
   enum { WEIR_CUT_NOT, WEIR_CUT_STOP_ID, WEIR_CUT_MEMORY } cut; /* what follows is not shown */
-  int32_t cut_stop_id;
 
   /* for readers */
   weir_reply_log log;

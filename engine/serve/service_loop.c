@@ -38,10 +38,7 @@ static void on_piece(void *ctx, const weir_piece *p) {
     atomic_store_explicit(&r->state, WEIR_REPLY_WRITING, memory_order_release);
   }
   r->last_ns = now;
-  if (is_stop_id(r, p->receipt->id, p->index)) {
-    r->cut = WEIR_CUT_STOP_ID;
-    r->cut_stop_id = p->receipt->id;
-  }
+  if (is_stop_id(r, p->receipt->id, p->index)) r->cut = WEIR_CUT_STOP_ID;
 }
 
 static const char *find(const char *text, size_t n, size_t from, const char *what, size_t len) {
@@ -97,7 +94,7 @@ static void on_done(void *ctx, const weir_outcome *o) {
   weir_end end = o->end;
   const int32_t cancelled = atomic_load(&r->cancelled);
   if (r->cut == WEIR_CUT_STOP_ID) {
-    end = weir_tokenizer_is_end(s->cfg.engine.tokenizer, r->cut_stop_id) ? WEIR_END_EOS : WEIR_END_STOP;
+    end = WEIR_END_EOS;
   } else if (r->cut == WEIR_CUT_MEMORY) {
     end = WEIR_END_ERROR;
     weir_service_error_set(&x, 500, "", "out of memory for the reply");

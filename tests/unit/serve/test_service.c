@@ -98,7 +98,7 @@ static void test_stops(void **state) {
   q.n_stop_ids = 1;
   weir_reply *r = submit(&v, &q);
   const weir_reply_end *end = served_await(&v, r);
-  assert_int_equal(end->end, WEIR_END_STOP);
+  assert_int_equal(end->end, WEIR_END_EOS);
   assert_int_equal(end->counts.new_tokens, first + 1);
   assert_int_equal(end->counts.by_tier[0], first + 1);
   expect_law(&v, r, 0);
