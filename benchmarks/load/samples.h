@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Measured values and their percentiles. Exact while there are at most `cap` values; beyond that a uniform
+ * sample of them (reservoir), with exact count, sum, least and greatest. */
+#ifndef WEIR_LOAD_SAMPLES_H
+#define WEIR_LOAD_SAMPLES_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "load/rand.h"
+
+enum { WEIR_SAMPLES_CAP = 1 << 20 };
+
+typedef struct weir_samples {
+  double *x; /* owned, [kept] */
+  int64_t kept, room, cap, n;
+  double sum, sum2, min, max;
+  bool sorted;
+  weir_rand rand;
+} weir_samples;
+
+/* cap 0: WEIR_SAMPLES_CAP. */
+void weir_samples_init(weir_samples *, int64_t cap);
+void weir_samples_fini(weir_samples *);
+/* NaN is left out. */
+weir_status weir_samples_add(weir_samples *, double x, weir_err *e);
+/* q in [0, 1], between the two nearest values in a line (as numpy's default does); NaN when there are none.
+ * The first call after an addition sorts. */
+double weir_samples_quantile(weir_samples *, double q);
+double weir_samples_mean(const weir_samples *);
+double weir_samples_deviation(const weir_samples *); /* standard deviation, n - 1; 0 below two values */
+/* The 95 % interval of a quantile by order statistics: ranks n q +- 1.96 sqrt(n q (1 - q)). It needs no
+ * distribution, but values that do not hang together; those of one server do a little, so it is a least
+ * width. */
+void weir_samples_interval(weir_samples *, double q, double *lo, double *hi);
+
+#endif
