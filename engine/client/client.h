@@ -6,7 +6,8 @@
  *
  * One thread a client; no thread of its own. Either call weir_client_run in a loop, or put weir_client_fd
  * into an event loop of your own and call weir_client_run(c, 0) when it is readable. All callbacks are made
- * from weir_client_run (and from weir_client_close, which ends what is open). */
+ * from weir_client_run (and from weir_client_close, which ends what is open). A callback may do anything with
+ * the client but close it; weir_client_run does nothing in there. Up to 4096 requests at once. */
 #ifndef WEIR_CLIENT_H
 #define WEIR_CLIENT_H
 #include <stdbool.h>
@@ -33,20 +34,22 @@ typedef struct weir_client_cfg {
   const char *token;       /* of authorisation; NULL: none; copied */
   int32_t call_timeout_ms; /* of Submit, Cancel, Stats ...; 0: 10000 */
   int32_t poll_ms;         /* how long a poll is parked on the server; 0: 5000 */
-  int32_t resend_ms;       /* an unanswered message is sent again; 0: 60000; more than twice poll_ms */
-  int32_t lost_after_ms;   /* requests end with 503 when the engine has said nothing for so long; 0: 30000 */
-  size_t max_reply_bytes;  /* 0: 16 MiB */
+  int32_t resend_ms; /* an unanswered message is sent again; 0: 60000; more than twice poll_ms. Calls at the
+                        latest after a third of call_timeout_ms; all at once on a new connection */
+  int32_t lost_after_ms;  /* requests end with 503 when the engine has said nothing for so long; 0: 30000 */
+  size_t max_reply_bytes; /* 0: 16 MiB */
 } weir_client_cfg;
 
 /* Sockets are made here; the connection comes later and is kept up. 0, or -1 and *e. */
 int weir_client_open(const weir_client_cfg *, weir_client **out, weir_client_error *e);
-/* Ends open requests (on_end with 499), best effort tells the engine, frees. NULL is fine. Does not block. */
+/* Ends open requests (on_end with 499) and calls, tells the engine if that takes at most 20 ms (it finds out
+ * by itself otherwise), frees. NULL is fine. */
 void weir_client_close(weir_client *);
 
 /* Readable when weir_client_run has something to do, timers included. */
 int weir_client_fd(const weir_client *);
-/* Does what there is to do; waits for something at most timeout_ms (0: not at all, < 0: for ever). Returns
- * how many requests and calls are still open. */
+/* Does what there is to do; if there was nothing, waits for something at most timeout_ms (0: not at all, < 0:
+ * for ever), but not when nothing is open. Returns how many requests and calls are still open. */
 int weir_client_run(weir_client *, int timeout_ms);
 
 /* ---- requests ---- */
