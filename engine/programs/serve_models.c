@@ -49,21 +49,17 @@ out:
   return st;
 }
 
-static weir_status choose_format(const weir_serve_settings *set, weir_served *s, weir_err *e) {
-  const char *name = weir_config_string(set->c, "template");
+static void choose_format(const weir_serve_settings *set, weir_served *s) {
   weir_err why = {0};
   bool dated;
-  weir_status st = WEIR_OK;
-  if (name) {
-    st = weir_template_named(name, &s->jinja, &s->format, e);
-    if (st != WEIR_OK) return weir_fail_ctx(e, st, "--template");
+  if (set->has_format) {
+    s->format = set->format;
     s->has_chat = true;
   } else if (weir_template_own(s->models.pair, &s->format, &dated, &why) == WEIR_OK) {
     s->has_chat = true;
   } else {
     weir_log(WEIR_LOG_WARN, "chats are refused, texts are not: %s", why.msg);
   }
-  return st;
 }
 
 weir_status weir_served_open(const weir_serve_settings *set, weir_served *s, weir_err *e) {
@@ -79,7 +75,7 @@ weir_status weir_served_open(const weir_serve_settings *set, weir_served *s, wei
     if (n_ctx < s->n_ctx) s->n_ctx = n_ctx;
     WEIR_TRY(look_into(s, t, t == s->models.large ? set->paths.large : set->paths.small, e));
   }
-  st = choose_format(set, s, e);
+  choose_format(set, s);
 out:
   return st;
 }
@@ -87,6 +83,5 @@ out:
 void weir_served_close(weir_served *s) {
   weir_tokenizer_destroy(s->prepare);
   weir_loaded_close(&s->models);
-  weir_buf_fini(&s->jinja);
   *s = (weir_served){.models = {.large = -1}};
 }

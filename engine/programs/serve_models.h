@@ -25,12 +25,11 @@ typedef struct weir_served {
   weir_tokenizer *prepare; /* owned */
   weir_chat_format format;
   bool has_chat;
-  weir_buf jinja; /* of a --template FILE */
   int32_t n_ctx;
   weir_served_tier tier[WEIR_MAX_TIERS];
 } weir_served;
 
 weir_status weir_served_open(const weir_serve_settings *, weir_served *out, weir_err *e);
-void weir_served_close(weir_served *); /* a zeroed one is fine */
+void weir_served_close(weir_served *); /* a zeroed one is fine; the settings are still there */
 
 #endif

@@ -14,6 +14,7 @@
 #include "model/utf8.h"
 #include "net/rpc.h"
 #include "programs/setting.h"
+#include "programs/template.h"
 
 /* ---- models ---- */
 
@@ -115,6 +116,15 @@ out:
   return st;
 }
 
+static weir_status read_template(weir_serve_settings *s, weir_err *e) {
+  const char *name = weir_config_string(s->c, "template");
+  if (!name) return WEIR_OK;
+  const weir_status st = weir_template_named(name, &s->jinja, &s->format, e);
+  if (st != WEIR_OK) return weir_fail_ctx(e, st, "--template");
+  s->has_format = true;
+  return WEIR_OK;
+}
+
 static void read_draw(weir_serve_settings *s) {
   s->draw = (weir_ask){.temperature = (float)weir_config_float(s->c, "temperature"),
                        .top_k = (int32_t)weir_config_int(s->c, "top-k"),
@@ -173,8 +183,10 @@ static weir_status read_rpc(weir_serve_settings *s, weir_err *e) {
   s->rpc = weir_config_strings(s->c, "rpc", &s->n_rpc);
   for (int32_t i = 0; i < s->n_rpc; i++) {
     st = weir_rpc_url_form(s->rpc[i], e);
-    if (st == WEIR_OK) st = weir_rpc_check_url(s->rpc[i], s->token.len > 0, e);
     if (st != WEIR_OK) return weir_fail_ctx(e, st, "--rpc");
+    weir_err why;
+    if (weir_rpc_check_url(s->rpc[i], s->token.len > 0, &why) != WEIR_OK)
+      return weir_fail(e, WEIR_EINVAL, "%.400s (--token-file)", why.msg);
   }
   if (s->n_rpc > 0) return WEIR_OK;
   if (s->http) snprintf(name, sizeof name, "weir-%u.ipc", (unsigned)s->listen.port);
@@ -197,6 +209,7 @@ weir_status weir_serve_settings_read(const weir_config *c, weir_serve_settings *
   WEIR_TRY(weir_find_models(c, &s->paths, e));
   WEIR_TRY(read_cascade(s, e));
   WEIR_TRY(read_name(s, e));
+  WEIR_TRY(read_template(s, e));
   read_draw(s);
   WEIR_TRY(read_token(s, e));
   WEIR_TRY(read_http(s, e));
@@ -208,6 +221,7 @@ out:
 void weir_serve_settings_fini(weir_serve_settings *s) {
   if (s->token.data) explicit_bzero(s->token.data, s->token.cap);
   weir_buf_fini(&s->token);
+  weir_buf_fini(&s->jinja);
 }
 
 const char *weir_serve_token(const weir_serve_settings *s) { return s->token.len > 0 ? s->token.data : NULL; }

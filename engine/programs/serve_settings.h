@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "cascade/cascade_conf.h"
 #include "kernels/row.h"
+#include "model/chat.h"
 #include "programs/load.h"
 #include "programs/serve_address.h"
 
@@ -23,6 +24,9 @@ typedef struct weir_serve_settings {
   uint32_t modes; /* bit set of 1 << weir_mode */
   float entropy_min, entropy_max;
   weir_ask draw;
+  bool has_format; /* --template says which: */
+  weir_chat_format format;
+  weir_buf jinja; /* of a --template FILE */
 
   bool http;
   weir_address listen;    /* of HTTP; its port is one */
