@@ -148,6 +148,7 @@ weir_status weir_answers_run(weir_answers *a, const weir_answers_how *h, weir_er
       .large_batch = h->large_batch < h->max_active ? h->large_batch : h->max_active,
       .large_wait_ns = h->large_wait_ns,
       .prefix_pages = h->prefix_pages,
+      .prompt_chunk = {INT32_MAX, INT32_MAX}, /* nobody reads along: throughput alone counts */
   };
   for (int32_t t = 0; t < cfg.n_tiers; t++) cfg.tier[t] = weir_pair_exec(h->models->pair, t);
   WEIR_TRY(weir_engine_create(&cfg, &g, e));

@@ -16,7 +16,11 @@
 enum {
   DEFAULT_ACTIVE = 16,
   DEFAULT_QUEUED = 256,
-  DEFAULT_PROMPT_CHUNK = 128,
+  /* Measured on two cores with the pair that comes with weir, 16 requests, every third prompt of 440 tokens:
+   * 99 of 100 tokens follow the one before within 12 ms at 64 rows, 19 at 128, 20 to 22 at 256 and 512;
+   * tokens a second are the same within 3 %. Above some 32 rows a CPU step is bound by arithmetic, so smaller
+   * steps lose little; a device that is not wants more. */
+  DEFAULT_PROMPT_CHUNK = 64,
   MAX_ACTIVE = 1 << 20,
   LONGEST_NAP_S = 1 /* without a word of an executor, timers are looked at again */
 };

@@ -17,7 +17,7 @@
 #include "world.h"
 
 enum { FAULT_SEEDS = 1000000 }; /* seeds from here on are of worlds with faults */
-static int32_t seeds = 60;
+static int32_t seeds = 200;
 
 static uint64_t rnd_state;
 static uint32_t rnd(uint32_t n) {
