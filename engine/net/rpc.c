@@ -35,7 +35,8 @@ typedef struct ticket {
   void *control; /* of nanomsg: where it came from; NULL: free */
   int socket;
   uint32_t pipe;
-  void *body; /* of nanomsg: the answer; NULL: none yet */
+  bool repeated; /* the client has sent it again: that one is answered */
+  void *body;    /* of nanomsg: the answer; NULL: none yet */
   int64_t due_ns;
   int32_t next; /* of the free ones, of the waiting ones; -1: none */
 } ticket;
@@ -57,6 +58,7 @@ struct weir_rpc {
   int news_fd, stop_fd;
   ticket *ticket;      /* [MAX_TICKETS] */
   int32_t free, paced; /* lists */
+  int32_t n_used;      /* no ticket from here on was ever taken */
   int32_t current;     /* the ticket whose message is looked at; -1: none */
   pipe_note note[PIPES];
   int64_t next_look_ns;
@@ -88,6 +90,7 @@ weir_status weir_rpc_check_url(const char *url, bool token, weir_err *e) {
 static int32_t take_ticket(weir_rpc *r) {
   const int32_t i = r->free;
   if (i >= 0) r->free = r->ticket[i].next;
+  if (i >= r->n_used) r->n_used = i + 1;
   return i;
 }
 
@@ -99,18 +102,37 @@ static void free_ticket(weir_rpc *r, int32_t i) {
   r->free = i;
 }
 
-/* Where the backtrace of a message begins stands the connection it came by: the socket put it there. */
-static uint32_t pipe_of(void *control) {
+/* The backtrace of a message: the connection it came by, which the socket put there, and the request's number
+ * there. */
+static const unsigned char *backtrace_of(void *control, size_t *n) {
   struct nn_msghdr h = {.msg_control = &control, .msg_controllen = NN_MSG};
   struct nn_cmsghdr *c = NN_CMSG_FIRSTHDR(&h);
   while (c && !(c->cmsg_level == PROTO_SP && c->cmsg_type == SP_HDR)) c = NN_CMSG_NXTHDR(&h, c);
-  size_t bytes;
-  uint32_t pipe;
-  if (!c || c->cmsg_len < NN_CMSG_LEN(sizeof bytes + sizeof pipe)) return 0;
-  memcpy(&bytes, NN_CMSG_DATA(c), sizeof bytes);
-  if (bytes < sizeof pipe) return 0;
-  memcpy(&pipe, NN_CMSG_DATA(c) + sizeof bytes, sizeof pipe);
+  if (!c || c->cmsg_len < NN_CMSG_LEN(sizeof *n)) return NULL;
+  memcpy(n, NN_CMSG_DATA(c), sizeof *n);
+  return *n <= c->cmsg_len - NN_CMSG_LEN(sizeof *n) ? NN_CMSG_DATA(c) + sizeof *n : NULL;
+}
+
+static uint32_t pipe_of(void *control) {
+  size_t n;
+  uint32_t pipe = 0;
+  const unsigned char *from = backtrace_of(control, &n);
+  if (from && n >= sizeof pipe) memcpy(&pipe, from, sizeof pipe);
   return pipe;
+}
+
+/* nanomsg's own REQ sockets free a message twice when they get two replies to one request: of one that was
+ * sent again, only the last is answered. */
+static void mute_earlier(weir_rpc *r, int32_t i) {
+  const ticket *t = &r->ticket[i];
+  size_t n, m;
+  const unsigned char *from = backtrace_of(t->control, &n);
+  for (int32_t k = 0; from && k < r->n_used; k++) {
+    ticket *x = &r->ticket[k];
+    if (k == i || !x->control || x->socket != t->socket || x->pipe != t->pipe) continue;
+    const unsigned char *other = backtrace_of(x->control, &m);
+    if (other && m == n && memcmp(from, other, n) == 0) x->repeated = true;
+  }
 }
 
 static pipe_note *note_of(weir_rpc *r, const ticket *t) {
@@ -123,6 +145,10 @@ static pipe_note *note_of(weir_rpc *r, const ticket *t) {
 
 static void send_now(weir_rpc *r, int32_t i) {
   ticket *t = &r->ticket[i];
+  if (t->repeated) {
+    free_ticket(r, i);
+    return;
+  }
   struct nn_iovec iov = {.iov_base = &t->body, .iov_len = NN_MSG};
   struct nn_msghdr h = {
       .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &t->control, .msg_controllen = NN_MSG};
@@ -149,6 +175,10 @@ static void answer(void *ctx, uint64_t id, const void *frame, size_t n, bool sup
   weir_rpc *r = ctx;
   const int32_t i = (int32_t)id;
   ticket *t = &r->ticket[i];
+  if (t->repeated) {
+    free_ticket(r, i);
+    return;
+  }
   if (superseded && r->current >= 0 && r->ticket[r->current].pipe == t->pipe &&
       r->ticket[r->current].socket == t->socket) {
     free_ticket(r, i);
@@ -183,6 +213,7 @@ static void message(weir_rpc *r, int socket, void *body, size_t n, void *control
     return;
   }
   r->ticket[i] = (ticket){.control = control, .socket = socket, .pipe = pipe_of(control), .next = -1};
+  mute_earlier(r, i);
   r->current = i;
   weir_rpc_core_message(r->core, (uint64_t)i, body, n);
   r->current = -1;
