@@ -68,7 +68,8 @@ def main():
             except KeyboardInterrupt:
                 cancel = pb.CancelRequest(token=token, session=session, request_id=[request_id])
                 call(pb, control, CANCEL, cancel, pb.CancelReply)
-                poller = socket.new_context()  # the old one may still wait for its reply
+                poller.close()  # it may still wait for its reply
+                poller = socket.new_context()
                 continue
             for update in reply.update:
                 if update.request_id != request_id:
@@ -88,6 +89,8 @@ def main():
         out.flush()
         done = pb.PollRequest(token=token, session=session, cursor=[pb.Cursor(request_id=request_id, have=have, done=True)])
         call(pb, poller, POLL, done, pb.PollReply)
+        control.close()
+        poller.close()
     print(f"{end.reason}: {have} tokens" + (f": {end.error.message}" if end.HasField("error") else ""), file=sys.stderr)
     if end.HasField("error"):
         sys.exit(1)

@@ -493,6 +493,32 @@ static void many(void **state) {
   fake_close(&f);
 }
 
+static bool two_submitted(void *ctx) { return ((fake_engine *)ctx)->n_requests == 2; }
+
+/* A request that comes while a poll is parked for another does not wait for that one's news. */
+static void joins(void **state) {
+  (void)state;
+  fake_engine f;
+  fake_open(&f, NULL);
+  weir_client_cfg cfg = talk_cfg(f.url);
+  cfg.poll_ms = 30000;
+  cfg.resend_ms = cfg.lost_after_ms = 90000;
+  talk t = {talk_client(&cfg), &f, 0};
+  heard first = {0}, second = {0};
+  heard_submit(t.client, NULL, &first);
+  talk_until(&t, parked, &f, "a parked poll");
+  heard_submit(t.client, NULL, &second);
+  talk_until(&t, two_submitted, &f, "the second request");
+  f.request[1].written = 3;
+  f.request[1].reason = "eos";
+  talk_until(&t, talk_ended, &second, "the end of the second");
+  heard_whole(&f, &second, 1, 3, "eos");
+  assert_int_equal(first.n_tokens + (uint32_t)first.ends, 0);
+  weir_client_close(t.client);
+  heard_fini(&second);
+  fake_close(&f);
+}
+
 /* While a poll is parked and nothing happens, nobody wakes up. */
 static void sleeps(void **state) {
   (void)state;
@@ -548,10 +574,10 @@ static void blocking(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(complete),       cmocka_unit_test(fields),
-                                     cmocka_unit_test(refused),        cmocka_unit_test(configurations),
-                                     cmocka_unit_test(every_call),     cmocka_unit_test(cancel_in_all_states),
-                                     cmocka_unit_test(from_callbacks), cmocka_unit_test(many),
-                                     cmocka_unit_test(sleeps),         cmocka_unit_test(blocking)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(complete),       cmocka_unit_test(fields),     cmocka_unit_test(refused),
+      cmocka_unit_test(configurations), cmocka_unit_test(every_call), cmocka_unit_test(cancel_in_all_states),
+      cmocka_unit_test(from_callbacks), cmocka_unit_test(many),       cmocka_unit_test(joins),
+      cmocka_unit_test(sleeps),         cmocka_unit_test(blocking)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
