@@ -70,8 +70,10 @@ struct weir_rpc {
 /* ---- URLs ---- */
 
 static bool is_loopback(const char *address) {
-  return !strncmp(address, "127.", 4) || !strncmp(address, "[::1]:", 6) ||
-         !strncmp(address, "localhost:", 10) || !strncmp(address, "lo:", 3);
+  static const char *const names[] = {"[::1]:", "localhost:", "lo:"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strncmp(address, names[i], strlen(names[i]))) return true;
+  return !strncmp(address, "127.", 4) && address[strspn(address, "0123456789.")] == ':';
 }
 
 weir_status weir_rpc_check_url(const char *url, bool token, weir_err *e) {
