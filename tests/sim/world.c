@@ -44,6 +44,7 @@ static void on_step(void *ctx, int32_t tier, const weir_step_note *n) {
   w->note_rows[tier] += n->rows;
   w->note_steps[tier]++;
   w->note_ahead += n->rows_ahead;
+  if (n->device_ns > w->slowest_ns) w->slowest_ns = n->device_ns;
   if (n->oldest_wait_ns > w->max_wait_ns) w->max_wait_ns = n->oldest_wait_ns;
   assert_int_equal(n->rows, n->rows_decode + n->rows_prompt + n->rows_catchup + n->rows_judged);
   assert_true(n->rows_ahead <= n->rows_prompt && n->seqs <= n->rows && n->seqs > 0);
