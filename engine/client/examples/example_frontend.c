@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frontend in a hundred lines, with weir's client library.
- * usage: example-frontend [--chat] [-n MAX_TOKENS] URL PROMPT */
+ * usage: example-frontend [--chat] [--greedy] [-n MAX_TOKENS] URL PROMPT */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -55,12 +55,14 @@ static void on_end(void *ctx, const weir_client_end *end) {
 }
 
 int main(int argc, char **argv) {
-  bool chat = false;
+  bool chat = false, greedy = false;
   uint32_t max_tokens = 0;
   int i = 1;
   for (; i < argc && argv[i][0] == '-'; i++) {
     if (!strcmp(argv[i], "--chat")) {
       chat = true;
+    } else if (!strcmp(argv[i], "--greedy")) {
+      greedy = true;
     } else if (!strcmp(argv[i], "-n") && i + 1 < argc) {
       max_tokens = (uint32_t)strtoul(argv[++i], NULL, 10);
     } else {
@@ -68,7 +70,7 @@ int main(int argc, char **argv) {
     }
   }
   if (argc - i != 2) {
-    fprintf(stderr, "usage: example-frontend [--chat] [-n MAX_TOKENS] URL PROMPT\n");
+    fprintf(stderr, "usage: example-frontend [--chat] [--greedy] [-n MAX_TOKENS] URL PROMPT\n");
     return 2;
   }
   const weir_client_cfg cfg = {.url = argv[i], .token = getenv("WEIR_TOKEN")};
@@ -77,6 +79,7 @@ int main(int argc, char **argv) {
                                        .chat = &message,
                                        .n_chat = chat ? 1 : 0,
                                        .max_tokens = max_tokens,
+                                       .has_temperature = greedy, /* 0; else the engine's default */
                                        .receipts = true};
   talk t = {.color = isatty(STDOUT_FILENO) || getenv("WEIR_COLOR")};
   const weir_client_events events = {.on_token = on_token, .on_end = on_end, .ctx = &t};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frontend without weir's client library: unmodified NNG, and protobuf-c from weir.proto. It keeps the
  * rules of proto/PROTOCOL.md by hand: a context for Poll and one for everything else, random ids, cursors.
- * usage: example-nng [-n MAX_TOKENS] URL PROMPT */
+ * usage: example-nng [--greedy] [-n MAX_TOKENS] URL PROMPT */
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <proto/weir.pb-c.h> /* of protoc-c --c_out=... weir.proto */
@@ -146,13 +146,19 @@ static int follow(nng_ctx poll_ctx, nng_ctx control, char *token, ProtobufCBinar
 
 int main(int argc, char **argv) {
   uint32_t max_tokens = 0;
+  bool greedy = false;
   int i = 1;
-  if (argc > 2 && !strcmp(argv[1], "-n")) {
-    max_tokens = (uint32_t)strtoul(argv[2], NULL, 10);
-    i = 3;
+  for (; i < argc && argv[i][0] == '-'; i++) {
+    if (!strcmp(argv[i], "--greedy")) {
+      greedy = true;
+    } else if (!strcmp(argv[i], "-n") && i + 1 < argc) {
+      max_tokens = (uint32_t)strtoul(argv[++i], NULL, 10);
+    } else {
+      break;
+    }
   }
   if (argc - i != 2) {
-    fprintf(stderr, "usage: example-nng [-n MAX_TOKENS] URL PROMPT\n");
+    fprintf(stderr, "usage: example-nng [--greedy] [-n MAX_TOKENS] URL PROMPT\n");
     return 2;
   }
   uint8_t ids[2][ID];
@@ -182,6 +188,9 @@ int main(int argc, char **argv) {
   submit.prompt = argv[i + 1];
   submit.max_tokens = max_tokens;
   submit.receipts = 1; /* who wrote each token */
+  Weir__V1__Sampling sampling = WEIR__V1__SAMPLING__INIT;
+  sampling.has_temperature_case = WEIR__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE; /* 0 */
+  if (greedy) submit.sampling = &sampling; /* else the engine's default */
   ProtobufCMessage *m;
   int status = 1;
   if (call(control, SUBMIT, &submit.base, &weir__v1__submit_reply__descriptor, &m) == 0) {

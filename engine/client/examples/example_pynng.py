@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A frontend in Python, with pynng and protobuf (README.md says how to install them). Keeps the rules of proto/PROTOCOL.md: a context
-for Poll and one for everything else, random ids, cursors. usage: example_pynng.py [-n MAX_TOKENS] URL PROMPT"""
+for Poll and one for everything else, random ids, cursors. usage: example_pynng.py [--greedy] [-n MAX_TOKENS] URL PROMPT"""
 import argparse
 import importlib
 import os
@@ -46,6 +46,7 @@ def call(pb, context, kind, request, reply_type):
 def main():
     args = argparse.ArgumentParser(description="Sends a prompt to an engine of weir and prints what comes.")
     args.add_argument("-n", type=int, default=0, metavar="MAX_TOKENS")
+    args.add_argument("--greedy", action="store_true")
     args.add_argument("url")
     args.add_argument("prompt")
     args = args.parse_args()
@@ -58,6 +59,8 @@ def main():
         socket.dial(args.url, block=False)
         control, poller = socket.new_context(), socket.new_context()
         submit = pb.SubmitRequest(token=token, session=session, request_id=request_id, prompt=args.prompt, max_tokens=args.n, receipts=True)
+        if args.greedy:
+            submit.sampling.temperature = 0
         call(pb, control, SUBMIT, submit, pb.SubmitReply)
         have, tier, end = 0, 0, None
         while end is None:

@@ -53,6 +53,7 @@ static void free_held(fake_msg *m) {
 static void forget_pending(fake_engine *f) {
   for (int i = 0; i < f->n_held; i++) free_held(&f->held[i]);
   f->n_held = 0;
+  free_held(&f->last);
   free_held(&f->parked);
   weir_frame_msg_fini(&f->parked_poll);
 }
@@ -86,17 +87,22 @@ static fake_request *find(fake_engine *f, ProtobufCBinaryData id) {
 
 /* ---- replies ---- */
 
+static void send_copy(fake_engine *f, const fake_msg *m) {
+  void *control = nn_allocmsg(((struct nn_cmsghdr *)m->control)->cmsg_len, 0);
+  must(control != NULL, "memory");
+  memcpy(control, m->control, ((struct nn_cmsghdr *)m->control)->cmsg_len);
+  struct nn_iovec iov = {.iov_base = m->body, .iov_len = m->n_bytes};
+  struct nn_msghdr hdr = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = NN_MSG};
+  must(nn_sendmsg(f->socket, &hdr, NN_DONTWAIT) >= 0, "send");
+}
+
 static void send_now(fake_engine *f, fake_msg *m) {
-  for (int copy = 0; copy <= f->twice; copy++) {
-    void *control = nn_allocmsg(((struct nn_cmsghdr *)m->control)->cmsg_len, 0);
-    must(control != NULL, "memory");
-    memcpy(control, m->control, ((struct nn_cmsghdr *)m->control)->cmsg_len);
-    struct nn_iovec iov = {.iov_base = m->body, .iov_len = m->n_bytes};
-    struct nn_msghdr hdr = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = NN_MSG};
-    must(nn_sendmsg(f->socket, &hdr, NN_DONTWAIT) >= 0, "send");
-  }
-  free_held(m);
+  if (f->stale && f->last.control) send_copy(f, &f->last);
+  for (int copy = 0; copy <= f->twice; copy++) send_copy(f, m);
+  free_held(&f->last);
+  f->last = *m;
+  *m = (fake_msg){0};
 }
 
 /* Takes control and body. */

@@ -41,6 +41,8 @@ typedef struct fake_engine {
   int drop[WEIR_FRAME_LAST + 1];        /* replies to throw away, by kind */
   int replaced;                         /* polls to answer with `replaced` */
   bool twice;                           /* each reply two times */
+  bool stale;                           /* the reply before is sent again just before each */
+  fake_msg last;                        /* that one */
   bool repeats;                         /* each update begins at token 0, whatever the cursor */
   bool silent;                          /* receives and says nothing */
   uint32_t per_reply;                   /* tokens of a request in one reply; 0: all */
