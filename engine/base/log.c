@@ -161,8 +161,15 @@ static void begin_json(line *l, weir_log_level level, const char *words) {
 }
 
 static void begin_text(line *l, weir_log_level level, const char *words) {
-  static const char *const prefix[] = {"weir: error: ", "weir: warning: ", "weir: ", "weir: debug: "};
-  put(l, prefix[level], strlen(prefix[level]), sizeof l->data);
+  static const char *const kind[] = {": error: ", ": warning: ", ": ", ": debug: "};
+  const char *part = atomic_load(&component);
+  put(l, "weir", 4, sizeof l->data);
+  if (part) {
+    put(l, " ", 1, sizeof l->data);
+    put_escaped(l, part, false, false, l->len + 64);
+    l->full = false;
+  }
+  put(l, kind[level], strlen(kind[level]), sizeof l->data);
   put_words(l, words, false);
 }
 

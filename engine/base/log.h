@@ -20,8 +20,8 @@ bool weir_log_format_parse(const char *name, weir_log_format *out);
 void weir_log_set_level(weir_log_level level);
 /* Default: TEXT. */
 void weir_log_set_format(weir_log_format format);
-/* Which part of weir this process is, for lines of JSON: "engine", "gateway". Borrowed for ever; NULL, the
- * default: not said. */
+/* Which part of weir this process is: "gateway" makes lines of text begin with "weir gateway: ", and is a
+ * member of those of JSON. Borrowed for ever; NULL, the default: not said. */
 void weir_log_set_component(const char *name);
 
 void weir_log(weir_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -32,7 +32,7 @@
 #define MILLI   INT64_C(1000000)
 #define TURN_NS SECOND /* health is looked at so often */
 
-enum { GATEWAY_STOP_S = 5, LINGER_MS = 300, CUT_S = 1 };
+enum { READY_S = 10, READY_PROBE_MS = 50, GATEWAY_STOP_S = 5, LINGER_MS = 300, CUT_S = 1 };
 
 typedef struct server {
   const weir_config *c;
@@ -53,6 +53,7 @@ static int64_t now(const server *s) { return weir_now_ns(&s->clock); }
 
 /* ---- coming up ---- */
 
+/* Until it listens. */
 static weir_status wait_for_gateway(server *s, weir_err *e) {
   while (!weir_gateway_up(s->gateway)) {
     int64_t next;
@@ -62,6 +63,25 @@ static weir_status wait_for_gateway(server *s, weir_err *e) {
     if (!weir_gateway_up(s->gateway) && poll(&p, 1, (int)(next / MILLI) + 1) > 0) weir_serve_signals_asked();
   }
   return WEIR_OK;
+}
+
+/* Until it says over HTTP that requests are taken: it has found the engine. Not for ever: the engine works,
+ * and other frontends may do better. */
+static weir_status wait_until_ready(server *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  const int64_t until = now(s) + READY_S * SECOND;
+  while (s->gateway && !weir_gateway_ready(s->gateway)) {
+    int64_t next;
+    struct pollfd p = {.fd = weir_serve_signals_fd(), .events = POLLIN};
+    WEIR_TRY(weir_gateway_tend(s->gateway, now(s), &next, e));
+    if (now(s) > until) {
+      weir_log(WEIR_LOG_WARN, "the gateway has not found the engine within %d s", READY_S);
+      break;
+    }
+    if (poll(&p, 1, READY_PROBE_MS) > 0 && weir_serve_signals_asked() > 0) break;
+  }
+out:
+  return st;
 }
 
 static weir_status start_gateway(server *s, weir_err *e) {
@@ -151,6 +171,7 @@ static weir_status come_up(server *s, weir_err *e) {
   WEIR_TRY(start_service(s, e));
   WEIR_TRY(start_rpc(s, e));
   weir_serve_signals_begin();
+  WEIR_TRY(wait_until_ready(s, e));
   const weir_engine_stats none = weir_service_get_stats(s->service);
   weir_serve_status_init(&s->status, s->served.models.n_tiers, s->served.models.tier_name, &none, now(s));
   s->status_ns = weir_config_int(s->c, "status-interval") * SECOND;
@@ -369,7 +390,7 @@ int weir_main_serve(const weir_config *c) {
   (void)weir_log_format_parse(weir_config_string(c, "log-format"), &format);
   weir_log_set_level(level);
   weir_log_set_format(format);
-  weir_log_set_component("engine");
+  if (format == WEIR_LOG_JSON) weir_log_set_component("engine");
   s.served.models.large = -1;
   if (weir_serve_settings_read(c, &s.set, &e) != WEIR_OK) {
     weir_serve_settings_fini(&s.set);

@@ -24,7 +24,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { MAX_ARGS = 64, PROBE_MS = 25, MAX_KEY_BYTES = 1 << 16 };
+enum { MAX_ARGS = 64, PROBE_MS = 25, ANSWER_MS = 500, MAX_KEY_BYTES = 1 << 16 };
 #define SECOND INT64_C(1000000000)
 
 typedef enum { STARTING, UP, DOWN } gateway_state;
@@ -201,11 +201,11 @@ static weir_status start(weir_gateway *g, int64_t now_ns, weir_err *e) {
   return WEIR_OK;
 }
 
-/* Whether somebody takes connections there. */
-static bool listens(const weir_gateway *g) {
+/* A connection to it; -1: nobody takes it. */
+static int reach(const weir_gateway *g) {
   const weir_address to = weir_address_near(&g->cfg.listen);
   const int fd = socket(to.sock.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
+  if (fd < 0) return -1;
   bool up = connect(fd, (const struct sockaddr *)&to.sock, to.sock_len) == 0;
   if (!up && errno == EINPROGRESS) {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
@@ -213,8 +213,30 @@ static bool listens(const weir_gateway *g) {
     socklen_t len = sizeof why;
     up = poll(&p, 1, PROBE_MS) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) == 0 && why == 0;
   }
+  if (up) return fd;
   close(fd);
-  return up;
+  return -1;
+}
+
+static bool listens(const weir_gateway *g) {
+  const int fd = reach(g);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
+}
+
+bool weir_gateway_ready(const weir_gateway *g) {
+  static const char ask[] = "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                    yes[] = "HTTP/1.1 200 ";
+  char got[sizeof yes];
+  const int fd = reach(g);
+  if (fd < 0) return false;
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  const bool ready = send(fd, ask, sizeof ask - 1, MSG_NOSIGNAL) == (ssize_t)sizeof ask - 1 &&
+                     poll(&p, 1, ANSWER_MS) == 1 &&
+                     recv(fd, got, sizeof yes - 1, MSG_WAITALL) == (ssize_t)sizeof yes - 1 &&
+                     !memcmp(got, yes, sizeof yes - 1);
+  close(fd);
+  return ready;
 }
 
 weir_status weir_gateway_create(const weir_gateway_cfg *cfg, weir_gateway **out, weir_err *e) {

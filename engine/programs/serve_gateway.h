@@ -36,8 +36,9 @@ weir_status weir_gateway_create(const weir_gateway_cfg *, weir_gateway **out, we
 /* Looks after it; *next_ns: from now, when to look again at the latest (sooner after SIGCHLD). An error only
  * when it has never listened and will not: then the address, or the program, is wrong. */
 weir_status weir_gateway_tend(weir_gateway *, int64_t now_ns, int64_t *next_ns, weir_err *e);
-bool weir_gateway_up(const weir_gateway *);   /* it listens */
-pid_t weir_gateway_pid(const weir_gateway *); /* 0: not running */
+bool weir_gateway_up(const weir_gateway *);    /* it listens */
+bool weir_gateway_ready(const weir_gateway *); /* it answers /ready with 200; asked now, within a moment */
+pid_t weir_gateway_pid(const weir_gateway *);  /* 0: not running */
 /* Asks it to end: it sends what it has first. Not started again from here on. */
 void weir_gateway_ask(weir_gateway *);
 /* Whether it has ended. */

@@ -111,6 +111,18 @@ static void test_names(void **state) {
   assert_false(weir_log_format_parse("yaml", &f));
 }
 
+static void test_component(void **state) {
+  (void)state;
+  capture();
+  weir_log_set_component("gateway");
+  weir_log(WEIR_LOG_INFO, "up");
+  weir_log(WEIR_LOG_ERROR, "down");
+  char *got = captured();
+  assert_string_equal(got, "weir gateway: up\nweir gateway: error: down\n");
+  free(got);
+  reset();
+}
+
 static const weir_log_field *some_fields(int32_t *n) {
   static weir_log_field f[7];
   f[0] = weir_log_str("mode", "defer");
@@ -298,9 +310,9 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_text),  cmocka_unit_test(test_level),   cmocka_unit_test(test_names),
-      cmocka_unit_test(test_json),  cmocka_unit_test(test_bounds),  cmocka_unit_test(test_fields_as_text),
-      cmocka_unit_test(test_errno), cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_text),           cmocka_unit_test(test_level), cmocka_unit_test(test_names),
+      cmocka_unit_test(test_component),      cmocka_unit_test(test_json),  cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_fields_as_text), cmocka_unit_test(test_errno), cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
