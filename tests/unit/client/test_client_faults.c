@@ -199,6 +199,25 @@ static void engine_goes(void **state) {
   fake_close(&f);
 }
 
+/* No reply to a Submit ever comes, but the engine has the request: it is told to stop it. */
+static void submit_unsure(void **state) {
+  (void)state;
+  fake_engine f;
+  fake_open(&f, NULL);
+  weir_client_cfg cfg = talk_cfg(f.url);
+  cfg.call_timeout_ms = 200;
+  talk t = {talk_client(&cfg), &f, 0};
+  f.drop[WEIR_FRAME_SUBMIT] = 1000;
+  heard h = {0};
+  heard_submit(t.client, NULL, &h);
+  talk_until(&t, talk_ended, &h, "the end");
+  assert_int_equal(h.error.code, 503);
+  talk_until(&t, cancelled, &f, "cancelled");
+  talk_until(&t, forgotten, &f, "forgotten");
+  weir_client_close(t.client);
+  fake_close(&f);
+}
+
 typedef struct called {
   int n;
   weir_client_error error;
@@ -662,14 +681,22 @@ static void lanes(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(lost_replies),   cmocka_unit_test(repeated_replies),
-      cmocka_unit_test(slow_engine),    cmocka_unit_test(engine_comes_back),
-      cmocka_unit_test(engine_forgot),  cmocka_unit_test(engine_goes),
-      cmocka_unit_test(nobody_there),   cmocka_unit_test(replaced_polls),
-      cmocka_unit_test(refusals),       cmocka_unit_test(nonsense_of_every_kind),
-      cmocka_unit_test(mutations),      cmocka_unit_test(gap),
-      cmocka_unit_test(stale_replies),  cmocka_unit_test(reply_too_long),
-      cmocka_unit_test(large_requests), cmocka_unit_test(lanes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(lost_replies),
+                                     cmocka_unit_test(repeated_replies),
+                                     cmocka_unit_test(slow_engine),
+                                     cmocka_unit_test(engine_comes_back),
+                                     cmocka_unit_test(engine_forgot),
+                                     cmocka_unit_test(engine_goes),
+                                     cmocka_unit_test(nobody_there),
+                                     cmocka_unit_test(submit_unsure),
+                                     cmocka_unit_test(replaced_polls),
+                                     cmocka_unit_test(refusals),
+                                     cmocka_unit_test(nonsense_of_every_kind),
+                                     cmocka_unit_test(mutations),
+                                     cmocka_unit_test(gap),
+                                     cmocka_unit_test(stale_replies),
+                                     cmocka_unit_test(reply_too_long),
+                                     cmocka_unit_test(large_requests),
+                                     cmocka_unit_test(lanes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
