@@ -358,9 +358,16 @@ static int submit(part *p, int32_t but, weir_openai_error *error) {
   return 0;
 }
 
+/* Names the answer, and draws a seed where none was asked for: one that every reader of JSON can give back. */
 static int make_id(weir_gw_job *j) {
   uint8_t bits[12];
   if (getrandom(bits, sizeof bits, 0) != (ssize_t)sizeof bits) return -1;
+  if (!j->q.ask.has_seed) {
+    uint64_t seed = 0;
+    if (getrandom(&seed, 6, 0) != 6) return -1;
+    j->q.ask.has_seed = true;
+    j->q.ask.seed = seed;
+  }
   int n = snprintf(j->id, sizeof j->id, "%s", j->q.kind == WEIR_OPENAI_CHAT ? "chatcmpl-" : "cmpl-");
   for (size_t i = 0; i < sizeof bits; i++)
     n += snprintf(j->id + n, sizeof j->id - (size_t)n, "%02x", bits[i]);

@@ -45,5 +45,5 @@ out:
 }
 
 weir_status weir_json_put_number(weir_buf *b, double x, weir_err *e) {
-  return isfinite(x) ? weir_buf_printf(b, e, "%.9g", x) : weir_buf_puts(b, "null", e);
+  return isfinite(x) ? weir_buf_printf(b, e, "%.7g", x) : weir_buf_puts(b, "null", e);
 }

@@ -6,7 +6,7 @@
 
 /* A string with its quotes; bytes that are not UTF-8 become U+FFFD. */
 weir_status weir_json_put_text(weir_buf *, const char *text, size_t len, weir_err *e);
-/* A number with nine digits; what JSON has no number for is null. */
+/* A number with the digits that a float has; what JSON has no number for is null. */
 weir_status weir_json_put_number(weir_buf *, double x, weir_err *e);
 
 #endif
