@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the demo pair lies there
 START_LIMIT_S, STOP_LIMIT_S = 60, 60
 
 
@@ -41,8 +42,8 @@ class Server:
         ready = os.path.join(self.dir, "ready")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [program, "serve", "--listen", "127.0.0.1:0", "--runtime-dir", self.dir, "--ready-file", ready, "--drain-timeout", "5", *args],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
+                [os.path.abspath(program), "serve", "--listen", "127.0.0.1:0", "--runtime-dir", self.dir, "--ready-file", ready, "--drain-timeout", "5", *args],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         until = time.monotonic() + START_LIMIT_S
         while True:
             with contextlib.suppress(OSError, ValueError):
