@@ -42,7 +42,7 @@ static const char style[] =
     "font-weight:500}th:first-child,td:first-child{text-align:left}tr.knee "
     "td{background:var(--card);font-weight:600}"
     ".good{color:var(--good)}.bad{color:var(--bad)}\n"
-    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:16px}figure{"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr));gap:16px}figure{"
     "margin:0;background:var(--card);"
     "border:1px solid var(--line);border-radius:10px;padding:12px 14px "
     "8px;min-width:0}figure.wide{grid-column:1/-1}"
@@ -80,6 +80,19 @@ typedef struct {
 static const char *text_at(const json_t *o, const char *name) {
   const char *s = json_string_value(json_object_get(o, name));
   return s ? s : "";
+}
+
+/* The name of a file among others, which may be called the same. */
+static void name_of(json_t *const *doc, int32_t n, int32_t k, char *buf, size_t bytes) {
+  char other[128];
+  weir_report_name(doc[k], buf, bytes);
+  for (int32_t i = 0; i < n; i++) {
+    const size_t len = strlen(buf);
+    weir_report_name(doc[i], other, sizeof other);
+    if (i == k || strncmp(other, buf, len) != 0 || (other[len] && len + 1 < bytes)) continue;
+    snprintf(buf + len, bytes - len, " (%d)", k + 1);
+    return;
+  }
 }
 
 static weir_series *add_series(board *b, int32_t color, bool dashed) {
@@ -138,10 +151,9 @@ static int by_x(const void *a, const void *b) {
 }
 
 /* One curve of a file: y at `path` over the load, or over x at `x_path`. */
-static void add_curve(board *b, const json_t *doc, int32_t color, const char *x_path, const char *path,
+static void add_curve(board *b, const json_t *points, int32_t color, const char *x_path, const char *path,
                       bool dashed, const char *name) {
   place at[MAX_POINTS];
-  const json_t *points = json_object_get(doc, "points");
   size_t n = json_array_size(points);
   weir_series *s = add_series(b, color, dashed);
   if (!s) return;
@@ -171,11 +183,11 @@ static weir_status put_load_plot(board *b, json_t *const *doc, int32_t n, const 
   b->n = 0;
   for (int32_t k = 0; k < n; k++)
     for (int32_t i = 0; i < 2; i++) {
-      weir_report_name(doc[k], who, sizeof who);
+      name_of(doc, n, k, who, sizeof who);
       snprintf(name, sizeof name, "%s%s%s", n > 1 ? who : "", n > 1 ? " " : "",
                path[2] + (i ? strcspn(path[2], "|") + 1 : 0));
       name[strcspn(name, "|")] = '\0';
-      add_curve(b, doc[k], k, NULL, path[i], i == 1, name);
+      add_curve(b, json_object_get(doc[k], "points"), k, NULL, path[i], i == 1, name);
     }
   const weir_plot p = {.title = title,
                        .x_name = axis,
@@ -207,9 +219,10 @@ static weir_status put_loads(board *b, json_t *const *doc, int32_t n, weir_buf *
   b->n = 0;
   for (int32_t k = 0; k < n; k++) {
     char who[96];
-    weir_report_name(doc[k], who, sizeof who);
-    add_curve(b, doc[k], k, "throughput.output_tok_s", "latency_ms.tpot.p50", false, n > 1 ? who : "");
-    if (b->n > 0) b->s[b->n - 1].no_line = true;
+    name_of(doc, n, k, who, sizeof who);
+    add_curve(b, json_object_get(doc[k], "points"), k, "throughput.output_tok_s", "latency_ms.tpot.p50",
+              false, n > 1 ? who : "");
+    if (b->n > 0) b->s[b->n - 1].no_line = b->s[b->n - 1].tips_shown = true;
   }
   const weir_plot p = {.title = "Time per token against throughput",
                        .x_name = "output tokens/s",
@@ -228,27 +241,42 @@ out:
 
 /* ---- quality against cost ---- */
 
+/* The points whose answers are compared: all thresholds of a sweep over them, else the one that matters, for
+ * more load changes no answer. Returns owned. */
+static json_t *quality_points(const json_t *doc) {
+  if (!strcmp(text_at(doc, "sweep"), "entropy")) return json_incref(json_object_get(doc, "points"));
+  json_t *a = json_array();
+  if (main_point(doc)) json_array_append(a, (json_t *)main_point(doc));
+  return a;
+}
+
+static void add_quality(board *b, const json_t *points, int32_t color, const char *x_path, const char *name) {
+  add_curve(b, points, color, x_path, "exact_match.share", false, name);
+  weir_series *s = &b->s[b->n - 1];
+  double *lo = b->v[b->n - 1][2], *hi = b->v[b->n - 1][3];
+  for (int32_t i = 0; i < s->n; i++) {
+    const json_t *p = json_array_get(points, (size_t)i);
+    const json_t *ci = json_object_get(json_object_get(p, "exact_match"), "interval95");
+    const double entropy = weir_json_at(p, "load.entropy");
+    lo[i] = json_is_array(ci) ? json_number_value(json_array_get(ci, 0)) : NAN;
+    hi[i] = json_is_array(ci) ? json_number_value(json_array_get(ci, 1)) : NAN;
+    if (!isnan(entropy)) snprintf(b->tip[b->n - 1][i], sizeof b->tip[0][0], "%.3g", entropy);
+  }
+  s->lo = lo;
+  s->hi = hi;
+  s->no_line = s->n < 2;
+  s->tips_shown = s->n > 1 && s->n < 16;
+}
+
 static weir_status put_quality(board *b, json_t *const *doc, int32_t n, const char *x_path,
                                const char *x_name, weir_buf *out, weir_err *e) {
   char who[96];
   b->n = 0;
   for (int32_t k = 0; k < n; k++) {
-    weir_report_name(doc[k], who, sizeof who);
-    add_curve(b, doc[k], k, x_path, "exact_match.share", false, n > 1 ? who : "");
-    weir_series *s = &b->s[b->n - 1];
-    double *lo = b->v[b->n - 1][2], *hi = b->v[b->n - 1][3];
-    for (int32_t i = 0; i < s->n; i++) {
-      const json_t *p = json_array_get(json_object_get(doc[k], "points"), (size_t)i);
-      const json_t *ci = json_object_get(json_object_get(p, "exact_match"), "interval95");
-      const double entropy = weir_json_at(p, "load.entropy");
-      lo[i] = json_is_array(ci) ? json_number_value(json_array_get(ci, 0)) : NAN;
-      hi[i] = json_is_array(ci) ? json_number_value(json_array_get(ci, 1)) : NAN;
-      if (!isnan(entropy)) snprintf(b->tip[b->n - 1][i], sizeof b->tip[0][0], "%.3g", entropy);
-    }
-    s->lo = lo;
-    s->hi = hi;
-    s->no_line = s->n < 2;
-    s->tips_shown = s->n > 1 && s->n < 16;
+    json_t *points = quality_points(doc[k]);
+    name_of(doc, n, k, who, sizeof who);
+    add_quality(b, points, k, x_path, n > 1 ? who : "");
+    json_decref(points);
   }
   const weir_plot p = {
       .title = x_path[0] == 'd' ? "Exact match against deferral" : "Exact match against time",
@@ -266,10 +294,12 @@ static weir_status put_quality(board *b, json_t *const *doc, int32_t n, const ch
 static weir_status put_qualities(board *b, json_t *const *doc, int32_t n, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t checked = 0;
-  for (int32_t k = 0; k < n; k++)
-    for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++)
-      checked +=
-          !isnan(weir_json_at(json_array_get(json_object_get(doc[k], "points"), i), "exact_match.share"));
+  for (int32_t k = 0; k < n; k++) {
+    json_t *points = quality_points(doc[k]);
+    for (size_t i = 0; i < json_array_size(points); i++)
+      checked += !isnan(weir_json_at(json_array_get(points, i), "exact_match.share"));
+    json_decref(points);
+  }
   if (checked < 2) return WEIR_OK;
   WEIR_TRY(weir_buf_puts(out, "<h2>Quality against cost</h2><div class=\"plots\">\n", e));
   WEIR_TRY(put_quality(b, doc, n, "latency_ms.e2e.mean", "ms per request, mean", out, e));
@@ -307,7 +337,7 @@ static weir_status put_cdf(board *b, json_t *const *doc, int32_t n, const char *
     const json_t *points = json_object_get(doc[k], "points");
     size_t lines = json_array_size(points);
     if (n > 1) {
-      weir_report_name(doc[k], name, sizeof name);
+      name_of(doc, n, k, name, sizeof name);
       add_cdf(b, main_point(doc[k]), metric, k, false, name);
       continue;
     }
@@ -374,7 +404,7 @@ static weir_status put_course(board *b, json_t *const *doc, int32_t n, const cha
   b->n = 0;
   for (int32_t k = 0; k < n; k++)
     for (int i = 0; i < 2 && member[i]; i++) {
-      weir_report_name(doc[k], who, sizeof who);
+      name_of(doc, n, k, who, sizeof who);
       snprintf(name, sizeof name, "%s%s", n > 1 ? who : "",
                i == 1      ? n > 1 ? ", errors" : "errors"
                : n > 1     ? ""
@@ -472,17 +502,16 @@ static const struct {
               {"deferral", "deferral_rate", 'p'},       {"exact", "exact_match.share", 'p'}};
 enum { N_COLUMNS = sizeof column / sizeof *column };
 
-static weir_status put_table_row(const json_t *doc, size_t i, bool named, bool verdicts, const bool *shown,
-                                 weir_buf *out, weir_err *e) {
+static weir_status put_table_row(const json_t *doc, const char *who, size_t i, bool verdicts,
+                                 const bool *shown, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
-  char load[80], who[128];
+  char load[80];
   const json_t *p = json_array_get(json_object_get(doc, "points"), i), *knee = json_object_get(doc, "knee");
   weir_report_load_text(p, load, sizeof load);
-  weir_report_name(doc, who, sizeof who);
   const bool is_knee = json_is_integer(knee) && (size_t)json_integer_value(knee) == i;
   WEIR_TRY(weir_buf_printf(out, e, "<tr%s><td>", is_knee ? " class=\"knee\"" : ""));
-  if (named) WEIR_TRY(weir_html_text(who, out, e));
-  WEIR_TRY(weir_buf_printf(out, e, "%s%s%s</td>", named ? ", " : "", load, is_knee ? " (knee)" : ""));
+  if (who) WEIR_TRY(weir_html_text(who, out, e));
+  WEIR_TRY(weir_buf_printf(out, e, "%s%s%s</td>", who ? ", " : "", load, is_knee ? " (knee)" : ""));
   for (int k = 0; k < N_COLUMNS; k++)
     if (shown[k]) WEIR_TRY(put_cell(weir_json_at(p, column[k].path), column[k].kind, out, e));
   if (verdicts) {
@@ -500,6 +529,7 @@ out:
 static weir_status put_table(json_t *const *doc, int32_t n, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   bool shown[N_COLUMNS] = {false}, verdicts = false;
+  char who[128];
   for (int32_t k = 0; k < n; k++)
     for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++) {
       const json_t *p = json_array_get(json_object_get(doc[k], "points"), i);
@@ -511,8 +541,10 @@ static weir_status put_table(json_t *const *doc, int32_t n, weir_buf *out, weir_
     if (shown[c]) WEIR_TRY(weir_buf_printf(out, e, "<th>%s</th>", column[c].name));
   WEIR_TRY(weir_buf_printf(out, e, "%s</tr>\n", verdicts ? "<th>SLO</th>" : ""));
   for (int32_t k = 0; k < n; k++)
-    for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++)
-      WEIR_TRY(put_table_row(doc[k], i, n > 1, verdicts, shown, out, e));
+    for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++) {
+      name_of(doc, n, k, who, sizeof who);
+      WEIR_TRY(put_table_row(doc[k], n > 1 ? who : NULL, i, verdicts, shown, out, e));
+    }
   st = weir_buf_puts(out, "</table></div>\n", e);
 out:
   return st;
@@ -553,12 +585,10 @@ out:
   return st;
 }
 
-static weir_status put_settings(const json_t *doc, weir_buf *out, weir_err *e) {
+static weir_status put_settings(const json_t *doc, const char *who, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
-  char who[128];
   const char *name;
   json_t *v;
-  weir_report_name(doc, who, sizeof who);
   WEIR_TRY(weir_buf_puts(out, "<h2>Settings of ", e));
   WEIR_TRY(weir_html_text(who, out, e));
   WEIR_TRY(weir_buf_puts(out, "</h2><dl>", e));
@@ -587,7 +617,7 @@ static weir_status put_head(json_t *const *doc, int32_t n, weir_buf *out, weir_e
       e));
   WEIR_TRY(weir_buf_printf(out, e, "%s</head><body>\n<h1>", style));
   for (int32_t k = 0; k < n; k++) {
-    weir_report_name(doc[k], who, sizeof who);
+    name_of(doc, n, k, who, sizeof who);
     WEIR_TRY(weir_buf_puts(out, k == 0 ? "" : k + 1 < n ? ", " : " and ", e));
     WEIR_TRY(weir_html_text(who, out, e));
   }
@@ -609,6 +639,7 @@ out:
 weir_status weir_report_html(json_t *const *doc, int32_t n, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   board *b = NULL;
+  char who[128];
   WEIR_TRY(WEIR_NEW(1, &b, e));
   WEIR_TRY(put_head(doc, n, out, e));
   if (n == 1 && main_point(doc[0])) WEIR_TRY(put_tiles(main_point(doc[0]), out, e));
@@ -618,7 +649,10 @@ weir_status weir_report_html(json_t *const *doc, int32_t n, weir_buf *out, weir_
   WEIR_TRY(put_qualities(b, doc, n, out, e));
   WEIR_TRY(put_cdfs(b, doc, n, out, e));
   WEIR_TRY(put_courses(b, doc, n, out, e));
-  for (int32_t k = 0; k < n; k++) WEIR_TRY(put_settings(doc[k], out, e));
+  for (int32_t k = 0; k < n; k++) {
+    name_of(doc, n, k, who, sizeof who);
+    WEIR_TRY(put_settings(doc[k], who, out, e));
+  }
   st = weir_buf_puts(
       out,
       "<p class=\"note\">Latencies count from when a request was due. Percentiles are of requests that ended "

@@ -33,12 +33,14 @@ static weir_status parse_name(const char *text, weir_slo_term *t, weir_err *e) {
       if (strcmp(name, names[i]) != 0) continue;
       t->metric = (weir_slo_metric)i;
       t->of = WEIR_SLO_QUANTILE;
-      char *end = tail;
-      t->q = !strcmp(tail, "max")                              ? 1
-             : *tail == 'p' && isdigit((unsigned char)tail[1]) ? strtod(tail + 1, &end) / 100
-                                                               : 0;
-      if (!strcmp(tail, "mean")) t->of = WEIR_SLO_MEAN;
-      if (t->of == WEIR_SLO_MEAN || t->q == 1 || (*end == '\0' && t->q > 0 && t->q < 1)) return WEIR_OK;
+      char *end = NULL;
+      if (*tail == 'p' && isdigit((unsigned char)tail[1])) t->q = strtod(tail + 1, &end) / 100;
+      if (end && *end == '\0' && t->q > 0 && t->q <= 1) return WEIR_OK;
+      t->q = 1;
+      if (!strcmp(tail, "max")) return WEIR_OK;
+      t->q = 0;
+      t->of = WEIR_SLO_MEAN;
+      if (!strcmp(tail, "mean")) return WEIR_OK;
       return weir_fail(e, WEIR_EINVAL, "\"%.40s\": want %s_mean, %s_max or %s_p50 .. %s_p99.9", text, name,
                        name, name, name);
     }
