@@ -10,46 +10,16 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "net/rpc_core_in.h"
 #include "net/rpc_poll.h"
-#include "net/rpc_session.h"
-#include "net/rpc_stats.h"
 #include "proto/check.h"
-#include "proto/frame.h"
 
-enum {
-  MAX_CALLS = 256, /* parked; the service has a bound of its own */
-  LEAST_POLL_BYTES = 1 << 10,
-  MOST_POLL_BYTES = 8 << 20
-};
+enum { LEAST_POLL_BYTES = 1 << 10, MOST_POLL_BYTES = 8 << 20 };
 static const int64_t ms_ns = 1000000, retell_ns = 3000000000, sweep_ns = 250000000;
-
-typedef struct pending {
-  uint64_t ticket;
-  weir_frame_kind kind;
-  weir_call *call;
-} pending;
-
-struct weir_rpc_core {
-  weir_rpc_core_cfg cfg;
-  char *token, *version;
-  weir_rpc_tier tier[WEIR_MAX_TIERS]; /* strings owned */
-  rpc_sessions *sessions;
-  pending call[MAX_CALLS];
-  int32_t n_calls, n_parked;
-  int64_t next_sweep_ns;
-  weir_buf out;    /* the answer that is being made */
-  uint64_t ticket; /* of the message that is being looked at */
-  bool answered;   /* it has its answer, or is parked */
-  _Atomic int32_t n_sessions;
-  struct {
-    weir_metric *messages[WEIR_FRAME_LAST + 1], *malformed, *errors, *sessions, *parked, *kept, *gone,
-        *duplicates;
-  } metric;
-};
 
 /* ---- answers ---- */
 
-static void answer(weir_rpc_core *c, uint64_t ticket, bool superseded) {
+void rpc_answer(weir_rpc_core *c, uint64_t ticket, bool superseded) {
   if (ticket == c->ticket) c->answered = true;
   c->cfg.answer(c->cfg.ctx, ticket, c->out.data, c->out.len, superseded);
   weir_buf_truncate(&c->out, 0);
@@ -57,44 +27,37 @@ static void answer(weir_rpc_core *c, uint64_t ticket, bool superseded) {
 }
 
 /* What is said when there is no memory to say anything else. */
-static void answer_bare(weir_rpc_core *c, uint64_t ticket) {
+void rpc_answer_bare(weir_rpc_core *c, uint64_t ticket) {
   static const uint8_t frame[] = {'W', 'E', 'I',  'R', WEIR_FRAME_VERSION, WEIR_FRAME_ERROR, 0,
                                   0,   8,   0xf4, 3}; /* code 500 */
   if (ticket == c->ticket) c->answered = true;
   c->cfg.answer(c->cfg.ctx, ticket, frame, sizeof frame, false);
 }
 
-static void answer_message(weir_rpc_core *c, uint64_t ticket, weir_frame_kind kind,
-                           const ProtobufCMessage *m) {
+void rpc_answer_message(weir_rpc_core *c, uint64_t ticket, weir_frame_kind kind, const ProtobufCMessage *m) {
   weir_err e;
   weir_buf_truncate(&c->out, 0);
   if (weir_frame_put(kind, m, &c->out, &e) != WEIR_OK)
-    answer_bare(c, ticket);
+    rpc_answer_bare(c, ticket);
   else
-    answer(c, ticket, false);
+    rpc_answer(c, ticket, false);
 }
 
-static void answer_error(weir_rpc_core *c, uint64_t ticket, const weir_service_error *x) {
+void rpc_answer_error(weir_rpc_core *c, uint64_t ticket, const weir_service_error *x) {
   Weir__V1__Error m = WEIR__V1__ERROR__INIT;
   m.code = (uint32_t)x->code;
   m.message = (char *)x->message;
   m.param = (char *)x->param;
   m.retry_after_ms = x->retry_after_ms;
   weir_metric_inc(c->metric.errors, 1);
-  answer_message(c, ticket, WEIR_FRAME_ERROR, &m.base);
+  rpc_answer_message(c, ticket, WEIR_FRAME_ERROR, &m.base);
 }
 
-static void fail(weir_rpc_core *c, int32_t code, const char *param, const char *text) {
-  weir_service_error x = {.code = code, .retry_after_ms = code == 429 || code == 503 ? 1000 : 0};
-  snprintf(x.param, sizeof x.param, "%s", param);
-  /* Cut between characters: a string of protobuf is UTF-8. */
-  size_t n = strlen(text);
-  if (n >= sizeof x.message) {
-    n = sizeof x.message - 1;
-    while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) n--;
-  }
-  memcpy(x.message, text, n);
-  answer_error(c, c->ticket, &x);
+void rpc_answer_fail(weir_rpc_core *c, int32_t code, const char *param, const char *text) {
+  weir_service_error x;
+  weir_service_error_set(&x, code, param, "%s", text);
+  if (code == 429 || code == 503) x.retry_after_ms = 1000;
+  rpc_answer_error(c, c->ticket, &x);
 }
 
 /* ---- polls ---- */
@@ -111,9 +74,9 @@ static void answer_poll(weir_rpc_core *c, rpc_session *s, uint64_t ticket, Proto
   const rpc_poll_env env = {g->prepare_tokenizer, g->engine.n_tiers, weir_now_ns(&c->cfg.clock)};
   weir_buf_truncate(&c->out, 0);
   if (rpc_poll_put(s, &env, unknown, n_unknown, &c->out, &e) != WEIR_OK)
-    answer_bare(c, ticket);
+    rpc_answer_bare(c, ticket);
   else
-    answer(c, ticket, false);
+    rpc_answer(c, ticket, false);
 }
 
 static void replace_poll(weir_rpc_core *c, rpc_session *s) {
@@ -123,9 +86,9 @@ static void replace_poll(weir_rpc_core *c, rpc_session *s) {
   unpark(c, s);
   weir_buf_truncate(&c->out, 0);
   if (weir_frame_put(WEIR_FRAME_POLL | WEIR_FRAME_REPLY, &m.base, &c->out, &e) != WEIR_OK)
-    answer_bare(c, s->ticket);
+    rpc_answer_bare(c, s->ticket);
   else
-    answer(c, s->ticket, true);
+    rpc_answer(c, s->ticket, true);
 }
 
 /* Fills the session's cursors; *n_unknown ids at the front of unknown[] are of no request of its. */
@@ -168,7 +131,7 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
   size_t n_unknown = 0;
   rpc_session *s = rpc_session_find(c->sessions, q->session.data);
   if (WEIR_NEW(q->n_cursor, &unknown, &e) != WEIR_OK) {
-    answer_bare(c, c->ticket);
+    rpc_answer_bare(c, c->ticket);
     return;
   }
   if (!s) {
@@ -179,10 +142,13 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
     return;
   }
   s->heard_ns = weir_now_ns(&c->cfg.clock);
+  /* A message that is sent again before its answer came must not begin its wait anew, or a poll that is
+   * parked for longer than its sender's resend interval would never be answered. */
+  const int64_t not_after = s->parked ? s->until_ns : INT64_MAX;
   if (s->parked) replace_poll(c, s);
   take_acknowledgements(c, s, q);
   if (take_cursors(c, s, q, unknown, &n_unknown, &e) != WEIR_OK) {
-    answer_bare(c, c->ticket);
+    rpc_answer_bare(c, c->ticket);
     free(unknown);
     return;
   }
@@ -196,6 +162,7 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
     s->parked = true;
     s->ticket = c->ticket;
     s->until_ns = s->heard_ns + (int64_t)wait * ms_ns;
+    if (not_after < s->until_ns) s->until_ns = not_after;
     c->n_parked++;
     c->answered = true;
   }
@@ -253,8 +220,8 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
   }
 }
 
-static weir_status copy_chat(Weir__V1__ChatMessage *const *from, size_t n, weir_service_message **out,
-                             weir_err *e) {
+weir_status rpc_copy_chat(Weir__V1__ChatMessage *const *from, size_t n, weir_service_message **out,
+                          weir_err *e) {
   const weir_status st = WEIR_NEW(n, out, e);
   for (size_t i = 0; st == WEIR_OK && i < n; i++)
     (*out)[i] = (weir_service_message){from[i]->role, from[i]->text};
@@ -269,7 +236,7 @@ static weir_status submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q, we
   weir_service_bias *bias = NULL;
   weir_service_request r;
   const size_t n_bias = q->sampling ? q->sampling->n_logit_bias : 0;
-  WEIR_TRY(copy_chat(q->chat, q->n_chat, &chat, &e));
+  WEIR_TRY(rpc_copy_chat(q->chat, q->n_chat, &chat, &e));
   WEIR_TRY(WEIR_NEW(n_bias, &bias, &e));
   for (size_t i = 0; i < n_bias; i++)
     bias[i] = (weir_service_bias){q->sampling->logit_bias[i]->id, q->sampling->logit_bias[i]->add};
@@ -292,7 +259,7 @@ static bool has_room(weir_rpc_core *c, const rpc_session *s) {
     why = "too many requests whose ends were not acknowledged";
   if (weir_service_reply_bytes(c->cfg.service) >= l->max_reply_memory)
     why = "too much text that clients have not taken";
-  if (why) fail(c, 429, "", why);
+  if (why) rpc_answer_fail(c, 429, "", why);
   return !why;
 }
 
@@ -301,7 +268,7 @@ static void answer_submit(weir_rpc_core *c, bool known, int32_t ahead) {
   m.known = known;
   m.ahead = (uint32_t)ahead;
   if (known) weir_metric_inc(c->metric.duplicates, 1);
-  answer_message(c, c->ticket, WEIR_FRAME_SUBMIT | WEIR_FRAME_REPLY, &m.base);
+  rpc_answer_message(c, c->ticket, WEIR_FRAME_SUBMIT | WEIR_FRAME_REPLY, &m.base);
 }
 
 static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
@@ -313,7 +280,7 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
   const rpc_entry *known = rpc_entry_find(c->sessions, id);
   if (s) s->heard_ns = weir_now_ns(&c->cfg.clock);
   if (known && known->of != s) {
-    fail(c, 409, "request_id", "request_id: another session has it");
+    rpc_answer_fail(c, 409, "request_id", "request_id: another session has it");
     return;
   }
   if (known || rpc_over_has(c->sessions, id)) {
@@ -322,7 +289,7 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
   }
   if (!has_room(c, s)) return;
   if (submit(c, q, &reply, &ahead, &x) != WEIR_OK) {
-    answer_error(c, c->ticket, &x);
+    rpc_answer_error(c, c->ticket, &x);
     return;
   }
   if (!s) s = rpc_session_add(c->sessions, q->session.data, weir_now_ns(&c->cfg.clock));
@@ -330,7 +297,7 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
   if (!entry) { /* a session without requests goes when its time is up */
     weir_reply_cancel(reply, WEIR_CANCEL_SHUTDOWN);
     weir_reply_release(reply);
-    answer_bare(c, c->ticket);
+    rpc_answer_bare(c, c->ticket);
     return;
   }
   entry->receipts = q->receipts;
@@ -352,161 +319,7 @@ static void on_cancel(weir_rpc_core *c, const Weir__V1__CancelRequest *q) {
     else if (!x)
       rpc_over_add(c->sessions, id); /* its Submit may still be on the way */
   }
-  answer_message(c, c->ticket, WEIR_FRAME_CANCEL | WEIR_FRAME_REPLY, &m.base);
-}
-
-/* ---- questions ---- */
-
-static void on_health(weir_rpc_core *c) {
-  const weir_service_health h = weir_service_get_health(c->cfg.service);
-  Weir__V1__HealthReply m;
-  rpc_health_fill(&m, &h);
-  answer_message(c, c->ticket, WEIR_FRAME_HEALTH | WEIR_FRAME_REPLY, &m.base);
-}
-
-static void on_stats(weir_rpc_core *c) {
-  weir_err e;
-  const weir_service_health h = weir_service_get_health(c->cfg.service);
-  weir_buf_truncate(&c->out, 0);
-  if (rpc_stats_put(c->cfg.metrics, &h, weir_service_get_cfg(c->cfg.service)->model, &c->out, &e) != WEIR_OK)
-    answer_bare(c, c->ticket);
-  else
-    answer(c, c->ticket, false);
-}
-
-static void fill_tiers(const weir_rpc_core *c, const weir_service_cfg *g, Weir__V1__TierInfo *tier,
-                       Weir__V1__TierInfo **at, Weir__V1__ModelsReply *m) {
-  static const char *const names[] = {"small", "large"};
-  m->context = m->vocab = UINT32_MAX;
-  for (int32_t t = 0; t < g->engine.n_tiers; t++) {
-    const weir_exec_info *info = &g->engine.tier[t]->info;
-    weir__v1__tier_info__init(&tier[t]);
-    at[t] = &tier[t];
-    tier[t].name = (char *)names[t];
-    tier[t].model = (char *)c->tier[t].model;
-    tier[t].type = (char *)c->tier[t].type;
-    tier[t].device = (char *)c->tier[t].device;
-    tier[t].weight_bytes = (uint64_t)info->weight_bytes;
-    tier[t].kv_bytes_per_token = (uint64_t)info->kv_bytes_per_token;
-    tier[t].kv_pages = (uint32_t)info->n_pages;
-    if ((uint32_t)info->n_ctx < m->context) m->context = (uint32_t)info->n_ctx;
-    if ((uint32_t)info->n_vocab < m->vocab) m->vocab = (uint32_t)info->n_vocab;
-  }
-  m->tier = at;
-  m->n_tier = (size_t)g->engine.n_tiers;
-}
-
-static void fill_modes(const weir_service_cfg *g, char **modes, Weir__V1__ModelsReply *m) {
-  weir_cascade_cfg made;
-  weir_err e;
-  if (g->engine.n_tiers < 2) return;
-  for (int i = 0; i < WEIR_N_MODES; i++)
-    if (g->modes >> i & 1 || i == (int)g->cascade.mode)
-      modes[m->n_modes++] = (char *)weir_mode_name((weir_mode)i);
-  m->modes = modes;
-  m->mode = (char *)weir_mode_name(g->cascade.mode);
-  m->has_entropy_min_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_MIN_ENTROPY_MIN;
-  m->entropy_min = g->entropy_min;
-  m->has_entropy_max_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_MAX_ENTROPY_MAX;
-  m->entropy_max = g->entropy_max;
-  if (g->cascade.mode == WEIR_MODE_SMALL || g->cascade.mode == WEIR_MODE_LARGE) return;
-  if (weir_cascade_cfg_make(&g->cascade, &made, &e) != WEIR_OK || made.gate[0].kind != WEIR_GATE_ENTROPY ||
-      !isfinite(made.gate[0].threshold))
-    return;
-  m->has_entropy_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_ENTROPY;
-  m->entropy = made.gate[0].threshold;
-}
-
-static void on_models(weir_rpc_core *c) {
-  const weir_service_cfg *g = weir_service_get_cfg(c->cfg.service);
-  Weir__V1__ModelsReply m = WEIR__V1__MODELS_REPLY__INIT;
-  Weir__V1__TierInfo tier[WEIR_MAX_TIERS], *at[WEIR_MAX_TIERS];
-  char *modes[WEIR_N_MODES];
-  m.id = (char *)g->model;
-  fill_tiers(c, g, tier, at, &m);
-  fill_modes(g, modes, &m);
-  m.chat_format = g->chat ? (char *)weir_chat_name(g->chat) : (char *)"";
-  m.max_tokens_default = (uint32_t)g->max_tokens_default;
-  m.version = c->version;
-  m.max_request_bytes = c->cfg.limits.max_request_bytes;
-  answer_message(c, c->ticket, WEIR_FRAME_MODELS | WEIR_FRAME_REPLY, &m.base);
-}
-
-/* ---- calls that the preparing thread answers ---- */
-
-static void park_call(weir_rpc_core *c, weir_frame_kind kind, weir_status st, weir_call *call,
-                      const weir_service_error *x) {
-  if (st != WEIR_OK) {
-    answer_error(c, c->ticket, x);
-    return;
-  }
-  c->call[c->n_calls++] = (pending){c->ticket, kind, call};
-  c->answered = true;
-}
-
-static void on_tokenize(weir_rpc_core *c, const Weir__V1__TokenizeRequest *q) {
-  weir_err e;
-  weir_service_error x = {.code = 500, .message = "out of memory"};
-  weir_service_message *chat = NULL;
-  weir_call *call = NULL;
-  weir_status st = copy_chat(q->chat, q->n_chat, &chat, &e);
-  if (st == WEIR_OK) {
-    const weir_service_text t = {.text = q->n_chat > 0 ? NULL : q->text,
-                                 .len = q->n_chat > 0 ? 0 : strlen(q->text),
-                                 .chat = chat,
-                                 .n_chat = q->n_chat,
-                                 .special = q->special,
-                                 .bare = q->bare};
-    st = weir_service_tokenize(c->cfg.service, &t, &call, &x);
-  }
-  free(chat);
-  park_call(c, WEIR_FRAME_TOKENIZE, st, call, &x);
-}
-
-static void on_detokenize(weir_rpc_core *c, const Weir__V1__DetokenizeRequest *q) {
-  weir_service_error x = {0};
-  weir_call *call = NULL;
-  const weir_status st = weir_service_detokenize(c->cfg.service, q->id, q->n_id, &call, &x);
-  park_call(c, WEIR_FRAME_DETOKENIZE, st, call, &x);
-}
-
-static void answer_tokenized(weir_rpc_core *c, uint64_t ticket, const weir_call_result *r) {
-  Weir__V1__TokenizeReply m = WEIR__V1__TOKENIZE_REPLY__INIT;
-  ProtobufCBinaryData *text = NULL;
-  weir_err e;
-  if (WEIR_NEW((size_t)r->n, &text, &e) != WEIR_OK) {
-    answer_bare(c, ticket);
-    return;
-  }
-  for (int32_t i = 0; i < r->n; i++)
-    text[i] = (ProtobufCBinaryData){.len = r->text[i].len, .data = (uint8_t *)r->text[i].data};
-  m.id = (uint32_t *)r->id; /* not negative */
-  m.n_id = m.n_text = (size_t)r->n;
-  m.text = text;
-  if (weir_frame_size(&m.base) > WEIR_FRAME_MAX_REPLY) {
-    const weir_service_error x = {
-        .code = 413, .param = "text", .message = "text: it has too many tokens for an answer"};
-    answer_error(c, ticket, &x);
-  } else {
-    answer_message(c, ticket, WEIR_FRAME_TOKENIZE | WEIR_FRAME_REPLY, &m.base);
-  }
-  free(text);
-}
-
-static void answer_call(weir_rpc_core *c, const pending *p, const weir_call_result *r) {
-  if (r->error.code != 0) {
-    answer_error(c, p->ticket, &r->error);
-  } else if (p->kind == WEIR_FRAME_TOKENIZE) {
-    answer_tokenized(c, p->ticket, r);
-  } else if (r->detokenized.len > WEIR_FRAME_MAX_REPLY / 2) {
-    const weir_service_error x = {
-        .code = 413, .param = "id", .message = "id: the text is too long for an answer"};
-    answer_error(c, p->ticket, &x);
-  } else {
-    Weir__V1__DetokenizeReply m = WEIR__V1__DETOKENIZE_REPLY__INIT;
-    m.text = (ProtobufCBinaryData){.len = r->detokenized.len, .data = (uint8_t *)r->detokenized.data};
-    answer_message(c, p->ticket, WEIR_FRAME_DETOKENIZE | WEIR_FRAME_REPLY, &m.base);
-  }
+  rpc_answer_message(c, c->ticket, WEIR_FRAME_CANCEL | WEIR_FRAME_REPLY, &m.base);
 }
 
 /* ---- a message ---- */
@@ -535,19 +348,19 @@ static const char *token_of(const weir_frame_msg *m) {
 }
 
 static void dispatch(weir_rpc_core *c, const weir_frame_msg *m) {
-  if (c->n_calls == MAX_CALLS && (m->kind == WEIR_FRAME_TOKENIZE || m->kind == WEIR_FRAME_DETOKENIZE)) {
-    fail(c, 429, "", "too many calls of the tokenizer are under way");
+  if (c->n_calls == RPC_MAX_CALLS && (m->kind == WEIR_FRAME_TOKENIZE || m->kind == WEIR_FRAME_DETOKENIZE)) {
+    rpc_answer_fail(c, 429, "", "too many calls of the tokenizer are under way");
     return;
   }
   switch ((int)m->kind) {
     case WEIR_FRAME_SUBMIT: on_submit(c, m->as.submit); break;
     case WEIR_FRAME_POLL: on_poll(c, m->as.poll); break;
     case WEIR_FRAME_CANCEL: on_cancel(c, m->as.cancel); break;
-    case WEIR_FRAME_STATS: on_stats(c); break;
-    case WEIR_FRAME_MODELS: on_models(c); break;
-    case WEIR_FRAME_TOKENIZE: on_tokenize(c, m->as.tokenize); break;
-    case WEIR_FRAME_DETOKENIZE: on_detokenize(c, m->as.detokenize); break;
-    default: on_health(c); break;
+    case WEIR_FRAME_STATS: rpc_on_stats(c); break;
+    case WEIR_FRAME_MODELS: rpc_on_models(c); break;
+    case WEIR_FRAME_TOKENIZE: rpc_on_tokenize(c, m->as.tokenize); break;
+    case WEIR_FRAME_DETOKENIZE: rpc_on_detokenize(c, m->as.detokenize); break;
+    default: rpc_on_health(c); break;
   }
 }
 
@@ -562,7 +375,7 @@ static void look_at(weir_rpc_core *c, const void *bytes, size_t n) {
     char text[96];
     snprintf(text, sizeof text, "a message of %zu bytes; this server takes %zu", n,
              c->cfg.limits.max_request_bytes);
-    fail(c, 413, "", text);
+    rpc_answer_fail(c, 413, "", text);
     return;
   }
   weir_status st = weir_frame_parse(bytes, n, &f, &e);
@@ -572,15 +385,15 @@ static void look_at(weir_rpc_core *c, const void *bytes, size_t n) {
     st = weir_frame_unpack(f.kind, f.body, f.body_bytes, weir_frame_budget(f.kind, f.body_bytes), &m, &e);
   if (st != WEIR_OK) {
     weir_metric_inc(c->metric.malformed, 1);
-    fail(c, code_of(st), "", e.msg);
+    rpc_answer_fail(c, code_of(st), "", e.msg);
     return;
   }
   weir_metric_inc(c->metric.messages[f.kind], 1);
   const char *token = token_of(&m);
   if (token && !is_authorised(c, token))
-    fail(c, 401, "token", "token: it is not this server's");
+    rpc_answer_fail(c, 401, "token", "token: it is not this server's");
   else if (weir_check_request(&m, &param, &e) != WEIR_OK)
-    fail(c, 400, param, e.msg);
+    rpc_answer_fail(c, 400, param, e.msg);
   else
     dispatch(c, &m);
   weir_frame_msg_fini(&m);
@@ -590,26 +403,12 @@ void weir_rpc_core_message(weir_rpc_core *c, uint64_t ticket, const void *bytes,
   c->ticket = ticket;
   c->answered = false;
   look_at(c, bytes, n);
-  if (!c->answered) answer_bare(c, ticket); /* never: but a client must not wait for ever */
+  if (!c->answered) rpc_answer_bare(c, ticket); /* never: but a client must not wait for ever */
   c->ticket = UINT64_MAX;
   atomic_store(&c->n_sessions, rpc_sessions_n(c->sessions));
 }
 
 /* ---- time and news ---- */
-
-static void answer_calls(weir_rpc_core *c) {
-  for (int32_t i = 0; i < c->n_calls;) {
-    const pending p = c->call[i];
-    const weir_call_result *r = weir_call_get(p.call);
-    if (!r) {
-      i++;
-      continue;
-    }
-    c->call[i] = c->call[--c->n_calls];
-    answer_call(c, &p, r);
-    weir_call_release(p.call);
-  }
-}
 
 static void sweep(weir_rpc_core *c, int64_t now) {
   for (rpc_session *s = rpc_session_first(c->sessions), *next; s; s = next) {
@@ -633,7 +432,7 @@ static void answer_parked(weir_rpc_core *c, rpc_session *s, int64_t now) {
 
 void weir_rpc_core_turn(weir_rpc_core *c) {
   const int64_t now = weir_now_ns(&c->cfg.clock);
-  answer_calls(c);
+  rpc_answer_calls(c);
   for (rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
     if (s->parked && (now >= s->until_ns || rpc_poll_has_news(s))) answer_parked(c, s, now);
   if (now < c->next_sweep_ns) return;
@@ -643,7 +442,7 @@ void weir_rpc_core_turn(weir_rpc_core *c) {
 
 void weir_rpc_core_flush(weir_rpc_core *c) {
   const int64_t now = weir_now_ns(&c->cfg.clock);
-  answer_calls(c);
+  rpc_answer_calls(c);
   for (rpc_session *s = rpc_session_first(c->sessions); s; s = s->next)
     if (s->parked) answer_parked(c, s, now);
 }
@@ -708,7 +507,10 @@ static weir_status set_limits(weir_rpc_limits *l, weir_err *e) {
 
 static char *copy(const char *s, weir_status *st) {
   char *to = strdup(s ? s : "");
-  if (!to) *st = WEIR_ENOMEM;
+  if (to)
+    weir_service_clean_text(to);
+  else
+    *st = WEIR_ENOMEM;
   return to;
 }
 
@@ -736,6 +538,11 @@ weir_status weir_rpc_core_create(const weir_rpc_core_cfg *cfg, weir_rpc_core **o
 out:
   weir_rpc_core_destroy(c);
   return st;
+}
+
+void weir_rpc_core_cut(weir_rpc_core *c) {
+  for (rpc_session *x = rpc_session_first(c->sessions); x; x = x->next)
+    for (rpc_entry *at = x->first; at; at = at->next) weir_reply_cancel(at->reply, WEIR_CANCEL_SHUTDOWN);
 }
 
 void weir_rpc_core_destroy(weir_rpc_core *c) {
