@@ -104,6 +104,8 @@ static void set_limits(weir_service *s) {
   const int32_t limit = c->max_tokens_limit, usual = c->max_tokens_default;
   s->max_tokens_limit = limit > 0 && limit < s->n_ctx ? limit : s->n_ctx;
   s->max_tokens_default = usual > 0 && usual < s->max_tokens_limit ? usual : s->max_tokens_limit;
+  s->cfg.max_tokens_limit = s->max_tokens_limit; /* for those who ask */
+  s->cfg.max_tokens_default = s->max_tokens_default;
 }
 
 static weir_str spelling(const weir_tokenizer *t, int32_t id) {
@@ -162,6 +164,7 @@ weir_status weir_service_create(const weir_service_cfg *cfg, weir_service **out,
   init_locks(s);
   s->model = strdup(cfg->model);
   if (!s->model) WEIR_TRY(weir_fail(e, WEIR_ENOMEM, "cannot keep the model's name"));
+  weir_service_clean_text(s->model);
   s->cfg.model = s->model;
   s->news_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (s->news_fd < 0) WEIR_TRY(weir_fail(e, WEIR_EIO, "eventfd: %s", strerror(errno)));

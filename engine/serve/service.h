@@ -76,6 +76,12 @@ typedef struct weir_service_bias {
   float add;
 } weir_service_bias;
 
+/* Sets all of it; the message becomes UTF-8. Returns what fits the code. */
+weir_status weir_service_error_set(weir_service_error *, int32_t code, const char *param, const char *fmt,
+                                   ...) __attribute__((format(printf, 4, 5)));
+/* What is not UTF-8 becomes '?': protobuf knows no other text. */
+void weir_service_clean_text(char *);
+
 /* What a request is made of: a text to go on, ids, or a conversation. All borrowed for the call. */
 typedef struct weir_service_text {
   const char *text; /* [len], UTF-8; NULL: none */

@@ -13,6 +13,13 @@
 
 enum { MAX_STOP = 64, MAX_STOP_BYTES = 4096, MAX_STOP_IDS = 256, MAX_CHAT = 16384 };
 
+void weir_service_clean_text(char *s) {
+  const size_t n = strlen(s);
+  int32_t len;
+  for (size_t at = 0; at < n; at += (size_t)len)
+    if (weir_utf8_next(s + at, n - at, &len) != WEIR_UTF8_CHAR) memset(s + at, '?', (size_t)len);
+}
+
 weir_status weir_service_error_set(weir_service_error *x, int32_t code, const char *param, const char *fmt,
                                    ...) {
   va_list ap;
@@ -21,6 +28,7 @@ weir_status weir_service_error_set(weir_service_error *x, int32_t code, const ch
   va_start(ap, fmt);
   vsnprintf(x->message, sizeof x->message, fmt, ap);
   va_end(ap);
+  weir_service_clean_text(x->message); /* a name may have been cut in the middle of a character */
   return code == 429 ? WEIR_EBUSY : code == 503 ? WEIR_EDEVICE : code == 500 ? WEIR_ENOMEM : WEIR_EINVAL;
 }
 

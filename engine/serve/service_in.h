@@ -138,8 +138,6 @@ weir_status weir_reply_create(weir_service *, const weir_service_request *, weir
 void weir_reply_free(weir_reply *);
 weir_status weir_source_copy(const weir_service *, const weir_service_text *, weir_source *out,
                              weir_service_error *);
-weir_status weir_service_error_set(weir_service_error *, int32_t code, const char *param, const char *fmt,
-                                   ...) __attribute__((format(printf, 4, 5)));
 
 /* service_prepare.c */
 void *weir_service_prepare_main(void *service);
