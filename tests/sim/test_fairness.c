@@ -136,6 +136,65 @@ static void test_large_request_gets_its_pages(void **state) {
   world_close(&w);
 }
 
+/* Requests that grow take pages from the less urgent, never from the more urgent: the oldest feeds each token
+ * once. */
+static void test_oldest_keeps_its_pages(void **state) {
+  (void)state;
+  static const weir_mode modes[] = {WEIR_MODE_SMALL, WEIR_MODE_LARGE, WEIR_MODE_DEFER};
+  for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+    const int32_t large = modes[m] == WEIR_MODE_LARGE;
+    world_opts o = world_roomy();
+    o.n_pages[large] = 24; /* eight take 5 each when they are admitted and 8 in the end */
+    o.prefix_pages = 0;
+    world_open(&w, &o);
+    for (int32_t i = 0; i < 8; i++) plain(&job[i], 33 + i, 90, modes[m]);
+    world_run(&w, job, 8);
+    assert_true(weir_engine_get_stats(w.engine).tier[large].preempted > 0);
+    assert_int_equal(job[0].counts.fed[large], 33 + 90 - 1);
+    for (int32_t i = 1; i < 8; i++) assert_true(job[i].counts.fed[large] >= 33 + i + 90 - 1);
+    world_close(&w);
+  }
+}
+
+/* Who is admitted has its pages, those counted that others will still take for their prompts. */
+static void test_admission_waits_for_pages(void **state) {
+  (void)state;
+  world_opts o = world_roomy();
+  o.max_tokens = 16; /* prompts take several steps: their pages come one by one */
+  o.n_pages[0] = 30;
+  o.prefix_pages = 0;
+  world_open(&w, &o);
+  for (int32_t i = 0; i < 12; i++) plain(&job[i], 100, 28, WEIR_MODE_SMALL);
+  world_run(&w, job, 12);
+  assert_int_equal(weir_engine_get_stats(w.engine).tier[0].preempted, 0);
+  for (int32_t i = 3; i < 12; i++) assert_true(job[i].queued_ns > 0); /* three fit at once */
+  world_close(&w);
+}
+
+/* A small tier that never answers: who needs it ends when its time is over, who does not goes on. */
+static void test_hung_tier(void **state) {
+  (void)state;
+  for (int32_t overlap = 0; overlap < 2; overlap++)
+    for (int32_t t = 0; t < 2; t++) {
+      world_opts o = world_roomy();
+      o.async = true;
+      o.overlap = overlap;
+      o.hang_at[t] = 7;
+      o.step_timeout_ns = 20 * MS;
+      world_open(&w, &o);
+      for (int32_t i = 0; i < 6; i++)
+        plain(&job[i], 20, 60, i % 3 == 0 ? WEIR_MODE_SMALL : i % 3 == 1 ? WEIR_MODE_LARGE : WEIR_MODE_DEFER);
+      world_run(&w, job, 6);
+      assert_true(weir_engine_get_stats(w.engine).tier[t].dead);
+      for (int32_t i = 0; i < 6; i++) {
+        const bool lost = t == 0 ? job[i].mode != WEIR_MODE_LARGE : job[i].mode == WEIR_MODE_LARGE;
+        assert_int_equal(job[i].end, lost ? WEIR_END_ERROR : WEIR_END_LENGTH);
+        if (lost) assert_non_null(strstr(job[i].err.msg, "has been under way"));
+      }
+      world_close(&w);
+    }
+}
+
 /* ---- the prefix cache ---- */
 
 static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -234,6 +293,8 @@ static void test_ahead(void **state) {
     }
     world_run(&w, job, 4);
     done[on] = w.clock_ns;
+    for (int32_t i = 0; i < 4; i++) /* nothing is fed twice */
+      assert_true(job[i].counts.fed[1] > 0 && job[i].counts.fed[1] <= job[i].n_prompt + job[i].n - 1);
     if (on)
       assert_true(w.note_ahead > 150);
     else
@@ -392,6 +453,9 @@ int main(void) {
       cmocka_unit_test(test_prompt_is_not_starved),
       cmocka_unit_test(test_decodes_are_not_held_up),
       cmocka_unit_test(test_large_request_gets_its_pages),
+      cmocka_unit_test(test_oldest_keeps_its_pages),
+      cmocka_unit_test(test_admission_waits_for_pages),
+      cmocka_unit_test(test_hung_tier),
       cmocka_unit_test(test_turns_hit),
       cmocka_unit_test(test_published_while_writing),
       cmocka_unit_test(test_ahead),

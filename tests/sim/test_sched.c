@@ -161,10 +161,11 @@ static void run_world(uint64_t seed, bool faults, tally *sum) {
   for (int32_t i = 0; i < n; i++) random_job(&job[i]);
   world_run(&w, job, n);
   const weir_engine_stats s = weir_engine_get_stats(w.engine);
-  int64_t done = 0, tokens = 0;
+  int64_t done = 0, tokens = 0, prompts = 0;
   for (int32_t i = 0; i < n; i++) {
     sum->ends[job[i].end]++;
     tokens += job[i].n;
+    prompts += job[i].n_prompt;
     const bool dead = s.tier[0].dead || s.tier[1].dead;
     if (job[i].end == WEIR_END_ERROR && !dead)
       fail_msg("seed %llu: %s", (unsigned long long)seed, job[i].err.msg);
@@ -186,6 +187,7 @@ static void run_world(uint64_t seed, bool faults, tally *sum) {
     assert_true(z->prefix_hit_tokens <= z->prefix_lookup_tokens);
     if (!z->dead && o.hang_at[t] < 0) assert_int_equal(z->rows, virtual_exec_rows(w.exec[t]));
   }
+  assert_true(s.tier[0].prefix_lookup_tokens <= prompts); /* each request counts once, preempted or not */
   sum->ahead += w.note_ahead;
   world_close(&w);
 }
