@@ -11,6 +11,7 @@
 #include <nanomsg/reqrep.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,7 @@ struct weir_rpc {
   weir_metric *broken_total, *lost;
   pthread_t thread;
   bool started;
+  _Atomic bool stop, cut; /* asked for; stop_fd says that one was */
 };
 
 /* ---- URLs ---- */
@@ -278,7 +280,11 @@ static void *run(void *ctx) {
       weir_log(WEIR_LOG_ERROR, "rpc: poll: %s", strerror(errno));
       break;
     }
-    if (p[r->n + 1].revents) break;
+    if (p[r->n + 1].revents) {
+      drain(r->stop_fd);
+      if (atomic_load(&r->stop)) break;
+      if (atomic_exchange(&r->cut, false)) weir_rpc_core_cut(r->core);
+    }
     if (p[r->n].revents) drain(r->news_fd);
     for (int32_t i = 0; i < r->n; i++)
       if (p[i].revents) receive(r, r->socket[i]);
@@ -359,12 +365,22 @@ out:
   return st;
 }
 
+static void wake(weir_rpc *r) {
+  const uint64_t one = 1;
+  const ssize_t n = write(r->stop_fd, &one, sizeof one);
+  (void)n;
+}
+
+void weir_rpc_cut(weir_rpc *r) {
+  atomic_store(&r->cut, true);
+  wake(r);
+}
+
 void weir_rpc_destroy(weir_rpc *r) {
   if (!r) return;
   if (r->started) {
-    const uint64_t one = 1;
-    const ssize_t n = write(r->stop_fd, &one, sizeof one);
-    (void)n;
+    atomic_store(&r->stop, true);
+    wake(r);
     pthread_join(r->thread, NULL);
     /* nanomsg has no lingering: what it was given goes within this moment or not at all */
     const struct timespec t = {.tv_nsec = farewell_ns};

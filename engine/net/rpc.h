@@ -23,6 +23,9 @@ weir_status weir_rpc_check_url(const char *url, bool token, weir_err *e);
 
 /* Listens at all of the URLs, or at none. A socket of ipc is this user's alone unless there is a token. */
 weir_status weir_rpc_create(const weir_rpc_cfg *, weir_rpc **out, weir_err *e);
+/* Cancels all requests there are, because the server goes; their clients are told as long as it still
+ * answers. Any thread, once. */
+void weir_rpc_cut(weir_rpc *);
 /* Answers what is parked, gives replies under way a moment, cancels the requests of all sessions, closes.
  * The service is still there. NULL is fine. */
 void weir_rpc_destroy(weir_rpc *);

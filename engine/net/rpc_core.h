@@ -53,6 +53,8 @@ void weir_rpc_core_message(weir_rpc_core *, uint64_t ticket, const void *bytes, 
 /* Answers what can be answered now: after news from the service, and at weir_rpc_core_next_ns. */
 void weir_rpc_core_turn(weir_rpc_core *);
 int64_t weir_rpc_core_next_ns(const weir_rpc_core *); /* INT64_MAX: not before something happens */
+/* Cancels all requests, because the server goes: polls tell their ends. */
+void weir_rpc_core_cut(weir_rpc_core *);
 /* Answers all that is parked, as if its time had passed. */
 void weir_rpc_core_flush(weir_rpc_core *);
 

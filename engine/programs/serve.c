@@ -324,6 +324,13 @@ static bool drain(server *s, int64_t *until_ns) {
   return true;
 }
 
+/* Ends what is left; its clients are told. */
+static void cut(server *s) {
+  const int64_t until = now(s) + CUT_S * SECOND;
+  weir_rpc_cut(s->rpc);
+  while (weir_service_open_requests(s->service) > 0 && now(s) < until) (void)poll(NULL, 0, 10);
+}
+
 /* Lets it send what it has, until a time or a second signal. */
 static void stop_gateway(server *s, int64_t until_ns) {
   struct pollfd p = {.fd = weir_serve_signals_fd(), .events = POLLIN};
@@ -335,12 +342,11 @@ static void stop_gateway(server *s, int64_t until_ns) {
 }
 
 /* gateway_ns: how long the gateway may take to send what it has. */
-static void go_down(server *s, bool drained, int64_t gateway_ns) {
+static void go_down(server *s, int64_t gateway_ns) {
   if (s->ready_file) unlink(weir_config_string(s->c, "ready-file"));
   /* the gateway first: what it still has to fetch and to send, the engine is there for */
   if (s->gateway) stop_gateway(s, now(s) + gateway_ns);
-  if (s->rpc && drained && weir_rpc_sessions(s->rpc) > 0)
-    (void)poll(NULL, 0, LINGER_MS); /* other clients' last polls */
+  if (s->rpc && weir_rpc_sessions(s->rpc) > 0) (void)poll(NULL, 0, LINGER_MS); /* other clients' last polls */
   weir_rpc_destroy(s->rpc);
   weir_service_destroy(s->service);
   weir_metrics_destroy(s->metrics);
@@ -352,7 +358,7 @@ static void go_down(server *s, bool drained, int64_t gateway_ns) {
 static int serve(server *s) {
   weir_err e = {0};
   if (write_ready_file(s, &e) != WEIR_OK) {
-    go_down(s, false, CUT_S * SECOND);
+    go_down(s, CUT_S * SECOND);
     return weir_tell(&e, WEIR_EXIT_FAILED);
   }
   tell_models(s);
@@ -361,8 +367,9 @@ static int serve(server *s) {
   }
   int64_t until;
   const bool drained = drain(s, &until);
+  if (!drained) cut(s);
   const int64_t left = until - now(s), least = (drained ? GATEWAY_STOP_S : CUT_S) * SECOND;
-  go_down(s, drained, drained && left > least ? left : least);
+  go_down(s, drained && left > least ? left : least);
   if (drained) weir_log(WEIR_LOG_INFO, "all requests have ended; bye");
   return drained ? WEIR_EXIT_OK : WEIR_EXIT_FAILED;
 }
@@ -398,7 +405,7 @@ int weir_main_serve(const weir_config *c) {
   }
   if (come_up(&s, &e) != WEIR_OK) {
     const int status = weir_tell(&e, WEIR_EXIT_FAILED);
-    go_down(&s, false, CUT_S * SECOND);
+    go_down(&s, CUT_S * SECOND);
     return status;
   }
   return serve(&s);

@@ -128,15 +128,17 @@ static void test_cut(void **state) {
     assert_int_equal(kill(s.pid, SIGTERM), 0);
     serving_wait_log(&s, "draining");
     if (k == 0) assert_int_equal(kill(s.pid, SIGTERM), 0);
+    serving_run(c, all_ended, &x); /* told by the server: it is still there for that */
     assert_int_equal(serving_wait(&s), 1);
     want_log(&s, "cancelled");
     assert_int_equal(access(s.ready, F_OK), -1);
-    serving_run(c, all_ended, &x);
     int cut = 0;
     for (int i = 0; i < QUEUE; i++) {
       assert_int_equal(a[i].n_ends, 1);
       const bool whole = !strcmp(a[i].reason, "length");
       if (whole) assert_int_equal(a[i].n_tokens, TOKENS);
+      if (!whole && strcmp(a[i].reason, "cancelled") != 0)
+        fail_msg("%s: %s", a[i].reason, a[i].error.message);
       cut += !whole;
     }
     assert_true(cut > 0);

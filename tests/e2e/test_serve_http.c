@@ -99,6 +99,35 @@ static void test_drains(void **state) {
   assert_int_equal(serving_wait(&s), 0);
 }
 
+/* Asked twice: streams end with an error, and soon. */
+static void test_cut(void **state) {
+  (void)state;
+  enum { STREAMS = 16 };
+  static const char body[] =
+      "{\"prompt\": \"Once upon a time\", \"max_tokens\": 450, \"ignore_eos\": true, \"stream\": true, "
+      "\"weir\": {\"mode\": \"large\"}}";
+  serving s = serving_start("--listen 127.0.0.1:0 --max-active 1", NULL);
+  int fd[STREAMS], cut = 0;
+  char first;
+  for (int i = 0; i < STREAMS; i++) {
+    fd[i] = http_send(s.port, "/v1/completions", NULL, body);
+    assert_true(fd[i] >= 0);
+  }
+  for (int i = 0; i < STREAMS; i++) assert_int_equal(recv(fd[i], &first, 1, MSG_PEEK), 1);
+  assert_int_equal(kill(s.pid, SIGINT), 0);
+  serving_wait_log(&s, "draining");
+  assert_int_equal(kill(s.pid, SIGINT), 0);
+  for (int i = 0; i < STREAMS; i++) {
+    http_answer a = http_receive(fd[i]);
+    const bool whole = strstr(a.body, "data: [DONE]") && !strstr(a.body, "\"error\"");
+    if (!whole) e2e_want_in(a.body, "\"error\"", "a stream that was cut");
+    cut += !whole;
+    http_free(&a);
+  }
+  assert_true(cut > 0);
+  assert_int_equal(serving_wait(&s), 1);
+}
+
 static void test_gateway_dies(void **state) {
   (void)state;
   serving s = serving_start("--listen 127.0.0.1:0", NULL);
@@ -217,10 +246,10 @@ static void test_json_log(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_demo),         cmocka_unit_test(test_drains),
-      cmocka_unit_test(test_gateway_dies), cmocka_unit_test(test_engine_dies),
-      cmocka_unit_test(test_port_in_use),  cmocka_unit_test(test_secrets),
-      cmocka_unit_test(test_json_log),
+      cmocka_unit_test(test_demo),        cmocka_unit_test(test_drains),
+      cmocka_unit_test(test_cut),         cmocka_unit_test(test_gateway_dies),
+      cmocka_unit_test(test_engine_dies), cmocka_unit_test(test_port_in_use),
+      cmocka_unit_test(test_secrets),     cmocka_unit_test(test_json_log),
   };
   return cmocka_run_group_tests(tests, NULL, serving_cleanup);
 }
