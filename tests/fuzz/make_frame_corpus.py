@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seed inputs of fuzz_frame: corpus/frame. One frame of each kind, full of fields, and some that are wrong; field numbers
+"""Writes the seed inputs of fuzz_frame and fuzz_reply: corpus/frame, corpus/reply. One frame of each kind, full of fields, and some that are wrong; field numbers
 are those of proto/weir.proto. Inputs found by fuzzing are added beside them by hand (found-*)."""
 import os
 import struct
@@ -89,6 +89,15 @@ SEEDS = {
     "cut": frame(1, SUBMIT)[:-3],
 }
 
+# fuzz_reply's request has two tokens
+REPLIES = {name: data for name, data in SEEDS.items() if data[5] & 0x80}
+REPLIES["poll-next"] = frame(0x82, s(1, s(1, REQUEST) + u(2, 2) + u(3, 5) + u(4, 2) + s(5, TOKEN)))
+REPLIES["poll-again"] = frame(0x82, s(1, s(1, REQUEST) + u(2, 2) + s(5, TOKEN) * 4) * 2)
+REPLIES["poll-end"] = frame(0x82, s(1, s(1, REQUEST) + u(2, 3) + u(4, 1) + s(5, TOKEN) * 3 + s(6, s(1, "stop") + s(2, "END") + s(3, USAGE))) * 2)
+REPLIES["poll-gap"] = frame(0x82, s(1, UPDATE))
+REPLIES["poll-unknown"] = frame(0x82, s(1, s(1, REQUEST) + u(2, 4)))
+REPLIES["poll-failed"] = frame(0x82, s(1, s(1, REQUEST) + u(2, 3) + u(4, 2) + s(6, s(1, "error") + s(4, ERROR))))
+
 
 def main():
     folder = os.path.join(HERE, "corpus", "frame")
@@ -99,6 +108,11 @@ def main():
                 continue
             with open(os.path.join(folder, name + mark), "wb") as out:
                 out.write(bytes([budget]) + data)
+    folder = os.path.join(HERE, "corpus", "reply")
+    os.makedirs(folder, exist_ok=True)
+    for name, data in REPLIES.items():
+        with open(os.path.join(folder, name), "wb") as out:
+            out.write(bytes([(data[5] & 0x7F) - 1 & 0xFF if data[5] != 0xFF else 1]) + data)
 
 
 main()
