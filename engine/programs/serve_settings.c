@@ -190,13 +190,16 @@ static weir_status read_rpc(weir_serve_settings *s, weir_err *e) {
   }
   if (s->n_rpc > 0) return WEIR_OK;
   if (s->http) snprintf(name, sizeof name, "weir-%u.ipc", (unsigned)s->listen.port);
-  WEIR_TRY(
-      weir_rpc_default_url(weir_config_string(s->c, "runtime-dir"), name, s->own_url, sizeof s->own_url, e));
+  const char *dir = weir_config_string(s->c, "runtime-dir");
+  st = weir_rpc_default_url(dir, name, s->own_url, sizeof s->own_url, e);
+  /* a session's variable may name a folder that is gone, or another user's: that is nobody's fault */
+  if (st != WEIR_OK && dir && strstr(weir_config_source(s->c, "runtime-dir"), "environment"))
+    st = weir_rpc_default_url(NULL, name, s->own_url, sizeof s->own_url, e);
+  if (st != WEIR_OK) return st;
   s->own[0] = s->own_url;
   s->rpc = s->own;
   s->n_rpc = 1;
-out:
-  return st;
+  return WEIR_OK;
 }
 
 weir_status weir_serve_settings_read(const weir_config *c, weir_serve_settings *s, weir_err *e) {
