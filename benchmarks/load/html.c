@@ -449,7 +449,9 @@ static weir_status put_tile(const char *name, const char *value, weir_buf *out, 
   return weir_buf_printf(out, e, "<div class=\"tile\"><span>%s</span><b>%s</b></div>", name, value);
 }
 
-static weir_status put_tiles(const json_t *p, weir_buf *out, weir_err *e) {
+static weir_status put_tiles(const json_t *doc, weir_buf *out, weir_err *e) {
+  const json_t *p = main_point(doc);
+  char load[80];
   static const struct {
     const char *name, *path;
     char kind; /* n number, t time, p per cent */
@@ -465,7 +467,9 @@ static weir_status put_tiles(const json_t *p, weir_buf *out, weir_err *e) {
               {"exact match", "exact_match.share", 'p'}};
   weir_status st = WEIR_OK;
   char text[32];
-  WEIR_TRY(weir_buf_puts(out, "<div class=\"tiles\">", e));
+  weir_report_load_text(p, load, sizeof load);
+  WEIR_TRY(weir_buf_printf(out, e, "<p class=\"note\">At %s%s:</p><div class=\"tiles\">", load,
+                           json_is_integer(json_object_get(doc, "knee")) ? ", the knee" : ""));
   for (size_t i = 0; i < sizeof tile / sizeof *tile; i++) {
     const double x = weir_json_at(p, tile[i].path);
     if (isnan(x)) continue;
@@ -642,7 +646,7 @@ weir_status weir_report_html(json_t *const *doc, int32_t n, weir_buf *out, weir_
   char who[128];
   WEIR_TRY(WEIR_NEW(1, &b, e));
   WEIR_TRY(put_head(doc, n, out, e));
-  if (n == 1 && main_point(doc[0])) WEIR_TRY(put_tiles(main_point(doc[0]), out, e));
+  if (n == 1 && main_point(doc[0])) WEIR_TRY(put_tiles(doc[0], out, e));
   WEIR_TRY(put_table(doc, n, out, e));
   if (n == 1) WEIR_TRY(put_objectives(doc[0], out, e));
   WEIR_TRY(put_loads(b, doc, n, out, e));

@@ -59,7 +59,7 @@ static int read_all(const weir_config *c, int32_t least, int32_t most, json_t **
   const char *const *path = weir_config_operands(c, &n_paths);
   *n = 0;
   if (n_paths < least || n_paths > most) {
-    weir_fail(e, WEIR_EINVAL, "want %d .. %d files that --json wrote", least, most);
+    weir_fail(e, WEIR_EINVAL, "want %s files that --json wrote", least == most ? "two" : "one to sixteen");
     return tell(e, WEIR_BENCH_USAGE);
   }
   for (; *n < n_paths; ++*n)

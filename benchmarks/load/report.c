@@ -227,8 +227,10 @@ weir_status weir_report_table(const json_t *doc, weir_buf *out, weir_err *e) {
   char name[128], load[80];
   weir_report_name(doc, name, sizeof name);
   WEIR_TRY(weir_buf_printf(out, e, "%s, %s\n", name, text_at(json_object_get(doc, "target"), "url")));
-  if (n == 1) WEIR_TRY(put_point(json_array_get(points, 0), out, e));
-  if (n > 1) {
+  const bool swept = json_object_get(doc, "sweep") != NULL;
+  if (n == 0) WEIR_TRY(weir_buf_puts(out, "  interrupted before anything was measured\n", e));
+  if (n == 1 && !swept) WEIR_TRY(put_point(json_array_get(points, 0), out, e));
+  if (n > 1 || (n == 1 && swept)) {
     WEIR_TRY(weir_buf_printf(
         out, e, "\n  %-28s %8s %8s %17s %17s %17s %7s %6s\n  %-28s %8s %8s %8s %8s %8s %8s %8s %8s %7s %6s\n",
         "load", "req/s", "tok/s", "TTFT", "TPOT", "end to end", "goodput", "errors", "", "", "", "p50", "p99",
@@ -240,8 +242,9 @@ weir_status weir_report_table(const json_t *doc, weir_buf *out, weir_err *e) {
     if (json_is_integer(knee)) {
       weir_report_load_text(json_array_get(points, (size_t)json_integer_value(knee)), load, sizeof load);
       WEIR_TRY(weir_buf_printf(out, e, "> knee: %s is the greatest load tried that was still good\n", load));
-    } else if (json_object_get(doc, "sweep")) {
-      WEIR_TRY(weir_buf_puts(out, "  no load tried was good\n", e));
+    } else if (swept && strcmp(text_at(doc, "sweep"), "entropy") != 0) {
+      WEIR_TRY(weir_buf_puts(
+          out, "  no load tried was good; a sweep begins at --rate, or with the first of --points\n", e));
     }
   }
 out:
@@ -303,7 +306,7 @@ void weir_report_csv(FILE *f, int32_t point, const weir_load_result *out) {
 weir_status weir_report_read(const char *path, json_t **out, weir_err *e) {
   json_error_t why;
   json_t *doc = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
-  if (!doc) return weir_fail(e, WEIR_EFORMAT, "%s: %s", path, why.text);
+  if (!doc) return weir_fail(e, WEIR_EFORMAT, "%s: not JSON: %s", path, why.text);
   const char *schema = text_at(doc, "schema");
   weir_status st = WEIR_OK;
   if (!json_is_object(doc) || !json_is_array(json_object_get(doc, "points")))

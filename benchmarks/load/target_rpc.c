@@ -41,7 +41,7 @@ static void pump_soon(rpc *r) {
 static void on_token(void *ctx, const weir_client_token *t) {
   const call *c = ctx;
   weir_target_piece p = {.text = t->len > 0 ? t->text : "", .len = t->len, .n_tokens = 1, .tier = -1};
-  if (t->tier < WEIR_LOAD_TIERS) {
+  if (c->r->cfg.receipts && t->tier < WEIR_LOAD_TIERS) { /* else nobody said which tier it was */
     p.tier = (int32_t)t->tier;
     p.by_tier[t->tier] = 1;
   }
