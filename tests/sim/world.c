@@ -52,12 +52,16 @@ static void on_step(void *ctx, int32_t tier, const weir_step_note *n) {
 
 static void on_ready(void *ctx) { (void)ctx; }
 
-void world_open(world *w, const world_opts *o) {
-  weir_err e = {0};
-  *w = (world){.o = *o,
-               .law = {.n_vocab = 288, .agreement = 0.8, .sharpness = 3, .end_id = 285},
+void world_bare(world *w) {
+  *w = (world){.law = {.n_vocab = 288, .agreement = 0.8, .sharpness = 3, .end_id = 285},
                .tokenizer = shared_tokenizer(),
                .clock_ns = 1000000000};
+}
+
+void world_open(world *w, const world_opts *o) {
+  weir_err e = {0};
+  world_bare(w);
+  w->o = *o;
   weir_engine_cfg cfg = {.n_tiers = 2,
                          .tokenizer = w->tokenizer,
                          .clock = {now, w},
@@ -137,7 +141,7 @@ static weir_cascade_cfg cascade_of(const world_job *j) {
   return cfg;
 }
 
-static void submit(world *w, world_job *j, int64_t start_ns) {
+void world_submit(world *w, world_job *j, int64_t start_ns) {
   weir_err e = {0};
   weir_cascade_cfg cascade = cascade_of(j);
   weir_bias bias[WORLD_BIAS];
@@ -181,7 +185,7 @@ static int64_t events(world *w, world_job *job, int32_t n, int64_t start_ns) {
         if (start_ns + j->arrives_ns < next) next = start_ns + j->arrives_ns;
         continue;
       }
-      submit(w, j, start_ns);
+      world_submit(w, j, start_ns);
     }
     if (j->cancel_ns == 0 || j->done) continue;
     if (start_ns + j->cancel_ns <= w->clock_ns)

@@ -63,6 +63,9 @@ typedef struct world {
 world_opts world_roomy(void);
 void world_open(world *, const world_opts *);
 void world_close(world *);
+/* Law and tokenizer alone, for a test that makes engine and executors itself. */
+void world_bare(world *);
+void world_submit(world *, world_job *, int64_t start_ns); /* deadline counted from start_ns */
 /* Runs jobs from now to their ends; arrival, cancel and deadline are counted from now. Fails the test when
  * they do not end, end twice, or pages are missing afterwards. */
 void world_run(world *, world_job *job, int32_t n);
