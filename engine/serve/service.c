@@ -24,8 +24,12 @@ static double stood_for(int64_t since, int64_t now) { return (double)(now - sinc
 
 weir_service_health weir_service_get_health(weir_service *s) {
   const bool busy = atomic_load(&s->busy); /* first: the loop sets it when its progress is of now */
-  const int64_t progress = atomic_load(&s->progress_ns), preparing = atomic_load(&s->preparing_ns),
-                now = weir_service_now(s);
+  const int64_t progress = atomic_load(&s->progress_ns), now = weir_service_now(s);
+  int64_t preparing = 0;
+  for (int32_t i = 0; i < s->n_preparers; i++) {
+    const int64_t since = atomic_load(&s->preparer[i].since_ns);
+    if (since != 0 && (preparing == 0 || since < preparing)) preparing = since;
+  }
   const int32_t open = atomic_load(&s->open), running = atomic_load(&s->running);
   weir_service_health h = {.live = true,
                            .ready = true,
@@ -86,8 +90,9 @@ static weir_status check_cfg(const weir_service_cfg *c, weir_err *e) {
   if (!c->model || !c->model[0]) return weir_fail(e, WEIR_EINVAL, "the model has no name");
   if (!c->metrics || !c->prepare_tokenizer)
     return weir_fail(e, WEIR_EINVAL, "metrics or tokenizer are missing");
-  if (c->prepare_tokenizer == c->engine.tokenizer)
-    return weir_fail(e, WEIR_EINVAL, "the preparing thread needs a tokenizer of its own");
+  if (c->prepare_tokenizer == c->engine.tokenizer || c->long_tokenizer == c->engine.tokenizer ||
+      c->prepare_tokenizer == c->long_tokenizer)
+    return weir_fail(e, WEIR_EINVAL, "every thread needs a tokenizer of its own");
   if (c->engine.n_tiers < 1 || c->engine.n_tiers > WEIR_SM_TIERS)
     return weir_fail(e, WEIR_EINVAL, "%d tiers, want 1 or 2", c->engine.n_tiers);
   return WEIR_OK;
@@ -136,20 +141,34 @@ static void init_locks(weir_service *s) {
   pthread_condattr_t monotonic;
   pthread_mutex_init(&s->lock, NULL);
   pthread_mutex_init(&s->stats_lock, NULL);
-  pthread_cond_init(&s->prepare_wake, NULL);
+  for (int i = 0; i < 2; i++) pthread_cond_init(&s->preparer[i].wake, NULL);
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&s->loop_wake, &monotonic);
   pthread_condattr_destroy(&monotonic);
 }
 
+static void set_preparers(weir_service *s) {
+  weir_tokenizer *more = s->cfg.long_tokenizer;
+  s->n_preparers = more ? 2 : 1;
+  s->preparer[0].tokenizer = s->cfg.prepare_tokenizer;
+  s->preparer[0].shorts = true;
+  s->preparer[0].longs = !more;
+  s->preparer[1].tokenizer = more;
+  s->preparer[1].longs = true;
+  for (int i = 0; i < 2; i++) s->preparer[i].of = s;
+}
+
 static weir_status start(weir_service *s, weir_err *e) {
   if (pthread_create(&s->loop, NULL, weir_service_loop_main, s) != 0)
     return weir_fail(e, WEIR_EIO, "cannot start the loop thread");
   s->loop_started = true;
-  if (pthread_create(&s->prepare, NULL, weir_service_prepare_main, s) != 0)
-    return weir_fail(e, WEIR_EIO, "cannot start the preparing thread");
-  s->prepare_started = true;
+  for (int32_t i = 0; i < s->n_preparers; i++) {
+    weir_preparer *p = &s->preparer[i];
+    if (pthread_create(&p->thread, NULL, weir_service_prepare_main, p) != 0)
+      return weir_fail(e, WEIR_EIO, "cannot start a preparing thread");
+    p->started = true;
+  }
   return WEIR_OK;
 }
 
@@ -175,6 +194,7 @@ weir_status weir_service_create(const weir_service_cfg *cfg, weir_service **out,
   WEIR_TRY(weir_engine_create(&s->cfg.engine, &s->engine, e));
   s->stats = weir_engine_get_stats(s->engine);
   weir_service_metrics_engine(&s->metrics, cfg->engine.n_tiers, &s->stats);
+  set_preparers(s);
   WEIR_TRY(start(s, e));
   *out = s;
   s = NULL;
@@ -207,10 +227,11 @@ void weir_service_destroy(weir_service *s) {
   atomic_store(&s->draining, true);
   pthread_mutex_lock(&s->lock);
   s->stop = true;
-  pthread_cond_broadcast(&s->prepare_wake);
+  for (int i = 0; i < 2; i++) pthread_cond_broadcast(&s->preparer[i].wake);
   pthread_cond_broadcast(&s->loop_wake);
   pthread_mutex_unlock(&s->lock);
-  if (s->prepare_started) pthread_join(s->prepare, NULL);
+  for (int i = 0; i < 2; i++)
+    if (s->preparer[i].started) pthread_join(s->preparer[i].thread, NULL);
   if (s->loop_started) pthread_join(s->loop, NULL);
   end_left(&s->short_work);
   end_left(&s->long_work);
@@ -222,7 +243,7 @@ void weir_service_destroy(weir_service *s) {
   }
   if (s->news_fd >= 0) close(s->news_fd);
   pthread_cond_destroy(&s->loop_wake);
-  pthread_cond_destroy(&s->prepare_wake);
+  for (int i = 0; i < 2; i++) pthread_cond_destroy(&s->preparer[i].wake);
   pthread_mutex_destroy(&s->stats_lock);
   pthread_mutex_destroy(&s->lock);
   free(s->at);

@@ -21,7 +21,9 @@ typedef struct weir_service weir_service;
 typedef struct weir_service_cfg {
   weir_engine_cfg engine;            /* max_queued is raised to max_requests: waiting is bounded here */
   weir_tokenizer *prepare_tokenizer; /* a second one: the engine's belongs to the loop thread */
-  const weir_chat_format *chat;      /* NULL: the models have no template */
+  weir_tokenizer *long_tokenizer; /* a third: texts above 16 KiB get a thread of their own, so that they hold
+                                     up nobody. NULL: they go behind the short ones */
+  const weir_chat_format *chat;   /* NULL: the models have no template */
   weir_metrics *metrics;
   const char *model;              /* its name to clients */
   weir_cascade_opts cascade;      /* what a request gets that asks for nothing */

@@ -49,7 +49,8 @@ static void to_prepare(weir_service *s, weir_work *w, const weir_source *source)
   const bool is_short = weir_source_bytes(source) <= WEIR_SERVICE_SHORT_BYTES;
   pthread_mutex_lock(&s->lock);
   weir_work_put(is_short ? &s->short_work : &s->long_work, w);
-  pthread_cond_signal(&s->prepare_wake);
+  for (int32_t i = 0; i < s->n_preparers; i++)
+    if (is_short ? s->preparer[i].shorts : s->preparer[i].longs) pthread_cond_signal(&s->preparer[i].wake);
   pthread_mutex_unlock(&s->lock);
 }
 

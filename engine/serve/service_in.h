@@ -77,6 +77,18 @@ struct weir_call {
   weir_buf bytes;
 };
 
+/* A preparing thread. */
+typedef struct weir_preparer {
+  weir_service *of;
+  weir_tokenizer *tokenizer; /* borrowed; of this thread alone */
+  bool shorts, longs;        /* which texts it takes */
+  int32_t shorts_in_a_row;
+  pthread_cond_t wake;
+  pthread_t thread;
+  bool started;
+  _Atomic int64_t since_ns; /* when a preparation began; 0: none */
+} weir_preparer;
+
 struct weir_service {
   weir_service_cfg cfg;
   char *model;
@@ -97,13 +109,14 @@ struct weir_service {
   _Atomic int64_t progress_ns,
       preparing_ns; /* when the loop last got on; when a preparation began, 0: none */
 
-  pthread_t loop, prepare;
-  bool loop_started, prepare_started;
+  weir_preparer preparer[2]; /* [n_preparers] */
+  int32_t n_preparers;
+  pthread_t loop;
+  bool loop_started;
   pthread_mutex_t lock;
-  pthread_cond_t prepare_wake, loop_wake;
+  pthread_cond_t loop_wake;
   /* under the lock */
   weir_work_queue short_work, long_work, inbox;
-  int32_t shorts_in_a_row;
   bool stop, kick;
   weir_err broken_why;
 
@@ -140,7 +153,7 @@ weir_status weir_source_copy(const weir_service *, const weir_service_text *, we
                              weir_service_error *);
 
 /* service_prepare.c */
-void *weir_service_prepare_main(void *service);
+void *weir_service_prepare_main(void *preparer);
 /* service_loop.c */
 void *weir_service_loop_main(void *service);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The preparing thread: chat templates and tokenising, with a tokenizer of its own, so that a long text holds
- * up neither the steps nor the edges. Short texts go before long ones, but not for ever. */
+/* The preparing threads: chat templates and tokenising, each with a tokenizer of its own, so that a long text
+ * holds up neither the steps nor the edges. Long texts have their own thread, or go behind the short ones,
+ * but not for ever. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,8 @@ static weir_status put_bos(weir_tokenizer *t, weir_tokens *io, weir_err *e) {
   return WEIR_OK;
 }
 
-static weir_status chat_ids(weir_service *s, const weir_source *src, weir_tokens *out, weir_err *e) {
+static weir_status chat_ids(weir_preparer *p, const weir_source *src, weir_tokens *out, weir_err *e) {
+  weir_service *s = p->of;
   weir_status st = WEIR_OK;
   weir_chat_text text = {0};
   weir_chat_words words = s->words;
@@ -36,25 +38,25 @@ static weir_status chat_ids(weir_service *s, const weir_source *src, weir_tokens
   struct tm tm;
   if (gmtime_r(&now, &tm) && strftime(date, sizeof date, "%d %b %Y", &tm) > 0) words.date = weir_str_of(date);
   WEIR_TRY(weir_chat_render(s->cfg.chat, &words, src->chat, src->n_chat, true, &text, e));
-  WEIR_TRY(weir_tokenize_marked(s->cfg.prepare_tokenizer, text.text.data, text.text.len, text.span,
-                                text.n_spans, out, e));
+  WEIR_TRY(
+      weir_tokenize_marked(p->tokenizer, text.text.data, text.text.len, text.span, text.n_spans, out, e));
   /* a template may write the begin-of-text token itself */
-  WEIR_TRY(put_bos(s->cfg.prepare_tokenizer, out, e));
+  WEIR_TRY(put_bos(p->tokenizer, out, e));
 out:
   weir_chat_text_fini(&text);
   return st;
 }
 
-static weir_status source_ids(weir_service *s, weir_source *src, weir_tokens *out, weir_err *e) {
+static weir_status source_ids(weir_preparer *p, weir_source *src, weir_tokens *out, weir_err *e) {
   if (src->ids) {
     *out = (weir_tokens){.id = src->ids, .n = src->n_ids, .cap = src->n_ids};
     src->ids = NULL;
     src->n_ids = 0;
     return WEIR_OK;
   }
-  if (src->chat) return chat_ids(s, src, out, e);
-  weir_status st = weir_tokenize(s->cfg.prepare_tokenizer, src->text, src->len, src->special, out, e);
-  if (st == WEIR_OK && !src->bare) st = put_bos(s->cfg.prepare_tokenizer, out, e);
+  if (src->chat) return chat_ids(p, src, out, e);
+  weir_status st = weir_tokenize(p->tokenizer, src->text, src->len, src->special, out, e);
+  if (st == WEIR_OK && !src->bare) st = put_bos(p->tokenizer, out, e);
   return st;
 }
 
@@ -62,9 +64,10 @@ static int32_t code_of(weir_status st) { return st == WEIR_EINVAL || st == WEIR_
 
 /* ---- requests ---- */
 
-static weir_status prepare(weir_service *s, weir_reply *r, weir_service_error *x) {
+static weir_status prepare(weir_preparer *p, weir_reply *r, weir_service_error *x) {
+  weir_service *s = p->of;
   weir_err e = {0};
-  const weir_status st = source_ids(s, &r->source, &r->prompt, &e);
+  const weir_status st = source_ids(p, &r->source, &r->prompt, &e);
   const char *field = r->source.chat ? "chat" : "prompt";
   weir_source_fini(&r->source);
   if (st != WEIR_OK) return weir_service_error_set(x, code_of(st), field, "%s", e.msg);
@@ -85,7 +88,8 @@ static weir_status prepare(weir_service *s, weir_reply *r, weir_service_error *x
   return WEIR_OK;
 }
 
-static void handle_reply(weir_service *s, weir_reply *r) {
+static void handle_reply(weir_preparer *p, weir_reply *r) {
+  weir_service *s = p->of;
   weir_service_error x = {0};
   weir_status st = WEIR_OK;
   weir_end end = WEIR_END_ERROR;
@@ -94,7 +98,7 @@ static void handle_reply(weir_service *s, weir_reply *r) {
     st =
         weir_service_error_set(&x, 504, "deadline_ms", "the deadline passed before the request was prepared");
   } else {
-    st = prepare(s, r, &x);
+    st = prepare(p, r, &x);
   }
   if (st != WEIR_OK) {
     weir_reply_finish(r, end, &x, NULL, WEIR_CANCEL_CLIENT); /* unless it was cancelled meanwhile */
@@ -115,9 +119,9 @@ static void handle_reply(weir_service *s, weir_reply *r) {
 
 /* ---- calls ---- */
 
-static weir_status token_texts(weir_service *s, weir_call *c, weir_err *e) {
+static weir_status token_texts(weir_preparer *p, weir_call *c, weir_err *e) {
   weir_status st = WEIR_OK;
-  const weir_tokenizer *t = s->cfg.prepare_tokenizer;
+  const weir_tokenizer *t = p->tokenizer;
   size_t at = 0;
   WEIR_TRY(WEIR_NEW((size_t)c->ids.n, &c->text, e));
   for (int32_t i = 0; i < c->ids.n; i++) {
@@ -134,25 +138,25 @@ out:
   return st;
 }
 
-static weir_status detokenize(weir_service *s, weir_call *c, weir_err *e) {
+static weir_status detokenize(weir_preparer *p, weir_call *c, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_detok d = {0};
   for (int32_t i = 0; i < c->source.n_ids; i++)
-    WEIR_TRY(weir_detok_put(&d, s->cfg.prepare_tokenizer, c->source.ids[i], true, &c->bytes, e));
+    WEIR_TRY(weir_detok_put(&d, p->tokenizer, c->source.ids[i], true, &c->bytes, e));
   WEIR_TRY(weir_detok_end(&d, &c->bytes, e));
   c->result.detokenized = (weir_str){c->bytes.data ? c->bytes.data : "", c->bytes.len};
 out:
   return st;
 }
 
-static void handle_call(weir_service *s, weir_call *c) {
+static void handle_call(weir_preparer *p, weir_call *c) {
   weir_err e = {0};
   weir_status st = WEIR_OK;
   if (c->detokenize) {
-    st = detokenize(s, c, &e);
+    st = detokenize(p, c, &e);
   } else {
-    st = source_ids(s, &c->source, &c->ids, &e);
-    if (st == WEIR_OK) st = token_texts(s, c, &e);
+    st = source_ids(p, &c->source, &c->ids, &e);
+    if (st == WEIR_OK) st = token_texts(p, c, &e);
   }
   if (st != WEIR_OK) weir_service_error_set(&c->result.error, code_of(st), "text", "%s", e.msg);
   weir_call_finish(c);
@@ -161,16 +165,23 @@ static void handle_call(weir_service *s, weir_call *c) {
 /* ---- the thread ---- */
 
 /* NULL: stop. */
-static weir_work *next_work(weir_service *s) {
+static weir_work *next_work(weir_preparer *p) {
+  weir_service *s = p->of;
   weir_work *w = NULL;
   pthread_mutex_lock(&s->lock);
-  while (!s->stop && !s->short_work.first && !s->long_work.first)
-    pthread_cond_wait(&s->prepare_wake, &s->lock);
-  if (!s->stop) {
-    const bool turn =
-        s->long_work.first && (!s->short_work.first || s->shorts_in_a_row >= WEIR_SERVICE_SHORTS_IN_A_ROW);
-    w = turn ? s->long_work.first : s->short_work.first;
-    s->shorts_in_a_row = turn ? 0 : s->shorts_in_a_row + 1;
+  for (;;) {
+    weir_work *brief = p->shorts ? s->short_work.first : NULL,
+              *lengthy = p->longs ? s->long_work.first : NULL;
+    if (s->stop) break;
+    const bool turn = lengthy && (!brief || p->shorts_in_a_row >= WEIR_SERVICE_SHORTS_IN_A_ROW);
+    w = turn ? lengthy : brief;
+    if (w) {
+      p->shorts_in_a_row = turn ? 0 : p->shorts_in_a_row + 1;
+      break;
+    }
+    pthread_cond_wait(&p->wake, &s->lock);
+  }
+  if (w) {
     weir_work_unlink(w);
     if (!w->is_call) ((weir_reply *)w)->stage = WEIR_AT_PREPARING;
   }
@@ -179,14 +190,14 @@ static weir_work *next_work(weir_service *s) {
 }
 
 void *weir_service_prepare_main(void *ctx) {
-  weir_service *s = ctx;
-  for (weir_work *w = next_work(s); w; w = next_work(s)) {
-    atomic_store(&s->preparing_ns, weir_service_now(s));
+  weir_preparer *p = ctx;
+  for (weir_work *w = next_work(p); w; w = next_work(p)) {
+    atomic_store(&p->since_ns, weir_service_now(p->of));
     if (w->is_call)
-      handle_call(s, (weir_call *)w);
+      handle_call(p, (weir_call *)w);
     else
-      handle_reply(s, (weir_reply *)w);
-    atomic_store(&s->preparing_ns, 0);
+      handle_reply(p, (weir_reply *)w);
+    atomic_store(&p->since_ns, 0);
   }
   return NULL;
 }

@@ -78,7 +78,7 @@ void served_open(served *v, const served_opts *o) {
   pthread_mutex_init(&v->gate.lock, NULL);
   pthread_cond_init(&v->gate.moved, NULL);
   v->gate.permits = -1;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 3; i++) {
     weir_gguf *g;
     if (weir_gguf_open("tests/vectors/models/pair-small.gguf", &g, &e) != WEIR_OK) fail_msg("%s", e.msg);
     if (weir_tokenizer_from_gguf(g, &v->tokenizer[i], &e) != WEIR_OK) fail_msg("%s", e.msg);
@@ -105,6 +105,7 @@ void served_open(served *v, const served_opts *o) {
                  .large_wait_ns = 20000,
                  .prefix_pages = -1},
       .prepare_tokenizer = v->tokenizer[1],
+      .long_tokenizer = o->long_thread ? v->tokenizer[2] : NULL,
       .chat = o->chat ? &v->chat : NULL,
       .metrics = v->metrics,
       .model = "tiny",
@@ -125,7 +126,7 @@ void served_close(served *v) {
   weir_service_destroy(v->service);
   for (int t = 0; t < 2; t++)
     if (v->exec[t]) v->exec[t]->ops->destroy(v->exec[t]);
-  for (int t = 0; t < 2; t++) weir_tokenizer_destroy(v->tokenizer[t]);
+  for (int t = 0; t < 3; t++) weir_tokenizer_destroy(v->tokenizer[t]);
   weir_metrics_destroy(v->metrics);
   pthread_cond_destroy(&v->gate.moved);
   pthread_mutex_destroy(&v->gate.lock);
@@ -174,6 +175,11 @@ void served_await_tokens(served *v, weir_reply *r, int32_t n) {
 const weir_call_result *served_await_call(served *v, weir_call *c) {
   while (!weir_call_get(c)) await_news(v);
   return weir_call_get(c);
+}
+
+void served_await_no_replies(served *v) {
+  for (int i = 0; i < 5000 && weir_service_reply_bytes(v->service) > 0; i++) (void)poll(NULL, 0, 1);
+  assert_int_equal(weir_service_reply_bytes(v->service), 0);
 }
 
 typedef struct wanted {

@@ -17,7 +17,7 @@ typedef struct served_gate {
 
 typedef struct served {
   fake_law law;
-  weir_tokenizer *tokenizer[2]; /* of the engine, of the preparation */
+  weir_tokenizer *tokenizer[3]; /* of the engine, of the preparation, of long texts */
   weir_exec *exec[2];           /* with a gate before the fake */
   served_gate gate;
   weir_metrics *metrics;
@@ -30,7 +30,7 @@ typedef struct served {
 typedef struct served_opts {
   int32_t n_tiers, max_requests, n_ctx;
   int64_t fail_at[2]; /* steps of the tiers that fail; < 0: none */
-  bool chat;
+  bool chat, long_thread;
 } served_opts;
 
 served_opts served_usual(void);
@@ -48,6 +48,8 @@ weir_service_request served_ids(const uint32_t *ids, size_t n, uint32_t max_toke
 const weir_reply_end *served_await(served *, weir_reply *);
 void served_await_tokens(served *, weir_reply *, int32_t n);
 const weir_call_result *served_await_call(served *, weir_call *);
+/* The service lets go of a reply a moment after its end. */
+void served_await_no_replies(served *);
 /* The value of a series: name, and a label's value or NULL. */
 double served_metric(served *, const char *name, const char *label);
 

@@ -76,7 +76,7 @@ static void test_answers(void **state) {
                   served_metric(&v, "weir:tokens_total", "large") ==
               300);
   assert_int_equal(weir_service_open_requests(v.service), 0);
-  assert_int_equal(weir_service_reply_bytes(v.service), 0);
+  served_await_no_replies(&v);
   served_close(&v);
 }
 
@@ -184,6 +184,65 @@ static void test_cancel_while_prepared(void **state) {
   assert_int_equal(weir_service_open_requests(v.service), 0);
   for (int i = 0; i < N; i++) weir_reply_release(r[i]);
   free(text);
+  served_close(&v);
+}
+
+/* Long texts are at work or wait; short ones are answered meanwhile, with a thread for the long ones or
+ * without.
+ */
+static void test_long_texts(void **state) {
+  (void)state;
+  enum { LONG = 1 << 20, N = 4 };
+  char *text = malloc(LONG);
+  for (int i = 0; i < LONG; i++) text[i] = (char)('a' + i * 7 % 26);
+  for (int own = 0; own < 2; own++) {
+    served v;
+    served_opts o = served_usual();
+    o.long_thread = own;
+    served_open(&v, &o);
+    weir_reply *r[N];
+    for (int i = 0; i < N; i++)
+      r[i] = submit(&v, &(weir_service_request){.prompt = {.text = text, .len = LONG}});
+    const weir_service_request q = served_ids(ids, N_IDS, 3);
+    weir_reply *brief = submit(&v, &q);
+    assert_int_equal(served_await(&v, brief)->end, WEIR_END_LENGTH);
+    /* the last of the long ones came before it and is still not prepared */
+    assert_int_equal(weir_reply_get_state(r[N - 1]), WEIR_REPLY_QUEUED);
+    weir_reply_release(brief);
+    for (int i = 0; i < N; i++) {
+      assert_int_equal(served_await(&v, r[i])->error.code, 400); /* longer than the context */
+      weir_reply_release(r[i]);
+    }
+    assert_true(served_metric(&v, "weir:requests_refused_total", "context") == N);
+    served_close(&v);
+  }
+  free(text);
+}
+
+/* One model: no modes, and a pin that is no promise to keep. */
+static void test_single(void **state) {
+  (void)state;
+  served v;
+  served_opts o = served_usual();
+  o.n_tiers = 1;
+  served_open(&v, &o);
+  weir_service_request q = served_ids(ids, N_IDS, 30);
+  weir_reply *r = submit(&v, &q), *more;
+  const weir_reply_end *end = served_await(&v, r);
+  assert_int_equal(end->end, WEIR_END_LENGTH);
+  assert_string_equal(end->mode, "");
+  assert_true(isnan(end->entropy));
+  expect_law(&v, r, 0);
+  weir_reply_release(r);
+  weir_service_error x;
+  q.mode = "small";
+  assert_int_not_equal(weir_service_submit(v.service, &q, &more, NULL, &x), WEIR_OK);
+  assert_string_equal(x.param, "cascade.mode");
+  q.mode = NULL;
+  q.has_entropy = true;
+  q.entropy = 1;
+  assert_int_not_equal(weir_service_submit(v.service, &q, &more, NULL, &x), WEIR_OK);
+  assert_string_equal(x.param, "cascade.entropy");
   served_close(&v);
 }
 
@@ -484,6 +543,8 @@ int main(void) {
       cmocka_unit_test(test_stops),
       cmocka_unit_test(test_cancel_in_all_states),
       cmocka_unit_test(test_cancel_while_prepared),
+      cmocka_unit_test(test_long_texts),
+      cmocka_unit_test(test_single),
       cmocka_unit_test(test_admission),
       cmocka_unit_test(test_refusals),
       cmocka_unit_test(test_context),
