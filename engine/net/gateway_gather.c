@@ -117,7 +117,7 @@ out:
  * seconds ago, as far as they have been looked at. */
 static void find_speed(weir_gw *g, const double *tokens, double *speed, double *rate) {
   const int64_t now = weir_now_ns(&g->clock);
-  weir_gw_look *from = &g->look[0], *newest = &g->look[1];
+  weir_gw_look *newest = &g->look[1], *from = g->look[0].ns ? &g->look[0] : newest;
   if (isnan(tokens[0]) && isnan(tokens[1])) return;
   double moved[N_TIERS], all = 0;
   for (int t = 0; t < N_TIERS; t++) {
@@ -129,7 +129,7 @@ static void find_speed(weir_gw *g, const double *tokens, double *speed, double *
   const double lately = moved[0] + moved[1], large = isnan(tokens[1]) ? 0 : tokens[1];
   if (lately > 0 || all > 0) *rate = lately > 0 ? moved[1] / lately : large / all;
   if (newest->ns && now - newest->ns < LOOK_NS) return;
-  *from = *newest;
+  g->look[0] = *newest;
   newest->ns = now;
   for (int t = 0; t < N_TIERS; t++) newest->tokens[t] = isnan(tokens[t]) ? 0 : tokens[t];
 }

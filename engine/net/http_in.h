@@ -65,6 +65,7 @@ struct weir_http_server {
   struct event_base *base;
   struct evhttp *http;
   struct evconnlistener *listener[8];
+  struct evhttp_bound_socket *bound[8]; /* evhttp's name for each */
   int32_t n_listeners;
   weir_http_conn *first;
   int32_t n_connections;

@@ -285,11 +285,13 @@ static weir_status listen_on(weir_http_server *s, const char *address, const str
                                   (a->ai_family == AF_INET6 ? LEV_OPT_BIND_IPV6ONLY : 0),
                               256, a->ai_addr, (int)a->ai_addrlen);
   if (!l) return weir_fail(e, WEIR_EIO, "listen on %s: %m", address);
-  if (!evhttp_bind_listener(s->http, l)) {
+  struct evhttp_bound_socket *handle = evhttp_bind_listener(s->http, l);
+  if (!handle) {
     evconnlistener_free(l);
     return weir_fail(e, WEIR_ENOMEM, "listen on %s: no memory", address);
   }
   evconnlistener_set_error_cb(l, on_accept_error);
+  s->bound[s->n_listeners] = handle;
   s->listener[s->n_listeners++] = l;
   if (!s->port && getsockname((int)evconnlistener_get_fd(l), (struct sockaddr *)&bound, &len) == 0)
     s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
@@ -342,7 +344,8 @@ out:
 
 void weir_http_server_drain(weir_http_server *s) {
   s->draining = true;
-  weir_http_server_count(s);
+  /* who comes now is refused by the system, and does not wait for a process that ends */
+  while (s->n_listeners > 0) evhttp_del_accept_socket(s->http, s->bound[--s->n_listeners]);
   for (weir_http_conn *c = s->first; c; c = c->next) event_active(c->later, EV_TIMEOUT, 0);
 }
 

@@ -115,7 +115,8 @@ static void on_request(void *ctx, weir_http_request *q) {
   }
 }
 
-static int setup(void **state) {
+/* `ms`: all times, some of them doubled. */
+static int setup_with(void **state, int32_t ms) {
   rig *r = calloc(1, sizeof *r);
   weir_err e;
   pthread_mutex_init(&r->lock, NULL);
@@ -124,10 +125,10 @@ static int setup(void **state) {
   const weir_http_server_cfg cfg = {
       .limits = {.max_head_bytes = 4096, .max_body_bytes = 100000, .max_headers = 32},
       .max_connections = 8,
-      .head_ms = 300,
-      .body_ms = 300,
-      .idle_ms = 600,
-      .stall_ms = 400,
+      .head_ms = ms,
+      .body_ms = ms,
+      .idle_ms = 2 * ms,
+      .stall_ms = ms,
       .max_unsent = 64 << 20,
       .on_request = on_request,
       .on_record = on_record,
@@ -141,6 +142,9 @@ static int setup(void **state) {
   *state = r;
   return 0;
 }
+
+static int patient(void **state) { return setup_with(state, 20000); }
+static int hasty(void **state) { return setup_with(state, 300); }
 
 static int teardown(void **state) {
   rig *r = *state;
@@ -352,7 +356,8 @@ static void loopback(void **state) {
   }
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f)  cmocka_unit_test_setup_teardown(f, patient, teardown)
+#define HASTY(f) cmocka_unit_test_setup_teardown(f, hasty, teardown)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
@@ -361,9 +366,9 @@ int main(void) {
       TEST(old_clients),
       TEST(refusals_reach_the_client),
       TEST(continues),
-      TEST(slow_requests_end),
-      TEST(pending_answers),
-      TEST(readers_that_stall_are_cut),
+      HASTY(slow_requests_end),
+      HASTY(pending_answers),
+      HASTY(readers_that_stall_are_cut),
       TEST(connections_are_bounded),
       cmocka_unit_test(loopback),
   };
