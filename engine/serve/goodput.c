@@ -111,9 +111,11 @@ bool weir_goodput_tell(weir_goodput *g, int64_t now_ns, int32_t n_requests) {
   }
   if (g->since_ns == 0) g->since_ns = now_ns;
   if (now_ns - g->since_ns < HOLDS_NS) return false;
+  if (!g->large_faster && g->ever_told && now_ns - g->last_told < QUIET_NS)
+    return false; /* later, if so still */
   g->since_ns = 0;
   g->large_faster = !g->large_faster;
-  if (!g->large_faster || (g->ever_told && now_ns - g->last_told < QUIET_NS)) return false;
+  if (!g->large_faster) return false;
   g->ever_told = true;
   g->last_told = now_ns;
   return true;

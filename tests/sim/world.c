@@ -218,7 +218,10 @@ void world_run(world *w, world_job *job, int32_t n) {
     const int64_t event = events(w, job, n, start), before = w->clock_ns;
     if (weir_engine_step(w->engine, &busy, &e) != WEIR_OK)
       fail_msg("seed %llu: step: %s", (unsigned long long)w->seed, e.msg);
-    w->turns++;
+    if (w->turns++ % 16 == 0) {
+      const weir_engine_stats s = weir_engine_get_stats(w->engine);
+      if (s.active == w->o.max_active) w->large_only = s.large_only_goodput;
+    }
     const int64_t wake = weir_engine_next_wake_ns(w->engine);
     if (!busy && event == INT64_MAX) break;
     if (w->clock_ns > until)

@@ -56,6 +56,7 @@ typedef struct world {
   weir_exec *exec[2];
   weir_engine *engine;
   int64_t clock_ns, horizon_ns; /* a run that goes on for longer has failed; 0: one minute */
+  double large_only;            /* what the engine last said it would be, with all places taken */
   int64_t turns, idle_turns; /* of the loop; those that found nothing to do though they were asked to come */
   int64_t note_rows[2], note_steps[2], note_ahead, max_wait_ns, slowest_ns;
 } world;
