@@ -159,7 +159,7 @@ static void free_calls(weir_client *c, client_lane *lane) {
 /* Leaves word that all of the session may stop. nn_close throws away what is not written yet, so the answer
  * is waited for, but hardly; the engine ends a session that does not poll in any case. */
 static void say_goodbye(weir_client *c) {
-  enum { WAIT_MS = 20 };
+  enum { WAIT_MS = 50 };
   bool any = false;
   for (const client_request *r = c->first; r; r = r->next) any |= r->state != REQUEST_QUEUED;
   if (!any || c->control.socket < 0) return;
@@ -171,8 +171,15 @@ static void say_goodbye(weir_client *c) {
   weir_frame_pack(WEIR_FRAME_CANCEL, &m.base, msg);
   client_lane_send(&c->control, msg, weir_frame_size(&m.base), client_now(c));
   if (!c->control.sent) return;
-  struct pollfd answered = {.fd = c->control.recv_fd, .events = POLLIN};
-  poll(&answered, 1, WAIT_MS);
+  struct pollfd readable = {.fd = c->control.recv_fd, .events = POLLIN};
+  const int64_t until = client_now(c) + WAIT_MS * CLIENT_MS;
+  for (int64_t left; (left = until - client_now(c)) > 0;) {
+    poll(&readable, 1, (int)(left / CLIENT_MS) + 1);
+    size_t n;
+    void *reply = client_lane_recv(&c->control, &n); /* or that of an earlier call, which is none */
+    client_lane_free_reply(reply);
+    if (reply) return;
+  }
 }
 
 void weir_client_close(weir_client *c) {

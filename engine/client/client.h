@@ -42,7 +42,7 @@ typedef struct weir_client_cfg {
 
 /* Sockets are made here; the connection comes later and is kept up. 0, or -1 and *e. */
 int weir_client_open(const weir_client_cfg *, weir_client **out, weir_client_error *e);
-/* Ends open requests (on_end with 499) and calls, tells the engine if that takes at most 20 ms (it finds out
+/* Ends open requests (on_end with 499) and calls, tells the engine if that takes at most 50 ms (it finds out
  * by itself otherwise), frees. NULL is fine. */
 void weir_client_close(weir_client *);
 
