@@ -37,7 +37,7 @@ unshare --pid --fork --kill-child=SIGKILL sh -c 'mount -t proc proc "$ROOT/proc"
 shell=$!
 healthy=no
 for i in $(seq 300); do
-  if env -i PATH=/usr/bin:/bin chroot --userspec="$AS" "$ROOT" /bin/bash -c "$CHECK" 2> /dev/null; then healthy=yes; break; fi
+  if env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot --userspec="$AS" "$ROOT" /bin/bash -c "$CHECK" 2> /dev/null; then healthy=yes; break; fi
   kill -0 $shell 2> /dev/null || break
   sleep 0.2
 done
@@ -128,7 +128,7 @@ def main():
                 shutil.rmtree(where, ignore_errors=True)
     say("roots in", made)
     try:
-        return replay(o.dockerfile, made)
+        return serve(*build(o.dockerfile, made))
     except subprocess.CalledProcessError as e:
         say("FAILED:", e.cmd[-1], "-", e.returncode)
         return 1
@@ -137,7 +137,8 @@ def main():
             subprocess.run(["rm", "-rf", "--one-file-system", made])
 
 
-def replay(dockerfile, made):
+def build(dockerfile, made):
+    """The last stage, and what its image says of running it."""
     context = os.path.join(made, "context")
     proxies = {v: os.environ[v] for v in ("http_proxy", "https_proxy", "no_proxy") if os.environ.get(v)}
     stages, stage, spec = {}, None, {}
@@ -175,6 +176,10 @@ def replay(dockerfile, made):
         else:
             sys.exit(f"replay: {word} is not understood")
 
+    return stage, spec
+
+
+def serve(stage, spec):
     say("size of the last stage, MB:", subprocess.run(["du", "-smx", stage.root], capture_output=True, text=True).stdout.split()[0])
     key = "key-of-the-replay"
     os.makedirs(os.path.join(stage.root, "run", "secrets"), exist_ok=True)
@@ -182,7 +187,7 @@ def replay(dockerfile, made):
         f.write(key + "\n")
     variables = {"PATH": stage.env["PATH"], **stage.image_env, "WEIR_API_KEY_FILE": "/run/secrets/weir_keys"}
     assert spec["HEALTHCHECK"][:2] == ["/bin/bash", "-c"]
-    ask = (f"env -i chroot --userspec={stage.user} \"$ROOT\" /bin/bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000; "
+    ask = (f"env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot --userspec={stage.user} \"$ROOT\" /bin/bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000; "
            "b=\"{\\\"prompt\\\": \\\"Once upon a time\\\", \\\"max_tokens\\\": 8}\"; "
            f"printf \"POST /v1/completions HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: Bearer {key}\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s\" ${{#b}} \"$b\" >&3; cat <&3' | tail -c 600; echo")
     env = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "ROOT": stage.root, "AS": stage.user, "VARS": " ".join(f"{k}={v}" for k, v in variables.items()),
