@@ -27,6 +27,7 @@
 enum {
   BURST = 64,        /* messages taken in a turn, of one socket */
   PIPES = 1024,      /* connections whose last reply is remembered */
+  MAX_GAPS = 256,    /* so many replies of one connection wait for each other */
   MAX_TICKETS = 8192 /* messages that are not answered yet */
 };
 static const int64_t gap_ns = 1000000, look_ns = 1000000000, farewell_ns = 50000000;
@@ -198,7 +199,11 @@ static void answer(void *ctx, uint64_t id, const void *frame, size_t n, bool sup
   const int64_t now = weir_now_ns(&r->clock);
   pipe_note *note = note_of(r, t);
   t->due_ns = note->sent_ns + gap_ns > now ? note->sent_ns + gap_ns : now;
-  note->sent_ns = t->due_ns;
+  /* Who asks without end on one connection may lose replies, but holds up nobody else's. */
+  if (t->due_ns - now > MAX_GAPS * gap_ns)
+    t->due_ns = now;
+  else
+    note->sent_ns = t->due_ns;
   if (t->due_ns <= now && i != r->current) {
     send_now(r, i);
     return;

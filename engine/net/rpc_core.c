@@ -258,7 +258,7 @@ static bool has_room(weir_rpc_core *c, const rpc_session *s) {
   if (rpc_sessions_n_entries(c->sessions) >= l->max_kept)
     why = "too many requests whose ends were not acknowledged";
   if (weir_service_reply_bytes(c->cfg.service) >= l->max_reply_memory)
-    why = "too much text that clients have not taken";
+    why = "too much memory is held by requests";
   if (why) rpc_answer_fail(c, 429, "", why);
   return !why;
 }

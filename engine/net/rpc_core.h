@@ -24,7 +24,7 @@ typedef struct weir_rpc_limits {
   int32_t max_sessions;     /* (1024) */
   int32_t max_per_session;  /* requests, those whose end was not acknowledged included (1024) */
   int32_t max_kept;         /* the same of all sessions together (8192) */
-  int64_t max_reply_memory; /* bytes of replies that clients have not taken; more is refused (1 GiB) */
+  int64_t max_reply_memory; /* bytes held by requests, waiting and not yet fetched; more is refused (1 GiB) */
   size_t max_request_bytes; /* of a frame, WEIR_FRAME_SURE_REQUEST .. WEIR_FRAME_MAX_REQUEST (4 MiB) */
   uint32_t max_poll_ms;     /* a poll is parked so long at most (10 s) */
   uint32_t poll_bytes;      /* of an answer, when the client says nothing (256 KiB) */

@@ -160,7 +160,7 @@ weir_reply_state weir_reply_get_state(const weir_reply *);
 int32_t weir_reply_n_prompt(const weir_reply *); /* 0: not known yet */
 const weir_reply_log *weir_reply_tokens(const weir_reply *);
 const weir_reply_end *weir_reply_get_end(const weir_reply *); /* of WEIR_REPLY_ENDED, else NULL */
-/* Bytes held by the replies that were not given back. */
+/* Bytes held by requests: texts that wait for their preparation, replies that were not given back. */
 int64_t weir_service_reply_bytes(const weir_service *);
 
 /* A question to the tokenizer, answered by the preparing thread. */

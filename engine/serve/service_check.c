@@ -292,6 +292,9 @@ static weir_status fill(const weir_service *g, const weir_service_request *q, we
   WEIR_TRY(check_sampling(g, q, r, x));
   WEIR_TRY(check_cascade(g, q, r, x));
   WEIR_TRY(weir_source_copy(g, &q->prompt, &r->source, x));
+  r->source_bytes =
+      (int64_t)(weir_source_bytes(&r->source) + (size_t)r->source.n_chat * sizeof *r->source.chat);
+  atomic_fetch_add(&r->of->reply_bytes, r->source_bytes);
   r->submitted_ns = weir_service_now(g);
   r->job.priority = q->priority;
   r->job.deadline_ns = q->deadline_ms > 0 ? r->submitted_ns + (int64_t)q->deadline_ms * 1000000 : 0;
@@ -320,9 +323,15 @@ weir_status weir_reply_create(weir_service *g, const weir_service_request *q, we
   return st;
 }
 
+void weir_reply_drop_source(weir_reply *r) {
+  weir_source_fini(&r->source);
+  atomic_fetch_sub(&r->of->reply_bytes, r->source_bytes);
+  r->source_bytes = 0;
+}
+
 void weir_reply_free(weir_reply *r) {
   if (!r) return;
-  weir_source_fini(&r->source);
+  weir_reply_drop_source(r);
   weir_tokens_fini(&r->prompt);
   weir_reply_log_fini(&r->log);
   free((void *)r->stop);

@@ -42,6 +42,7 @@ struct weir_reply {
 
   /* what was asked; the loop thread's after the preparing thread's */
   weir_source source;
+  int64_t source_bytes; /* of it, as counted */
   weir_tokens prompt;
   weir_job job;
   weir_cascade_cfg cascade;
@@ -149,6 +150,8 @@ void weir_source_fini(weir_source *);
 weir_status weir_reply_create(weir_service *, const weir_service_request *, weir_reply **out,
                               weir_service_error *);
 void weir_reply_free(weir_reply *);
+/* Frees what it was asked with. */
+void weir_reply_drop_source(weir_reply *);
 weir_status weir_source_copy(const weir_service *, const weir_service_text *, weir_source *out,
                              weir_service_error *);
 

@@ -178,7 +178,8 @@ static void make_own(weir_service_metrics *s, maker *k) {
   for (int i = 0; i < WEIR_N_CANCELLED; i++)
     s->cancelled[i] = with(k, WEIR_METRIC_COUNTER, "weir:requests_cancelled_total",
                            "Requests that ended before their time.", "reason", cancelled[i]);
-  s->reply_bytes = gauge(k, "weir:reply_bytes", "Memory of replies that clients have not taken yet.");
+  s->reply_bytes = gauge(k, "weir:reply_bytes",
+                         "Memory of texts that wait and of replies that clients have not taken yet.");
 }
 
 weir_status weir_service_metrics_init(weir_service_metrics *s, weir_metrics *m, const char *model,

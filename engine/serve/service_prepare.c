@@ -69,7 +69,7 @@ static weir_status prepare(weir_preparer *p, weir_reply *r, weir_service_error *
   weir_err e = {0};
   const weir_status st = source_ids(p, &r->source, &r->prompt, &e);
   const char *field = r->source.chat ? "chat" : "prompt";
-  weir_source_fini(&r->source);
+  weir_reply_drop_source(r);
   if (st != WEIR_OK) return weir_service_error_set(x, code_of(st), field, "%s", e.msg);
   const int32_t n = r->prompt.n;
   if (n == 0) return weir_service_error_set(x, 400, "prompt", "prompt: it has no tokens");
