@@ -42,6 +42,7 @@ static void set_state(weir_gw_engine *x, bool live, bool ready, const char *reas
 static void on_health(void *ctx, const weir_client_health *h, const weir_client_error *e) {
   weir_gw_engine *x = ctx;
   x->asked_health = false;
+  if (e->code == 499) return; /* the gateway ends */
   if (e->code) {
     set_state(x, false, false, e->message);
     return;
@@ -104,6 +105,7 @@ out:
 static void on_model(void *ctx, const weir_client_model *m, const weir_client_error *e) {
   weir_gw_engine *x = ctx;
   x->asked_model = false;
+  if (e->code == 499) return;
   if (e->code) {
     weir_log(WEIR_LOG_WARN, "engine %s does not say what its model is: %s", x->url, e->message);
     return;

@@ -11,6 +11,8 @@
 #include "net/openai_in.h"
 #include "net/openai_write.h"
 
+enum { MAX_VALUES = 1 << 19 }; /* ids of a prompt are values */
+
 int weir_openai_fail(weir_openai_error *e, int code, const char *why, const char *param, const char *fmt,
                      ...) {
   va_list ap;
@@ -49,12 +51,30 @@ out:
   return st;
 }
 
+/* A parsed value takes a hundred bytes where its text takes two: how many there are is bounded before any is
+ * made. */
+static bool too_many_values(const char *p, size_t len) {
+  size_t n = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < len; i++) {
+    if (in_string && p[i] == '\\')
+      i++;
+    else if (p[i] == '"')
+      in_string = !in_string;
+    else if (!in_string)
+      n += p[i] == ',' || p[i] == '[' || p[i] == '{';
+  }
+  return n > MAX_VALUES;
+}
+
 json_t *weir_openai_load(const char *body, size_t len, weir_openai_error *e) {
   json_t *root = NULL;
   weir_err why = {0};
   memset(e, 0, sizeof *e);
   if (len == 0) {
     weir_openai_fail(e, 400, NULL, NULL, "the body is empty: an object of JSON was expected");
+  } else if (too_many_values(body, len)) {
+    weir_openai_fail(e, 400, NULL, NULL, "the body holds more than %d values", MAX_VALUES);
   } else if (weir_json_parse_object((weir_str){body, len}, &root, &why) != WEIR_OK) {
     weir_openai_fail(e, why.code == WEIR_ENOMEM ? 503 : 400, NULL, NULL, "the body: %s", why.msg);
     return NULL;

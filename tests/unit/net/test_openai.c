@@ -287,6 +287,27 @@ static void depth_is_bounded(void **state) {
   free(body);
 }
 
+/* 2 MB that would become 100. A string of brackets is one value. */
+static void values_are_bounded(void **state) {
+  (void)state;
+  enum { N = 1 << 20 };
+  char *body = malloc(2 * N + 64);
+  weir_openai_request q;
+  weir_openai_error e;
+  size_t n = (size_t)sprintf(body, "{\"prompt\":[1");
+  for (int i = 0; i < N / 2; i++) n += (size_t)sprintf(body + n, ",1");
+  n += (size_t)sprintf(body + n, "]}");
+  assert_int_equal(weir_openai_parse(C, body, n, &limits, &q, &e), -1);
+  assert_non_null(strstr(e.message, "values"));
+  n = (size_t)sprintf(body, "{\"prompt\":\"");
+  memset(body + n, '[', N);
+  n += N;
+  n += (size_t)sprintf(body + n, "\"}");
+  assert_int_equal(weir_openai_parse(C, body, n, &limits, &q, &e), 0);
+  weir_openai_request_fini(&q);
+  free(body);
+}
+
 static void tokenize_requests(void **state) {
   (void)state;
   static const struct {
@@ -431,6 +452,7 @@ int main(void) {
       cmocka_unit_test(what_is_harmless_passes),
       cmocka_unit_test(every_field_arrives),
       cmocka_unit_test(depth_is_bounded),
+      cmocka_unit_test(values_are_bounded),
       cmocka_unit_test(tokenize_requests),
       cmocka_unit_test(cuts_do_not_change_the_text),
       cmocka_unit_test(json_of_text_and_numbers),
