@@ -37,7 +37,8 @@ static const char style[] =
     "font-variant-numeric:tabular-nums}.tile span{color:var(--dim);font-size:13px}\n"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:"
     "tabular-nums}"
-    "th,td{padding:6px 9px;border-bottom:1px solid "
+    "td:first-child{white-space:normal!important;min-width:190px}th,td{padding:6px 9px;border-bottom:1px "
+    "solid "
     "var(--line);text-align:right;white-space:nowrap}th{color:var(--dim);"
     "font-weight:500}th:first-child,td:first-child{text-align:left}tr.knee "
     "td{background:var(--card);font-weight:600}"
@@ -121,13 +122,15 @@ static double load_of(const json_t *point) {
   return isnan(rate) ? weir_json_at(point, "load.concurrency") : rate;
 }
 
+static bool over_thresholds(const json_t *doc) { return !strcmp(text_at(doc, "sweep"), "entropy"); }
+
 /* What the x axis of a sweep is: NULL when the files have no several loads of one kind. */
 static const char *load_axis(json_t *const *doc, int32_t n) {
   const char *name = NULL;
   bool several = false;
   for (int32_t k = 0; k < n; k++) {
     const json_t *points = json_object_get(doc[k], "points");
-    for (size_t i = 0; i < json_array_size(points); i++) {
+    for (size_t i = 0; !over_thresholds(doc[k]) && i < json_array_size(points); i++) {
       const json_t *p = json_array_get(points, i);
       const char *own = isnan(weir_json_at(p, "load.rate")) ? "concurrency" : "requests/s offered";
       if (name && strcmp(own, name) != 0) return NULL;
@@ -175,25 +178,32 @@ static void add_curve(board *b, const json_t *points, int32_t color, const char 
   snprintf(s->name, sizeof s->name, "%s", name);
 }
 
+/* Two curves a file, `path` and dashed `dashed`, called `names` ("p50", "p99"). */
+typedef struct {
+  const char *path, *dashed, *names[2], *title, *unit;
+  bool log;
+} load_plot;
+
 static weir_status put_load_plot(board *b, json_t *const *doc, int32_t n, const char *axis,
-                                 const char *const path[3], const char *title, const char *unit, bool log,
-                                 weir_buf *out, weir_err *e) {
-  char who[72], name[96];
+                                 const load_plot *l, weir_buf *out, weir_err *e) {
+  char who[96], title[128];
   const json_t *knee = n == 1 && json_is_integer(json_object_get(doc[0], "knee")) ? main_point(doc[0]) : NULL;
   b->n = 0;
   for (int32_t k = 0; k < n; k++)
-    for (int32_t i = 0; i < 2; i++) {
+    for (int32_t i = 0; i < 2 && !over_thresholds(doc[k]); i++) {
+      const int32_t before = b->n;
       name_of(doc, n, k, who, sizeof who);
-      snprintf(name, sizeof name, "%s%s%s", n > 1 ? who : "", n > 1 ? " " : "",
-               path[2] + (i ? strcspn(path[2], "|") + 1 : 0));
-      name[strcspn(name, "|")] = '\0';
-      add_curve(b, json_object_get(doc[k], "points"), k, NULL, path[i], i == 1, name);
+      add_curve(b, json_object_get(doc[k], "points"), k, NULL, i ? l->dashed : l->path, i == 1,
+                n > 1 ? who : l->names[i]);
+      if (b->n > before) b->s[before].hidden_name = n > 1 && i == 1;
     }
+  snprintf(title, sizeof title, "%s%s%s%s%s%s", l->title, n > 1 ? ": " : "", n > 1 ? l->names[0] : "",
+           n > 1 ? ", " : "", n > 1 ? l->names[1] : "", n > 1 ? " dashed" : "");
   const weir_plot p = {.title = title,
                        .x_name = axis,
-                       .y_name = unit,
+                       .y_name = l->unit,
                        .log_x = true,
-                       .log_y = log,
+                       .log_y = l->log,
                        .y_from_zero = true,
                        .y_max = NAN,
                        .mark_x = knee ? load_of(knee) : NAN,
@@ -204,25 +214,25 @@ static weir_status put_load_plot(board *b, json_t *const *doc, int32_t n, const 
 }
 
 static weir_status put_loads(board *b, json_t *const *doc, int32_t n, weir_buf *out, weir_err *e) {
-  static const char *const ttft[] = {"latency_ms.ttft.p50", "latency_ms.ttft.p99", "p50|p99"};
-  static const char *const tpot[] = {"latency_ms.tpot.p50", "latency_ms.tpot.p99", "p50|p99"};
-  static const char *const e2e[] = {"latency_ms.e2e.p50", "latency_ms.e2e.p99", "p50|p99"};
-  static const char *const rate[] = {"throughput.rps", "goodput.rps", "throughput|goodput"};
+  static const load_plot plots[] = {
+      {"latency_ms.ttft.p50", "latency_ms.ttft.p99", {"p50", "p99"}, "Time to first token", "ms", true},
+      {"latency_ms.tpot.p50", "latency_ms.tpot.p99", {"p50", "p99"}, "Time per token", "ms", true},
+      {"latency_ms.e2e.p50", "latency_ms.e2e.p99", {"p50", "p99"}, "End to end", "ms", true},
+      {"throughput.rps", "goodput.rps", {"throughput", "goodput"}, "Requests", "requests/s", false}};
   weir_status st = WEIR_OK;
   const char *axis = load_axis(doc, n);
   if (!axis) return WEIR_OK;
   WEIR_TRY(weir_buf_puts(out, "<h2>Against load</h2><div class=\"plots\">\n", e));
-  WEIR_TRY(put_load_plot(b, doc, n, axis, ttft, "Time to first token", "ms", true, out, e));
-  WEIR_TRY(put_load_plot(b, doc, n, axis, tpot, "Time per token", "ms", true, out, e));
-  WEIR_TRY(put_load_plot(b, doc, n, axis, e2e, "End to end", "ms", true, out, e));
-  WEIR_TRY(put_load_plot(b, doc, n, axis, rate, "Requests that ended well", "requests/s", false, out, e));
+  for (size_t i = 0; i < sizeof plots / sizeof *plots; i++)
+    WEIR_TRY(put_load_plot(b, doc, n, axis, &plots[i], out, e));
   b->n = 0;
   for (int32_t k = 0; k < n; k++) {
     char who[96];
     name_of(doc, n, k, who, sizeof who);
     add_curve(b, json_object_get(doc[k], "points"), k, "throughput.output_tok_s", "latency_ms.tpot.p50",
               false, n > 1 ? who : "");
-    if (b->n > 0) b->s[b->n - 1].no_line = b->s[b->n - 1].tips_shown = true;
+    if (b->n > 0) b->s[b->n - 1].no_line = true;
+    if (b->n > 0) b->s[b->n - 1].tips_shown = n == 1;
   }
   const weir_plot p = {.title = "Time per token against throughput",
                        .x_name = "output tokens/s",
@@ -244,7 +254,7 @@ out:
 /* The points whose answers are compared: all thresholds of a sweep over them, else the one that matters, for
  * more load changes no answer. Returns owned. */
 static json_t *quality_points(const json_t *doc) {
-  if (!strcmp(text_at(doc, "sweep"), "entropy")) return json_incref(json_object_get(doc, "points"));
+  if (over_thresholds(doc)) return json_incref(json_object_get(doc, "points"));
   json_t *a = json_array();
   if (main_point(doc)) json_array_append(a, (json_t *)main_point(doc));
   return a;
@@ -282,8 +292,6 @@ static weir_status put_quality(board *b, json_t *const *doc, int32_t n, const ch
       .title = x_path[0] == 'd' ? "Exact match against deferral" : "Exact match against time",
       .x_name = x_name,
       .y_name = "exact match, 95 % bars",
-      .x_from_zero = true,
-      .y_from_zero = true,
       .y_max = NAN,
       .mark_x = NAN,
       .series = b->s,

@@ -27,7 +27,7 @@ const weir_option weir_bench_options[] = {
   {"api", 0, ENUM, RUN, "Server", NULL, "completions", 0, 0, "completions|chat", KEY,
    "/v1/completions with prompts as they are, or /v1/chat/completions. Conversations need chat."},
   {"model", 'm', STRING, RUN, "Server", "NAME", NULL, ANY, KEY, "Default: the first that the server lists."},
-  {"key", 0, STRING, RUN, "Server", "TEXT", NULL, ANY, "WEIR_API_KEY", false, "The key the server asks for."},
+  {"key", 0, STRING, RUN, "Server", "TEXT", NULL, ANY, "WEIR_API_KEY", false, "The key the server asks for; over RPC its token."},
   {"stream", 0, BOOL, RUN, "Server", NULL, "true", ANY, KEY, "Ask for streams. Without: the first token is the whole answer."},
   {"keep-alive", 0, BOOL, RUN, "Server", NULL, "false", ANY, KEY, "Use a connection for more than one request. Default: one for each."},
   {"connect-timeout", 0, FLOAT, RUN, "Server", "SECONDS", "10", 0.1, 600, NULL, KEY, "How long the server may take to say what it is."},
@@ -118,7 +118,7 @@ const weir_bench_command weir_bench_commands[] = {
      "  weir-bench -u http://127.0.0.1:8080 -c 16 -n 500\n"
      "  weir-bench -u http://127.0.0.1:8080 --rate 20 --duration 60 --slo "
      "'ttft=200ms,tpot=50ms,error_rate<1%'\n"
-     "  weir-bench -u http://127.0.0.1:8080 --sweep rate --slo ttft_p99<500ms --html sweep.html --json "
+     "  weir-bench -u http://127.0.0.1:8080 --sweep rate --slo 'ttft_p99<500ms' --html sweep.html --json "
      "sweep.json\n"
      "  weir-bench -u http://127.0.0.1:8080 --tasks models/tasks-test.jsonl --sweep entropy --points "
      "0,0.2,0.4,0.8 --html quality.html\n"

@@ -159,7 +159,7 @@ static void answer(peer *p, bool models) {
   p->sent = 0;
   switch (s->cfg.mode) {
     case FAKE_429:
-      put_json(p, "429 Too Many Requests", "Retry-After: 1\r\n",
+      put_json(p, "429 Too Many Requests", "Retry-After: 2\r\n",
                "{\"error\":{\"message\":\"queue full\",\"type\":\"rate_limit_error\"}}");
       return;
     case FAKE_500: put_json(p, "500 Internal Server Error", "", "oh no"); return;

@@ -14,7 +14,7 @@ typedef enum {
   FAKE_BAD_JSON,
   FAKE_EARLY_CLOSE, /* the connection ends after two pieces */
   FAKE_NO_DONE,     /* the body ends rightly, but without [DONE] and finish reason */
-  FAKE_429,         /* with Retry-After: 1 */
+  FAKE_429,         /* with Retry-After: 2 */
   FAKE_500,
   FAKE_STREAM_ERROR,
   FAKE_NEVER, /* no answer */

@@ -28,6 +28,7 @@ static const struct {
               {"data: a\r\n\r\ndata: b\r\n\r\n", "a|b|", false},
               {"data: a\r\rdata:b\r\r", "a|b|", false},
               {"data: one\ndata: two\n\n", "one\ntwo|", false},
+              {"data: one\r\ndata: two\r\n\r\n", "one\ntwo|", false},
               {": comment\nevent: x\nid: 3\nretry: 5\ndata: a\n\n", "a|", false},
               {"\n\n\ndata: a\n\n\n", "a|", false},
               {"data\n\ndata:\n\n", "||", false},
