@@ -14,6 +14,7 @@
 #include "net/openai_write.h"
 
 enum { CALL_MS = 5000, STALE_TURNS = 3 };
+#define MODEL_NS (INT64_C(30) * 1000000000) /* it may have come back as another between two looks */
 
 static void on_readable(evutil_socket_t fd, short what, void *ctx) {
   weir_gw_engine *x = ctx;
@@ -112,6 +113,7 @@ static void on_model(void *ctx, const weir_client_model *m, const weir_client_er
   }
   weir_buf_truncate(&x->model.weir, 0);
   x->model.known = put_model(&x->model.weir, m) == WEIR_OK;
+  x->model.told_ns = weir_now_ns(&x->gw->clock);
   x->model.context = m->context;
   snprintf(x->model.id, sizeof x->model.id, "%s", m->id);
   memset(x->model.tier, 0, sizeof x->model.tier);
@@ -126,7 +128,7 @@ void weir_gw_engines_ask(weir_gw *g) {
     weir_client_error e;
     if (x->live && now - x->heard_ns > stale) set_state(x, false, false, "it does not answer");
     if (!x->asked_health) x->asked_health = weir_client_get_health(x->client, on_health, x, &e) == 0;
-    if (x->live && !x->model.known && !x->asked_model)
+    if (x->live && !x->asked_model && (!x->model.known || now - x->model.told_ns > MODEL_NS))
       x->asked_model = weir_client_get_model(x->client, on_model, x, &e) == 0;
     weir_gw_engine_wake(x);
   }
@@ -134,8 +136,9 @@ void weir_gw_engines_ask(weir_gw *g) {
 
 /* ---- which one ---- */
 
+/* Or may have: an engine that has not said yet is asked, and says itself. */
 static bool has_model(const weir_gw_engine *x, const char *model) {
-  return !model || !model[0] || (x->model.known && !strcmp(model, x->model.id));
+  return !model || !model[0] || !x->model.known || !strcmp(model, x->model.id);
 }
 
 weir_gw_engine *weir_gw_engine_for(weir_gw *g, const char *model, uint64_t key, int32_t but,
@@ -147,7 +150,7 @@ weir_gw_engine *weir_gw_engine_for(weir_gw *g, const char *model, uint64_t key, 
     const uint32_t told = x->running + x->waiting, own = (uint32_t)x->open;
     const bool has = has_model(x, model);
     load[i] = (weir_gw_load){x->ready && has && i != but, told > own ? told : own, x->seed};
-    if (!x->ready && (has || !x->model.known)) away = x;
+    if (!x->ready && has) away = x;
   }
   const int32_t got = weir_gw_pick(load, g->n_engines, key);
   if (got >= 0) return &g->engine[got];

@@ -18,6 +18,7 @@ enum { WEIR_GW_MAX_ENGINES = 64, WEIR_GW_KEY_BYTES = 256, WEIR_GW_MAX_KEYS = 256
 /* What an engine said of its model, kept. */
 typedef struct weir_gw_model {
   bool known;
+  int64_t told_ns;
   char id[256], tier[WEIR_CLIENT_MAX_TIERS][32];
   uint32_t context;
   weir_buf weir; /* the "weir" object of /v1/models */
