@@ -113,27 +113,24 @@ weir_status weir_service_submit(weir_service *s, const weir_service_request *q, 
 
 bool weir_reply_cancel(weir_reply *r, weir_cancel_why why) {
   weir_service *s = r->of;
-  bool unlinked = false;
   if ((unsigned)why >= WEIR_N_CANCELS) why = WEIR_CANCEL_CLIENT;
   pthread_mutex_lock(&s->lock);
   const weir_stage at = r->stage;
-  if (at == WEIR_AT_PREPARE) {
-    weir_work_unlink(&r->work);
-    unlinked = true;
-    r->stage = WEIR_AT_PREPARING; /* nobody will find it any more */
-  } else if (at == WEIR_AT_LOOP) {
+  if (at == WEIR_AT_PREPARE) weir_work_unlink(&r->work);
+  if (at == WEIR_AT_LOOP) {
     int32_t none = 0;
     atomic_compare_exchange_strong(&r->cancelled, &none, 1 + (int32_t)why);
     s->kick = true;
     pthread_cond_signal(&s->loop_wake);
+  } else {
+    r->stage = WEIR_AT_END; /* now: a thread that is preparing it must not pass it on */
   }
   pthread_mutex_unlock(&s->lock);
   if (at == WEIR_AT_END) return false;
   if (at == WEIR_AT_LOOP) return true;
-  /* While it is being prepared: the thread that does it will find the end and let go. */
-  const bool done = weir_reply_finish(r, WEIR_END_CANCEL, NULL, NULL, why);
-  if (unlinked) weir_reply_unref(r);
-  return done;
+  weir_reply_finish_claimed(r, WEIR_END_CANCEL, NULL, NULL, why);
+  if (at == WEIR_AT_PREPARE) weir_reply_unref(r); /* else the preparing thread will find the end and let go */
+  return true;
 }
 
 void weir_reply_release(weir_reply *r) {

@@ -52,12 +52,17 @@ static void fill_counts(weir_reply *r, const weir_outcome *o) {
 
 bool weir_reply_finish(weir_reply *r, weir_end end, const weir_service_error *error, const weir_outcome *o,
                        weir_cancel_why why) {
-  weir_service *s = r->of;
-  pthread_mutex_lock(&s->lock);
+  pthread_mutex_lock(&r->of->lock);
   const bool first = r->stage != WEIR_AT_END;
   r->stage = WEIR_AT_END;
-  pthread_mutex_unlock(&s->lock);
-  if (!first) return false;
+  pthread_mutex_unlock(&r->of->lock);
+  if (first) weir_reply_finish_claimed(r, end, error, o, why);
+  return first;
+}
+
+void weir_reply_finish_claimed(weir_reply *r, weir_end end, const weir_service_error *error,
+                               const weir_outcome *o, weir_cancel_why why) {
+  weir_service *s = r->of;
   const int64_t total = weir_service_now(s) - r->submitted_ns;
   weir_reply_end *x = &r->end;
   x->end = end;
@@ -75,7 +80,6 @@ bool weir_reply_finish(weir_reply *r, weir_end end, const weir_service_error *er
   atomic_fetch_sub(&s->open, 1); /* before the reader knows: its next request finds the place free */
   atomic_store_explicit(&r->state, WEIR_REPLY_ENDED, memory_order_release);
   weir_service_tell(s);
-  return true;
 }
 
 void weir_reply_unref(weir_reply *r) {

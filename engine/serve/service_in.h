@@ -140,6 +140,9 @@ void weir_service_tell(weir_service *); /* there is news */
 /* The End, once: false when somebody else was first. error may be NULL; outcome too (there was no engine). */
 bool weir_reply_finish(weir_reply *, weir_end end, const weir_service_error *, const weir_outcome *,
                        weir_cancel_why why);
+/* The same by whoever has set the stage to WEIR_AT_END. */
+void weir_reply_finish_claimed(weir_reply *, weir_end end, const weir_service_error *, const weir_outcome *,
+                               weir_cancel_why why);
 void weir_reply_unref(weir_reply *);
 void weir_call_finish(weir_call *);
 size_t weir_source_bytes(const weir_source *);
