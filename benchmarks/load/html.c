@@ -37,7 +37,7 @@ static const char style[] =
     "font-variant-numeric:tabular-nums}.tile span{color:var(--dim);font-size:13px}\n"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:"
     "tabular-nums}"
-    "td:first-child{white-space:normal!important;min-width:190px}th,td{padding:6px 9px;border-bottom:1px "
+    "tr.run td{color:var(--dim);padding-top:14px}th,td{padding:6px;border-bottom:1px "
     "solid "
     "var(--line);text-align:right;white-space:nowrap}th{color:var(--dim);"
     "font-weight:500}th:first-child,td:first-child{text-align:left}tr.knee "
@@ -514,16 +514,15 @@ static const struct {
               {"deferral", "deferral_rate", 'p'},       {"exact", "exact_match.share", 'p'}};
 enum { N_COLUMNS = sizeof column / sizeof *column };
 
-static weir_status put_table_row(const json_t *doc, const char *who, size_t i, bool verdicts,
-                                 const bool *shown, weir_buf *out, weir_err *e) {
+static weir_status put_table_row(const json_t *doc, size_t i, bool verdicts, const bool *shown, weir_buf *out,
+                                 weir_err *e) {
   weir_status st = WEIR_OK;
   char load[80];
   const json_t *p = json_array_get(json_object_get(doc, "points"), i), *knee = json_object_get(doc, "knee");
   weir_report_load_text(p, load, sizeof load);
   const bool is_knee = json_is_integer(knee) && (size_t)json_integer_value(knee) == i;
   WEIR_TRY(weir_buf_printf(out, e, "<tr%s><td>", is_knee ? " class=\"knee\"" : ""));
-  if (who) WEIR_TRY(weir_html_text(who, out, e));
-  WEIR_TRY(weir_buf_printf(out, e, "%s%s%s</td>", who ? ", " : "", load, is_knee ? " (knee)" : ""));
+  WEIR_TRY(weir_buf_printf(out, e, "%s%s</td>", load, is_knee ? " (knee)" : ""));
   for (int k = 0; k < N_COLUMNS; k++)
     if (shown[k]) WEIR_TRY(put_cell(weir_json_at(p, column[k].path), column[k].kind, out, e));
   if (verdicts) {
@@ -548,15 +547,22 @@ static weir_status put_table(json_t *const *doc, int32_t n, weir_buf *out, weir_
       for (int c = 0; c < N_COLUMNS; c++) shown[c] = shown[c] || !isnan(weir_json_at(p, column[c].path));
       verdicts = verdicts || json_is_object(json_object_get(p, "slo"));
     }
+  for (int c = 0; c < N_COLUMNS; c++)
+    if (!strcmp(column[c].path, "goodput.rps")) shown[c] = shown[c] && verdicts; /* else it is req/s again */
   WEIR_TRY(weir_buf_puts(out, "<h2>Numbers</h2><div class=\"scroll\"><table><tr><th>load</th>", e));
   for (int c = 0; c < N_COLUMNS; c++)
     if (shown[c]) WEIR_TRY(weir_buf_printf(out, e, "<th>%s</th>", column[c].name));
   WEIR_TRY(weir_buf_printf(out, e, "%s</tr>\n", verdicts ? "<th>SLO</th>" : ""));
-  for (int32_t k = 0; k < n; k++)
-    for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++) {
-      name_of(doc, n, k, who, sizeof who);
-      WEIR_TRY(put_table_row(doc[k], n > 1 ? who : NULL, i, verdicts, shown, out, e));
+  for (int32_t k = 0; k < n; k++) {
+    name_of(doc, n, k, who, sizeof who);
+    if (n > 1) {
+      WEIR_TRY(weir_buf_puts(out, "<tr class=\"run\"><td colspan=\"14\">", e));
+      WEIR_TRY(weir_html_text(who, out, e));
+      WEIR_TRY(weir_buf_puts(out, "</td></tr>\n", e));
     }
+    for (size_t i = 0; i < json_array_size(json_object_get(doc[k], "points")); i++)
+      WEIR_TRY(put_table_row(doc[k], i, verdicts, shown, out, e));
+  }
   st = weir_buf_puts(out, "</table></div>\n", e);
 out:
   return st;

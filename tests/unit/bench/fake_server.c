@@ -15,7 +15,7 @@ typedef struct peer {
   fake_server *s;
   struct bufferevent *bev;
   struct event *timer;
-  int sent;
+  int sent, requests;
   bool answering, asked, close_after;
   struct peer *next;
 } peer;
@@ -203,6 +203,10 @@ static void on_read(struct bufferevent *bev, void *ctx) {
     p->s->body[keep] = '\0';
   }
   evbuffer_drain(in, body);
+  if (p->s->cfg.one_each && ++p->requests > 1) {
+    free_peer(p);
+    return;
+  }
   p->asked = true;
   answer(p, models);
 }

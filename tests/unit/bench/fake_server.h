@@ -31,6 +31,7 @@ typedef struct fake_cfg {
   int stall_at;    /* the request of this number (from 1) stops the server for stall_ms; 0: none */
   int stall_ms;
   const char *answer; /* text of the only piece, instead of made-up ones */
+  bool one_each; /* a connection's second request is not answered: the connection ends, as an idle one may */
 } fake_cfg;
 
 typedef struct fake_server fake_server;

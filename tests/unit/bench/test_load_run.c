@@ -143,6 +143,35 @@ static void test_bodies(void **state) {
   }
 }
 
+/* A kept connection that the server ends while a request is on its way is replaced, and no error is counted.
+ */
+static void test_kept_connection_ends(void **state) {
+  (void)state;
+  rig r;
+  const weir_target_cfg t = {.stream = true, .keep_alive = true};
+  rig_up(&r, &(fake_cfg){.tokens = 2, .one_each = true}, &t, NULL);
+  r.cfg.concurrency = 1;
+  r.cfg.requests = 5;
+  rig_run(&r);
+  assert_int_equal(count(&r, WEIR_LOAD_OK), 5);
+  assert_int_equal(fake_server_requests(r.server), 5);
+  assert_int_equal(fake_server_connections(r.server), 6);
+  rig_down(&r);
+}
+
+/* The longest gap is that of the middle of an answer, when the server stood still, not the last one. */
+static void test_longest_gap(void **state) {
+  (void)state;
+  rig r;
+  rig_up(&r, &(fake_cfg){.tokens = 20, .gap_ms = 2, .stall_at = 2, .stall_ms = 300}, NULL, NULL);
+  r.cfg.concurrency = r.cfg.requests = 2;
+  rig_run(&r);
+  const weir_load_record *x = &r.out.record[0];
+  if (x->longest_gap_ns < 250000000) fail_msg("longest gap %lld ns", (long long)x->longest_gap_ns);
+  assert_true(fabs(weir_samples_quantile(&r.out.itl, 1) - (double)x->longest_gap_ns * 1e-9) < 1e-9);
+  rig_down(&r);
+}
+
 static void test_errors(void **state) {
   (void)state;
   static const struct {
@@ -306,6 +335,7 @@ static void test_slow_reader(void **state) {
   json_t *point = weir_summary_point(&r.cfg, &(weir_slo){0}, &r.out);
   assert_int_equal(weir_json_at(point, "requests.slow_readers"), 2);
   assert_int_equal(weir_json_at(point, "latency_ms.e2e.n"), 0); /* their slowness is ours */
+  assert_int_equal(r.out.itl.n, 0);
   json_decref(point);
   rig_down(&r);
 }
@@ -450,7 +480,8 @@ static void test_trace(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_closed_loop),   cmocka_unit_test(test_bodies),
-      cmocka_unit_test(test_errors),        cmocka_unit_test(test_retry_after),
+      cmocka_unit_test(test_errors),        cmocka_unit_test(test_kept_connection_ends),
+      cmocka_unit_test(test_longest_gap),   cmocka_unit_test(test_retry_after),
       cmocka_unit_test(test_nobody_there),  cmocka_unit_test(test_whole_answer),
       cmocka_unit_test(test_stall_is_seen), cmocka_unit_test(test_open_loop_keeps_time),
       cmocka_unit_test(test_cancel),        cmocka_unit_test(test_slow_reader),
