@@ -360,7 +360,7 @@ def narrow(page):
     page.wait("server.known && $('state').dataset.is === 'ok'", 20, "the page to know its server")
     for width in (320, 360):
         page.call("Emulation.setDeviceMetricsOverride", {"width": width, "height": 640, "deviceScaleFactor": 2, "mobile": True})
-        true(page.value("document.documentElement.scrollWidth <= innerWidth && $('log').scrollWidth <= $('log').clientWidth"), f"wider than {width} px")
+        true(page.value(f"document.documentElement.scrollWidth <= {width} && innerWidth <= {width} && $('log').scrollWidth <= $('log').clientWidth"), f"wider than {width} px")
     equal(page.value("(b => b.right <= innerWidth && b.bottom <= innerHeight && b.height >= 36)($('send').getBoundingClientRect())"), True, "the send button is at hand")
     page.value("setKind('text'); $('text').value = %s; send()" % json.dumps(TALE))
     settle(page)
