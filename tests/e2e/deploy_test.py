@@ -55,9 +55,21 @@ def run(*command, cwd=None, **kw):
 
 # ---- files ----
 
+def strict_loader():
+    """A key given twice is an error, as YAML has it, and not the later one in silence."""
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+            for k in keys:
+                if keys.count(k) > 1:
+                    raise yaml.YAMLError(f"{k!r} twice in line {node.start_mark.line + 1}")
+            return super().construct_mapping(node, deep)
+    return Strict
+
+
 def documents(path):
     with open(os.path.join(DEPLOY, path), encoding="utf-8") as f:
-        return [d for d in yaml.safe_load_all(f) if d is not None]
+        return [d for d in yaml.load_all(f, strict_loader()) if d is not None]
 
 
 def files_parse():
