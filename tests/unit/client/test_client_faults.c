@@ -470,6 +470,31 @@ static void nonsense_of_every_kind(void **state) {
   fake_close(&f);
 }
 
+/* The engine does not stop what it was told to stop: the owner does not wait for ever. */
+static void cancel_in_vain(void **state) {
+  (void)state;
+  fake_engine f;
+  fake_open(&f, NULL);
+  weir_client_cfg cfg = talk_cfg(f.url);
+  cfg.call_timeout_ms = 200;
+  talk t = {talk_client(&cfg), &f, 0};
+  f.raw[WEIR_FRAME_CANCEL] = "XXXX";
+  f.n_raw[WEIR_FRAME_CANCEL] = 4;
+  heard h = {0};
+  heard_submit(t.client, NULL, &h);
+  talk_until(&t, parked, &f, "a parked poll");
+  fake_write(&f, 2, NULL);
+  talk_until(&t, has_two, &h, "two tokens");
+  weir_client_cancel(t.client, h.number);
+  talk_until(&t, talk_ended, &h, "the end");
+  heard_whole(&f, &h, 0, 2, "cancelled");
+  assert_int_equal(h.error.code, 0);
+  talk_until(&t, forgotten, &f, "forgotten");
+  weir_client_close(t.client);
+  heard_fini(&h);
+  fake_close(&f);
+}
+
 /* Bytes of a good answer changed at random: never a crash, always an end. */
 static void mutations(void **state) {
   (void)state;
@@ -692,6 +717,7 @@ int main(void) {
                                      cmocka_unit_test(replaced_polls),
                                      cmocka_unit_test(refusals),
                                      cmocka_unit_test(nonsense_of_every_kind),
+                                     cmocka_unit_test(cancel_in_vain),
                                      cmocka_unit_test(mutations),
                                      cmocka_unit_test(gap),
                                      cmocka_unit_test(stale_replies),
