@@ -18,7 +18,7 @@
 #include "e2e.h"
 #include "serving.h"
 
-enum { TOKENS = 300, MANY = 10 };
+enum { TOKENS = 120, MANY = 6 };
 
 static const weir_client_request long_request = {.prompt = "Once upon a time",
                                                  .max_tokens = TOKENS,
@@ -87,7 +87,7 @@ static void test_writes_what_run_writes(void **state) {
 
 static void test_drains(void **state) {
   (void)state;
-  serving s = serving_start("--no-http --max-active 1", NULL);
+  serving s = serving_start("--no-http --max-active 1 --drain-timeout 300", NULL);
   asked *a = many(MANY + 1);
   some x = {a, MANY};
   weir_client *c = serving_client(&s, NULL);

@@ -69,11 +69,11 @@ static void test_demo(void **state) {
 /* Streams under way and waiting when the end is asked for come whole; who comes then is told 503. */
 static void test_drains(void **state) {
   (void)state;
-  enum { STREAMS = 6, TOKENS = 300 };
+  enum { STREAMS = 6 };
   static const char body[] =
-      "{\"prompt\": \"Once upon a time\", \"max_tokens\": 300, \"ignore_eos\": true, \"stream\": true, "
+      "{\"prompt\": \"Once upon a time\", \"max_tokens\": 120, \"ignore_eos\": true, \"stream\": true, "
       "\"temperature\": 0, \"weir\": {\"mode\": \"large\"}, \"stream_options\": {\"include_usage\": true}}";
-  serving s = serving_start("--listen 127.0.0.1:0 --max-active 1 --max-requests 64", NULL);
+  serving s = serving_start("--listen 127.0.0.1:0 --max-active 1 --drain-timeout 300", NULL);
   int fd[STREAMS];
   char first;
   for (int i = 0; i < STREAMS; i++) {
@@ -91,7 +91,7 @@ static void test_drains(void **state) {
   for (int i = 0; i < STREAMS; i++) {
     http_answer a = http_receive(fd[i]);
     assert_int_equal(a.status, 200);
-    e2e_want_in(a.body, "\"completion_tokens\":300", "a stream");
+    e2e_want_in(a.body, "\"completion_tokens\":120", "a stream");
     e2e_want_in(a.body, "data: [DONE]", "a stream");
     if (strstr(a.body, "\"error\"")) fail_msg("stream %d has an error: %s", i, strstr(a.body, "\"error\""));
     http_free(&a);
