@@ -467,10 +467,14 @@ def main():
              manifests_agree]
     for part in parts:
         part()
-    if program and served.help_of(program):
-        options_exist(program)
+        if part is files_parse and failures:
+            break  # the others read those files
     why = served.missing(program)
-    if why:
+    if program and served.help_of(program) and not failures:
+        options_exist(program)
+    if failures:
+        pass
+    elif why:
         skip(f"metrics, keys, health check and end of a live server: {why}")
     else:
         live(program)
