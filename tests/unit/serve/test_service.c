@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The service: answers are those of the law, ends in every state, admission, draining, failures, health. */
 #include <math.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -184,6 +185,34 @@ static void test_cancel_while_prepared(void **state) {
   assert_int_equal(weir_service_open_requests(v.service), 0);
   for (int i = 0; i < N; i++) weir_reply_release(r[i]);
   free(text);
+  served_close(&v);
+}
+
+/* Cancelled at any moment of the preparation: the place is free at once, and nothing goes on without one. */
+static void test_cancel_races(void **state) {
+  (void)state;
+  served v;
+  served_opts o = served_usual();
+  o.max_requests = 2;
+  served_open(&v, &o);
+  int32_t at_once = 0;
+  for (int i = 0; i < 2000; i++) {
+    weir_service_error x;
+    weir_reply *r;
+    const weir_service_request q = served_ids(ids, 1 + (size_t)i % N_IDS, 300);
+    if (weir_service_submit(v.service, &q, &r, NULL, &x) != WEIR_OK) { /* the loop has those before */
+      assert_int_equal(x.code, 429);
+      (void)poll(NULL, 0, 1);
+      continue;
+    }
+    for (volatile int k = 0; k < i % 64 * 20; k++) continue;
+    assert_true(weir_reply_cancel(r, WEIR_CANCEL_CLIENT));
+    at_once += weir_reply_get_state(r) == WEIR_REPLY_ENDED;
+    weir_reply_release(r);
+  }
+  assert_true(at_once > 0);
+  served_await_no_replies(&v);
+  assert_int_equal(weir_service_open_requests(v.service), 0);
   served_close(&v);
 }
 
@@ -543,6 +572,7 @@ int main(void) {
       cmocka_unit_test(test_stops),
       cmocka_unit_test(test_cancel_in_all_states),
       cmocka_unit_test(test_cancel_while_prepared),
+      cmocka_unit_test(test_cancel_races),
       cmocka_unit_test(test_long_texts),
       cmocka_unit_test(test_single),
       cmocka_unit_test(test_admission),
