@@ -195,6 +195,67 @@ static void test_hung_tier(void **state) {
     }
 }
 
+/* What can never fit ends with a reason, and nobody else notices. */
+static void test_too_large(void **state) {
+  (void)state;
+  static const weir_mode modes[] = {WEIR_MODE_SMALL, WEIR_MODE_LARGE, WEIR_MODE_DEFER};
+  for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+    const int32_t t = modes[m] == WEIR_MODE_SMALL ? 0 : 1; /* the tier whose pool is small */
+    world_opts o = world_roomy();
+    o.n_pages[t] = 12;
+    world_open(&w, &o);
+    for (int32_t i = 0; i < 9; i++) plain(&job[i], i == 3 ? 300 : 20 + i, 40, modes[m]);
+    world_run(&w, job, 9);
+    for (int32_t i = 0; i < 9; i++) assert_int_equal(job[i].end, i == 3 ? WEIR_END_ERROR : WEIR_END_LENGTH);
+    assert_non_null(strstr(job[3].err.msg, "does not fit the KV pages"));
+    world_close(&w);
+  }
+}
+
+/* ---- callbacks ---- */
+
+static weir_job again;
+static int32_t begun, ended;
+
+static void submit_again(void *ctx, const weir_outcome *r) {
+  (void)ctx;
+  (void)r;
+  ended++;
+  for (int32_t i = 0; i < 3 && begun < 100; i++, begun++)
+    assert_int_equal(weir_engine_submit(w.engine, &again, NULL, NULL), WEIR_OK);
+}
+
+static void cancel_next(void *ctx, const weir_piece *p) {
+  (void)ctx;
+  if (p->index == 2) weir_engine_cancel(w.engine, 1 + (begun * 7) % 120);
+}
+
+/* Callbacks submit and cancel, others and their own. */
+static void test_callbacks_may_call(void **state) {
+  (void)state;
+  const int32_t prompt[5] = {4, 3, 2, 1, 5};
+  weir_cascade_cfg cascade;
+  weir_cascade_cfg_make(&(weir_cascade_opts){.mode = WEIR_MODE_DEFER}, &cascade, NULL);
+  const world_opts o = world_roomy();
+  world_open(&w, &o);
+  again = (weir_job){.prompt = prompt,
+                     .n_prompt = 5,
+                     .max_new = 9,
+                     .draw = {.temperature = 1, .top_p = 1},
+                     .cascade = &cascade,
+                     .on_piece = cancel_next,
+                     .on_done = submit_again};
+  begun = 1;
+  ended = 0;
+  assert_int_equal(weir_engine_submit(w.engine, &again, NULL, NULL), WEIR_OK);
+  world_run(&w, NULL, 0);
+  assert_true(begun >= 100);
+  assert_int_equal(ended, begun);
+  const weir_engine_stats s = weir_engine_get_stats(w.engine);
+  assert_true(s.jobs_done[WEIR_END_CANCEL] > 0);
+  world_close(&w);
+}
+
 /* ---- the prefix cache ---- */
 
 static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
@@ -456,6 +517,8 @@ int main(void) {
       cmocka_unit_test(test_oldest_keeps_its_pages),
       cmocka_unit_test(test_admission_waits_for_pages),
       cmocka_unit_test(test_hung_tier),
+      cmocka_unit_test(test_too_large),
+      cmocka_unit_test(test_callbacks_may_call),
       cmocka_unit_test(test_turns_hit),
       cmocka_unit_test(test_published_while_writing),
       cmocka_unit_test(test_ahead),
