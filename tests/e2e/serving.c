@@ -46,6 +46,7 @@ serving serving_begin(const char *options, const char *const *env) {
   snprintf(s.ready, sizeof s.ready, "%s/ready", s.folder);
   snprintf(line, sizeof line, "serve --runtime-dir %s --ready-file %s %s", s.folder, s.ready, options);
   char *words = e2e_split(line, argv);
+  e2e_write(s.log, "", 0);
   s.pid = fork();
   assert_true(s.pid >= 0);
   if (s.pid == 0) {

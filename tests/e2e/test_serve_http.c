@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 /* after the above */
@@ -64,6 +65,37 @@ static void test_demo(void **state) {
   e2e_want_in(log, "try: curl http://127.0.0.1:", "the log");
   free(log);
   stop(&s);
+}
+
+/* While models are loaded (here: from a pipe that nobody writes to) HTTP is answered, with 503; a signal ends
+ * it then and there, with the gateway. */
+static void test_loading(void **state) {
+  (void)state;
+  char pipe_path[96], options[160];
+  snprintf(pipe_path, sizeof pipe_path, "%s", e2e_temp("slow.gguf"));
+  assert_int_equal(unlink(pipe_path), 0);
+  assert_int_equal(mkfifo(pipe_path, 0600), 0);
+  snprintf(options, sizeof options, "--listen 127.0.0.1:0 --small %s", pipe_path);
+  serving s = serving_begin(options, NULL);
+  serving_wait_log(&s, "listening on");
+  char *log = serving_log(&s);
+  int port = 0;
+  assert_int_equal(sscanf(strstr(log, "listening on"), "listening on 127.0.0.1:%d", &port), 1);
+  free(log);
+  want_status(port, "/health", NULL, NULL, 503);
+  want_status(port, "/ready", NULL, NULL, 503);
+  want_status(port, "/v1/completions", NULL, completion, 503);
+  assert_int_equal(access(s.ready, F_OK), -1);
+  assert_int_equal(kill(s.pid, SIGTERM), 0);
+  assert_int_equal(serving_wait(&s), 128 + SIGTERM);
+  int status = 1;
+  for (int i = 0; i < 500 && status != 0; i++) {
+    http_answer a = http_ask(port, "/health", NULL, NULL);
+    status = a.status;
+    http_free(&a);
+    if (status != 0) poll(NULL, 0, 10);
+  }
+  assert_int_equal(status, 0); /* nobody answers any more */
 }
 
 /* Streams under way and waiting when the end is asked for come whole; who comes then is told 503. */
@@ -244,12 +276,15 @@ static void test_json_log(void **state) {
   free(log);
 }
 
+static int tear_down(void **state) { return serving_cleanup(state) | e2e_cleanup(state); }
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_demo),        cmocka_unit_test(test_drains),
-      cmocka_unit_test(test_cut),         cmocka_unit_test(test_gateway_dies),
-      cmocka_unit_test(test_engine_dies), cmocka_unit_test(test_port_in_use),
-      cmocka_unit_test(test_secrets),     cmocka_unit_test(test_json_log),
+      cmocka_unit_test(test_demo),         cmocka_unit_test(test_loading),
+      cmocka_unit_test(test_drains),       cmocka_unit_test(test_cut),
+      cmocka_unit_test(test_gateway_dies), cmocka_unit_test(test_engine_dies),
+      cmocka_unit_test(test_port_in_use),  cmocka_unit_test(test_secrets),
+      cmocka_unit_test(test_json_log),
   };
-  return cmocka_run_group_tests(tests, NULL, serving_cleanup);
+  return cmocka_run_group_tests(tests, NULL, tear_down);
 }
