@@ -183,8 +183,9 @@ const weir_option weir_options[] = {
    "The share of the KV pages that may hold prompts of the past for requests that begin alike; 0: off."},
   {"drain-timeout", 0, INT, SERVE, "Load", "S", "30", 0, 86400, NULL, NULL, false,
    "Asked to end (SIGTERM, SIGINT), requests that were taken have so many seconds to finish; new ones get 503."},
-  {"stall-timeout", 0, INT, SERVE, "Load", "S", "30", 1, 86400, NULL, NULL, false,
-   "A step of the models that takes longer counts as stuck: /health says 503."},
+  {"stall-timeout", 0, INT, SERVE, "Load", "S", "120", 1, 86400, NULL, NULL, false,
+   "A step of the models that takes longer counts as stuck: /health says 503. Longer than the slowest step there can be: "
+   "--step-tokens tokens of a prompt through the large model."},
 
   {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE | CHAT | SERVE, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
   {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
