@@ -191,6 +191,10 @@ static void verify(const world *w) {
         (int)weir_pages_free(w->pages));
   CHECK(weir_prefix_get_stats(w->prefix).held == w->n_known, "the cache holds %d, want %d",
         (int)weir_prefix_get_stats(w->prefix).held, (int)w->n_known);
+  int32_t n_idle = 0;
+  for (int32_t i = 0; i < w->n_known; i++) n_idle += holders(w, w->known[i].page) == 0;
+  CHECK(weir_prefix_idle(w->prefix) == n_idle, "%d cached pages are idle, want %d",
+        (int)weir_prefix_idle(w->prefix), (int)n_idle);
   for (int i = 0; i < N_REQS; i++) { /* everybody reads what was written for his own tokens */
     const req *r = &w->r[i];
     uint64_t h = r->salt;
@@ -226,7 +230,12 @@ static void start(world *w, req *r) {
   r->salt = 1 + (uint64_t)rnd(4);
   r->n = rnd(3) ? 1 + rnd(MAX_TOK - 20) : P * (1 + rnd(MAX_PAGES - 2));
   for (int32_t pos = 0; pos < r->n; pos++) r->tok[pos] = next_token(w, r, pos);
+  int32_t shared = 0, want_shared = 0;
+  const int32_t seen = weir_prefix_peek(w->prefix, r->salt, r->tok, r->n, &shared);
   const int32_t hits = model_match(w, r->salt, r->tok, r->n, want);
+  for (int32_t k = 0; k < hits; k++) want_shared += holders(w, want[k]) > 0;
+  CHECK(seen == hits && shared == want_shared, "a look finds %d pages, %d of them held; want %d and %d",
+        (int)seen, (int)shared, (int)hits, (int)want_shared);
   CHECK(weir_seq_match(&r->seq, w->prefix, r->salt, r->tok, r->n - 1, &covered, &e) == WEIR_OK, "%s", e.msg);
   CHECK(r->seq.n_pages == hits, "%d pages found, want %d", (int)r->seq.n_pages, (int)hits);
   for (int32_t k = 0; k < hits; k++)
