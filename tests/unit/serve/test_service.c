@@ -554,6 +554,68 @@ static void test_shutdown_with_work(void **state) {
   served_close(&v);
 }
 
+/* Every series is there before anything has happened, with the value of nothing. */
+static void test_series(void **state) {
+  (void)state;
+  served v;
+  const served_opts o = served_usual();
+  served_open(&v, &o);
+  static const struct {
+    const char *name, *label;
+  } series[] = {
+      {"weir:num_requests_running", "tiny"},
+      {"weir:num_requests_waiting", NULL},
+      {"weir:kv_cache_usage_perc", "large"},
+      {"weir:prompt_tokens_total", NULL},
+      {"weir:generation_tokens_total", NULL},
+      {"weir:request_success_total", "stop"},
+      {"weir:request_success_total", "length"},
+      {"weir:request_success_total", "abort"},
+      {"weir:request_success_total", "error"},
+      {"weir:time_to_first_token_seconds", NULL},
+      {"weir:inter_token_latency_seconds", NULL},
+      {"weir:request_time_per_output_token_seconds", NULL},
+      {"weir:e2e_request_latency_seconds", NULL},
+      {"weir:request_queue_time_seconds", NULL},
+      {"weir:request_prefill_time_seconds", NULL},
+      {"weir:request_decode_time_seconds", NULL},
+      {"weir:request_prompt_tokens", NULL},
+      {"weir:request_generation_tokens", NULL},
+      {"weir:prefix_cache_queries_total", "small"},
+      {"weir:prefix_cache_hits_total", "large"},
+      {"weir:num_preemptions_total", NULL},
+      {"weir:iteration_tokens_total", NULL},
+      {"weir:tokens_total", "small"},
+      {"weir:tokens_total", "large"},
+      {"weir:deferrals_total", "replaced"},
+      {"weir:deferrals_total", "deferred"},
+      {"weir:deferrals_total", "window"},
+      {"weir:deferrals_total", "hold"},
+      {"weir:rows_total", "catchup"},
+      {"weir:token_entropy_nats", NULL},
+      {"weir:large_wait_seconds", NULL},
+      {"weir:large_batch_requests", NULL},
+      {"weir:kv_pages", "used"},
+      {"weir:kv_pages", "cached"},
+      {"weir:requests_refused_total", "full"},
+      {"weir:requests_refused_total", "dead"},
+      {"weir:requests_cancelled_total", "gone"},
+      {"weir:requests_cancelled_total", "shutdown"},
+      {"weir:goodput_tokens_per_second", NULL},
+      {"weir:large_only_goodput_tokens_per_second", NULL},
+      {"weir:pinned_requests_total", NULL},
+      {"weir:pinned_large_rows_total", NULL},
+  };
+  for (size_t i = 0; i < sizeof series / sizeof *series; i++)
+    if (served_metric(&v, series[i].name, series[i].label) != 0) /* NaN: there is none */
+      fail_msg("%s %s", series[i].name, series[i].label ? series[i].label : "");
+  assert_true(served_metric(&v, "weir:kv_pages", "total") == 2 * 1024);
+  assert_true(served_metric(&v, "weir:tier_up", NULL) == 2);
+  assert_true(served_metric(&v, "weir:effective_threshold", NULL) ==
+              (double)weir_gate_default(WEIR_GATE_ENTROPY));
+  served_close(&v);
+}
+
 /* SipHash-2-4's own vector: key 00..0f, input 00..0e. */
 static void test_keyed_hash(void **state) {
   (void)state;
@@ -568,6 +630,7 @@ static void test_keyed_hash(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_keyed_hash),
+      cmocka_unit_test(test_series),
       cmocka_unit_test(test_answers),
       cmocka_unit_test(test_stops),
       cmocka_unit_test(test_cancel_in_all_states),
