@@ -13,7 +13,7 @@
 #include "net/gateway_pick.h"
 #include "net/openai_write.h"
 
-enum { CALL_MS = 5000, STALE_TURNS = 3 };
+enum { CALL_MS = 5000, POLL_MS = 5000, STALE_TURNS = 3 };
 #define MODEL_NS (INT64_C(30) * 1000000000) /* it may have come back as another between two looks */
 
 static void on_readable(evutil_socket_t fd, short what, void *ctx) {
@@ -181,8 +181,13 @@ weir_status weir_gw_engines_open(weir_gw *g, weir_err *e) {
         return weir_fail(e, WEIR_EINVAL, "the engine %s is there twice", x->url);
     x->seed = XXH3_64bits(x->url, strlen(x->url));
     snprintf(x->reason, sizeof x->reason, "it has not answered yet");
-    const weir_client_cfg cfg = {
-        .url = x->url, .token = g->cfg.token, .call_timeout_ms = CALL_MS, .lost_after_ms = g->cfg.lost_ms};
+    /* a poll that is parked on the engine is no silence */
+    const int32_t poll_ms = g->cfg.lost_ms / 2 < POLL_MS ? g->cfg.lost_ms / 2 : POLL_MS;
+    const weir_client_cfg cfg = {.url = x->url,
+                                 .token = g->cfg.token,
+                                 .call_timeout_ms = CALL_MS,
+                                 .poll_ms = poll_ms > 0 ? poll_ms : 1,
+                                 .lost_after_ms = g->cfg.lost_ms};
     if (weir_client_open(&cfg, &x->client, &why) != 0)
       return weir_fail(e, WEIR_EINVAL, "engine %s: %s", x->url, why.message);
     x->ev = event_new(g->base, weir_client_fd(x->client), EV_READ | EV_PERSIST, on_readable, x);
