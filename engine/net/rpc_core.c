@@ -414,8 +414,10 @@ static void sweep(weir_rpc_core *c, int64_t now) {
   for (rpc_session *s = rpc_session_first(c->sessions), *next; s; s = next) {
     next = s->next;
     if (s->parked || now - s->heard_ns <= c->cfg.limits.ttl_ns) continue;
-    if (s->n_entries > 0) weir_log(WEIR_LOG_INFO, "rpc: a session with %d requests is gone", s->n_entries);
-    weir_metric_inc(c->metric.gone, 1);
+    if (s->n_entries > 0) { /* one without requests has only fallen silent */
+      weir_log(WEIR_LOG_INFO, "rpc: a session with %d requests is gone", s->n_entries);
+      weir_metric_inc(c->metric.gone, 1);
+    }
     rpc_session_drop(c->sessions, s, WEIR_CANCEL_GONE);
   }
   weir_metric_set(c->metric.sessions, rpc_sessions_n(c->sessions));
@@ -473,7 +475,8 @@ static weir_status make_metrics(weir_rpc_core *c, weir_err *e) {
       {WEIR_METRIC_GAUGE, "weir:rpc_sessions", "Sessions of clients."},
       {WEIR_METRIC_GAUGE, "weir:rpc_parked_polls", "Polls that wait for news."},
       {WEIR_METRIC_GAUGE, "weir:rpc_requests_kept", "Requests whose end was not acknowledged."},
-      {WEIR_METRIC_COUNTER, "weir:rpc_sessions_gone_total", "Sessions that were not heard of for too long."},
+      {WEIR_METRIC_COUNTER, "weir:rpc_sessions_gone_total",
+       "Sessions with requests that were not heard of for too long."},
       {WEIR_METRIC_COUNTER, "weir:rpc_duplicates_total", "Submits of a request that was known."},
   };
   weir_metric **to[] = {&c->metric.malformed, &c->metric.errors, &c->metric.sessions,  &c->metric.parked,
