@@ -8,7 +8,7 @@
 set -eu
 
 build="build-essential cmake ninja-build pkg-config libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libnanomsg-dev protobuf-c-compiler libprotobuf-c-dev libevent-dev"
-test="libcmocka-dev xz-utils libnng-dev"
+test="libcmocka-dev xz-utils libnng-dev python3 python3-venv curl chromium prometheus"
 full="clang-14 libclang-rt-14-dev"
 
 [ $# -gt 0 ] || set -- build
