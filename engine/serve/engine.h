@@ -55,7 +55,9 @@ typedef struct weir_engine_cfg {
   int64_t age_ns;          /* a job that has waited so long is as urgent as a new one of the next lower
                               priority number. 0: default, 5 s */
   int64_t step_timeout_ns; /* a step under way for longer, on an executor with a thread of its own, counts as
-                              failed and its tier as dead; 0: never */
+                              failed and its tier as dead; 0: never. What it may still write to is given up
+                              when the engine is destroyed before it ends. (A step of an executor without a
+                              thread runs inside weir_engine_step: nobody can leave it.) */
 
   /* All may be NULL and get hooks_ctx. on_step: from the loop thread, after each step that did not fail.
    * on_ready: from an executor's thread, when a step has ended: weir_engine_step is to be called again. With
