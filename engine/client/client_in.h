@@ -75,6 +75,7 @@ struct client_request {
 typedef struct client_poll {
   uint64_t seq;          /* of the Poll sent last; counts from 1 */
   bool out;              /* it is not answered */
+  bool parked;           /* it asked the engine to wait for news */
   int64_t sent_ns;       /* it was sent */
   int64_t not_before_ns; /* of the next one: a server that has nothing to say does not make a busy loop */
   int32_t unanswered;    /* in a row: each is waited for twice as long */

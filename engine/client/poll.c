@@ -8,7 +8,7 @@
 
 /* A request that was just taken waits so long for others, so that a burst of Submits makes few Polls. */
 #define GATHER_NS (5 * CLIENT_MS)
-/* After an answer that brought nothing and came early. */
+/* After an answer that brought nothing though it was asked to wait, and came early. */
 #define PACE_NS (20 * CLIENT_MS)
 
 static bool is_polled(const client_request *r) { return r->state == REQUEST_OPEN && !r->silent; }
@@ -62,6 +62,7 @@ out:
     if (r->state == REQUEST_OVER) r->told_seq = c->poll.seq;
   }
   c->poll.out = true;
+  c->poll.parked = m.wait_ms > 0;
   c->poll.sent_ns = now;
   c->poll.missing_ns = 0;
   return true;
@@ -114,7 +115,8 @@ static void answered(weir_client *c, const void *bytes, size_t n_bytes) {
   for (client_request *r = c->first; r; r = r->next)
     if (r->state == REQUEST_OVER && r->told_seq == p->seq) r->gone = true;
   const bool news = client_deliver(c, m.as.poll_reply);
-  if (!news && waited < c->cfg.poll_ms * CLIENT_MS / 2) p->not_before_ns = now + PACE_NS;
+  /* One that only told ends was not asked to wait; requests that have come since are not to pay for it. */
+  if (!news && p->parked && waited < c->cfg.poll_ms * CLIENT_MS / 2) p->not_before_ns = now + PACE_NS;
   weir_frame_msg_fini(&m);
 }
 
