@@ -36,7 +36,7 @@ static void set_state(weir_gw_engine *x, bool live, bool ready, const char *reas
              reason[0] ? ": " : "", reason);
   x->live = live;
   x->ready = ready;
-  snprintf(x->reason, sizeof x->reason, "%s", reason);
+  snprintf(x->reason, sizeof x->reason, "%.*s", (int)sizeof x->reason - 1, reason);
   weir_metric_set(x->up, ready ? 1 : 0);
 }
 
