@@ -122,6 +122,7 @@ static weir_status start_service(server *s, weir_err *e) {
                  .large_batch = (int32_t)weir_config_int(c, "large-batch"),
                  .large_wait_ns = weir_config_int(c, "large-wait") * MILLI},
       .prepare_tokenizer = s->served.prepare,
+      .long_tokenizer = s->served.prepare_long,
       .chat = s->served.has_chat ? &s->served.format : NULL,
       .metrics = s->metrics,
       .model = s->set.model,

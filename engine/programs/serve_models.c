@@ -32,7 +32,8 @@ static void last_part(const char *path, char *out, size_t bytes) {
   snprintf(out, bytes, "%.*s", (int)(n - from < bytes ? n - from : bytes - 1), path + from);
 }
 
-/* The facts of one model's file; from the last one, whose tokenizer the pair has, a second one of it. */
+/* The facts of one model's file; from the last one, whose tokenizer the pair has, two more of it: one for
+ * short texts and one for long ones, each for a thread of its own. */
 static weir_status look_into(weir_served *s, int32_t tier, const char *path, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_mfile *f = NULL;
@@ -43,7 +44,10 @@ static weir_status look_into(weir_served *s, int32_t tier, const char *path, wei
            weir_pair_n_threads(s->models.pair));
   WEIR_TRY(weir_mfile_open(path, &f, e));
   t->type = main_type(f);
-  if (tier == s->models.n_tiers - 1) WEIR_TRY(weir_tokenizer_create(f, &s->prepare, e));
+  if (tier == s->models.n_tiers - 1) {
+    WEIR_TRY(weir_tokenizer_create(f, &s->prepare, e));
+    WEIR_TRY(weir_tokenizer_create(f, &s->prepare_long, e));
+  }
 out:
   weir_mfile_close(f);
   return st;
@@ -82,6 +86,7 @@ out:
 
 void weir_served_close(weir_served *s) {
   weir_tokenizer_destroy(s->prepare);
+  weir_tokenizer_destroy(s->prepare_long);
   weir_loaded_close(&s->models);
   *s = (weir_served){.models = {.large = -1}};
 }

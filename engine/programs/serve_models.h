@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The models of a server, opened: the pair, a tokenizer for the thread that prepares requests, the chat
+/* The models of a server, opened: the pair, tokenizers for the threads that prepare requests, the chat
  * format, and what clients may know of them. */
 #ifndef WEIR_PROGRAMS_SERVE_MODELS_H
 #define WEIR_PROGRAMS_SERVE_MODELS_H
@@ -22,7 +22,7 @@ typedef struct weir_served_tier {
 
 typedef struct weir_served {
   weir_loaded models;
-  weir_tokenizer *prepare; /* owned */
+  weir_tokenizer *prepare, *prepare_long; /* owned */
   weir_chat_format format;
   bool has_chat;
   int32_t n_ctx;

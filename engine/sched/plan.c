@@ -232,7 +232,8 @@ static weir_status make_room(builder *b, weir_request *r, int32_t from, int32_t 
   if (st != WEIR_OK) return st;
   const int32_t left = max32(0, r->claim[b->tier] - pages_before);
   p->spoken_for -= min32(left, r->seq[b->tier].n_pages - pages_before);
-  weir_batch_add_copies(&p->batch, p->copies.src_dst + 2 * copies_before, p->copies.n - copies_before);
+  if (p->copies.n > copies_before)
+    weir_batch_add_copies(&p->batch, p->copies.src_dst + 2 * copies_before, p->copies.n - copies_before);
   return WEIR_OK;
 }
 
