@@ -65,6 +65,7 @@ struct client_request {
   bool gone;           /* may be freed at the next sweep */
   client_call *call;   /* its Submit, until that is answered */
   uint32_t have;       /* tokens handed over */
+  uint32_t seen;       /* the last state the engine told */
   uint64_t poll_seq;   /* of the Poll that carried its cursor last */
   int64_t open_ns;     /* the Submit was answered */
   weir_client_events events;

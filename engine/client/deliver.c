@@ -83,7 +83,8 @@ static bool deliver_one(weir_client *c, client_request *r, const Weir__V1__Updat
     client_request_give_up(c, r, "error", &e);
     return true;
   }
-  bool any = false;
+  bool any = u->state > r->seen;
+  if (any) r->seen = u->state;
   const bool failed = u->end && u->end->error;
   if (!r->started && !failed &&
       (u->state >= 2 || (u->state == 1 && u->prompt_tokens > 0) || u->n_token > 0)) {

@@ -36,6 +36,8 @@ static bool send_poll(weir_client *c, int32_t n_live, int32_t n_over) {
     cursor[k].request_id = weir_frame_id(r->id);
     cursor[k].have = r->have;
     cursor[k].done = over;
+    cursor[k].has_state_case = WEIR__V1__CURSOR__HAS_STATE_STATE;
+    cursor[k].state = r->seen;
     at[k] = &cursor[k];
     k++;
   }

@@ -107,9 +107,14 @@ static weir_status take_cursors(weir_rpc_core *c, rpc_session *s, const Weir__V1
       continue;
     }
     const uint32_t have = q->cursor[i]->have;
-    /* A client that has nothing yet may have lost what it was told of the state. */
+    /* A client that has nothing yet and does not say what it knows may have lost what it was told. */
     if (have == 0 && x->told_ns && now - x->told_ns > retell_ns) x->told_ns = 0;
-    s->cursor[s->n_cursors++] = (rpc_cursor){x, have <= INT32_MAX ? (int32_t)have : INT32_MAX};
+    s->cursor[s->n_cursors++] =
+        (rpc_cursor){.entry = x,
+                     .have = have <= INT32_MAX ? (int32_t)have : INT32_MAX,
+                     .state = !q->cursor[i]->has_state_case            ? -1
+                              : q->cursor[i]->state < WEIR_REPLY_ENDED ? (int32_t)q->cursor[i]->state
+                                                                       : WEIR_REPLY_ENDED};
   }
   if (s->first_cursor >= s->n_cursors) s->first_cursor = 0;
   return WEIR_OK;

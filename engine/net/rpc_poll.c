@@ -17,6 +17,7 @@ static bool has_news(const rpc_cursor *c) {
   const rpc_entry *x = c->entry;
   const weir_reply_state state = weir_reply_get_state(x->reply); /* before the count */
   if (state == WEIR_REPLY_ENDED || weir_reply_log_n(weir_reply_tokens(x->reply)) > c->have) return true;
+  if (c->state >= 0) return (int32_t)state > c->state;
   return state != (x->told_ns ? x->told_state : WEIR_REPLY_QUEUED);
 }
 

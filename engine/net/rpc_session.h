@@ -29,6 +29,7 @@ typedef struct rpc_entry {
 typedef struct rpc_cursor {
   rpc_entry *entry;
   int32_t have;
+  int32_t state; /* the last its client says it was told; -1: it does not say */
 } rpc_cursor;
 
 struct rpc_session {
