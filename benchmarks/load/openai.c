@@ -165,7 +165,7 @@ weir_status weir_openai_read(weir_openai_answer *a, const char *text, size_t len
     a->done = true;
     return WEIR_OK;
   }
-  json_t *o = json_loadb(text, len, 0, &why);
+  json_t *o = json_loadb(text, len, JSON_ALLOW_NUL, &why);
   if (!json_is_object(o)) {
     st = weir_fail(e, WEIR_EFORMAT, "not an object of JSON: \"%.60s\"", text);
     goto out;
@@ -202,7 +202,7 @@ out:
 
 void weir_openai_read_error(weir_openai_answer *a, int status, const char *body, size_t len) {
   json_error_t why;
-  json_t *o = json_loadb(body ? body : "", body ? len : 0, 0, &why);
+  json_t *o = json_loadb(body ? body : "", body ? len : 0, JSON_ALLOW_NUL, &why);
   char line[256];
   snprintf(line, sizeof line, "%.*s", (int)(len < 200 ? len : 200), body ? body : "");
   if (!json_is_object(o) || !read_error(&a->end, status, o)) set_end(&a->end, status, "error", line);

@@ -250,6 +250,8 @@ static void test_openai(void **state) {
        0, 0, 0, -1, "", "overloaded_error"},
       {"{\"object\":\"error\",\"message\":\"no\",\"type\":\"BadRequestError\",\"code\":400}", false,
        WEIR_EUNSUP, "", 0, 0, 0, -1, "", "BadRequestError"},
+      /* a model may write any byte */
+      {"{\"choices\":[{\"text\":\"a\\u0000\"}]}", false, WEIR_OK, "a", 1, 0, 0, -1, "", ""},
       {"{}", false, WEIR_EFORMAT, "", 0, 0, 0, -1, "", ""},
       {"[1]", false, WEIR_EFORMAT, "", 0, 0, 0, -1, "", ""},
       {"{\"choices\":[{\"text\":\"a\"}]", false, WEIR_EFORMAT, "", 0, 0, 0, -1, "", ""},
