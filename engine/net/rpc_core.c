@@ -120,13 +120,16 @@ static weir_status take_cursors(weir_rpc_core *c, rpc_session *s, const Weir__V1
   return WEIR_OK;
 }
 
-/* The ends that the client has: those requests are forgotten. They may be named once more, and are over then.
- */
+/* The ends that the client has, and requests whose end it does not want any more: all are forgotten. They may
+ * be named once more, and are over then. `done` is said once, so one that has not ended must not be kept: the
+ * client that hangs up says it when its Cancel is answered, and the engine's End may come later. */
 static void take_acknowledgements(weir_rpc_core *c, const rpc_session *s, const Weir__V1__PollRequest *q) {
   for (size_t i = 0; i < q->n_cursor; i++) {
     if (!q->cursor[i]->done) continue;
     rpc_entry *x = rpc_entry_find(c->sessions, q->cursor[i]->request_id.data);
-    if (x && x->of == s && weir_reply_get_state(x->reply) == WEIR_REPLY_ENDED) rpc_entry_drop(c->sessions, x);
+    if (!x || x->of != s) continue;
+    weir_reply_cancel(x->reply, WEIR_CANCEL_CLIENT); /* of one that has ended: nothing */
+    rpc_entry_drop(c->sessions, x);
   }
 }
 

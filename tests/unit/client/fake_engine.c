@@ -148,6 +148,7 @@ static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
     return true;
   }
   if (cursor->done) {
+    if (!r->reason) r->reason = "cancelled"; /* its End is not wanted */
     r->forgotten = true;
     return false;
   }

@@ -59,6 +59,15 @@ static rig *rig_open(const weir_rpc_limits *limits, const char *token, int32_t m
   return r;
 }
 
+/* Of the RPC server's own registry. */
+static double rpc_metric(rig *r, const char *name, const char *label) {
+  weir_metrics *of_service = r->served.metrics;
+  r->served.metrics = r->metrics;
+  const double value = served_metric(&r->served, name, label);
+  r->served.metrics = of_service;
+  return value;
+}
+
 static void rig_close(rig *r) {
   weir_rpc_core_flush(r->core);
   weir_rpc_core_destroy(r->core);
@@ -331,6 +340,46 @@ static void test_cancel(void **state) {
   rig_close(r);
 }
 
+/* What a client does that hangs up: a Cancel, and `done` once as soon as it is answered, when the step that
+ * is under way has not ended yet. Nothing is kept, however often. */
+static void test_done_before_end(void **state) {
+  (void)state;
+  const weir_rpc_limits limits = {.max_per_session = 4};
+  rig *r = rig_open(&limits, NULL, 0);
+  weir_buf b = {0};
+  weir_frame_msg m;
+  for (uint32_t i = 0; i < 12; i++) {
+    const bool cancel = i % 3 != 2; /* and `done` alone is enough */
+    rig_stream x;
+    const rig_stream *at = &x;
+    served_hold(&r->served, 0);
+    assert_false(submit(r, &(rig_submit){.session = 1, .request = i, .n_ids = 8, .max_tokens = 200}, &x));
+    served_await_held(&r->served); /* a step of it is under way */
+    if (cancel) {
+      rig_put_cancel(&b, 1, &i, 1);
+      assert_int_equal(code_of(r, &b, NULL), 0);
+    }
+    x.ended = true; /* `done` */
+    rig_put_poll(&b, 1, &at, 1, 0, 0, NULL);
+    reply_of(r, send(r, &b), &m);
+    assert_int_equal(m.as.poll_reply->n_update, 0);
+    weir_frame_msg_fini(&m);
+    served_hold(&r->served, -1);
+    struct pollfd p = {.fd = weir_service_news_fd(r->served.service), .events = POLLIN};
+    uint64_t n;
+    while (weir_service_open_requests(r->served.service) > 0)
+      if (poll(&p, 1, 10000) > 0) (void)!read(p.fd, &n, sizeof n);
+    served_await_no_replies(&r->served);
+    served_skip(&r->served, 300000000);
+    weir_rpc_core_turn(r->core);
+    assert_true(rpc_metric(r, "weir:rpc_requests_kept", NULL) == 0);
+    /* it is over: it does not start again */
+    assert_true(submit(r, &(rig_submit){.session = 1, .request = i, .n_ids = 8, .max_tokens = 200}, NULL));
+  }
+  assert_true(served_metric(&r->served, "weir:requests_cancelled_total", "client") == 12);
+  rig_close(r);
+}
+
 static void test_session_gone(void **state) {
   (void)state;
   rig *r = rig_open(NULL, NULL, 0);
@@ -539,11 +588,12 @@ static void test_questions(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_streams), cmocka_unit_test(test_duplicates),
-      cmocka_unit_test(test_resume),  cmocka_unit_test(test_parked),
-      cmocka_unit_test(test_cancel),  cmocka_unit_test(test_session_gone),
-      cmocka_unit_test(test_bounds),  cmocka_unit_test(test_nonsense),
-      cmocka_unit_test(test_token),   cmocka_unit_test(test_questions),
+      cmocka_unit_test(test_streams),      cmocka_unit_test(test_duplicates),
+      cmocka_unit_test(test_resume),       cmocka_unit_test(test_parked),
+      cmocka_unit_test(test_cancel),       cmocka_unit_test(test_done_before_end),
+      cmocka_unit_test(test_session_gone), cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_token),
+      cmocka_unit_test(test_questions),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
