@@ -47,7 +47,8 @@ weir_service_health weir_service_get_health(weir_service *s) {
     snprintf(h.reason, sizeof h.reason, "the preparation of requests has stood for %.0f s",
              stood_for(preparing, now));
   } else if (atomic_load(&s->dead[0])) {
-    h.ready = false;
+    /* Only a new process brings it back: not live, so that a supervisor makes one. */
+    h.live = h.ready = false;
     snprintf(h.reason, sizeof h.reason, "the %smodel has failed", s->cfg.engine.n_tiers > 1 ? "small " : "");
   } else if (atomic_load(&s->draining)) {
     h.ready = false;

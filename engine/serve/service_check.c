@@ -272,7 +272,8 @@ static weir_status check_cascade(const weir_service *g, const weir_service_reque
   }
   if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
     return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
-  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && isfinite(r->cascade.gate[0].threshold))
+  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && r->cascade.gate[0].kind == WEIR_GATE_ENTROPY &&
+      isfinite(r->cascade.gate[0].threshold))
     r->threshold = r->cascade.gate[0].threshold;
   return WEIR_OK;
 }

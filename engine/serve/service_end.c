@@ -21,6 +21,11 @@ static void count_end(weir_reply *r, weir_cancel_why why) {
   const weir_service_metrics *m = &r->of->metrics;
   const weir_reply_end *x = &r->end;
   const int32_t n = x->counts.new_tokens;
+  if (x->end == WEIR_END_ERROR && x->error.code >= 400 && x->error.code < 500) {
+    /* The client's own mistake, found while the request was prepared: refused, not failed. */
+    weir_metric_inc(m->refused[r->too_long ? WEIR_REFUSED_CONTEXT : WEIR_REFUSED_INVALID], 1);
+    return;
+  }
   weir_metric_inc(m->finished[finished_as(x->end)], 1);
   if (x->end == WEIR_END_CANCEL) weir_metric_inc(m->cancelled[why], 1);
   if (x->end == WEIR_END_DEADLINE) weir_metric_inc(m->cancelled[WEIR_CANCELLED_DEADLINE], 1);

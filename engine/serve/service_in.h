@@ -52,6 +52,7 @@ struct weir_reply {
   int32_t n_stop_ids;
   weir_bias *bias; /* owned */
   float threshold; /* NaN: none */
+  bool too_long;   /* its prompt does not fit the context */
   int64_t submitted_ns;
 
   /* the loop's */

@@ -78,7 +78,7 @@ static weir_status prepare(weir_preparer *p, weir_reply *r, weir_service_error *
       return weir_service_error_set(
           x, 400, "prompt", "prompt: token %d is of id %d, which not all models have", i, r->prompt.id[i]);
   if (n >= s->n_ctx) {
-    weir_metric_inc(s->metrics.refused[WEIR_REFUSED_CONTEXT], 1);
+    r->too_long = true;
     return weir_service_error_set(
         x, 400, "prompt", "the prompt has %d tokens; with a context of %d at most %d fit, and one is written",
         n, s->n_ctx, s->n_ctx - 1);

@@ -378,6 +378,9 @@ static void test_context(void **state) {
   assert_string_equal(end->error.param, "prompt");
   assert_int_equal(end->counts.new_tokens, 0);
   weir_reply_release(r);
+  /* the client's mistake is refused, no request has failed */
+  assert_true(served_metric(&v, "weir:requests_refused_total", "context") == 1);
+  assert_true(served_metric(&v, "weir:request_success_total", "error") == 0);
   q = served_ids(many, 509, 5); /* room for three */
   r = submit(&v, &q);
   end = served_await(&v, r);
