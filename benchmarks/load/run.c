@@ -140,9 +140,24 @@ static double back_off(const weir_target_end *end) {
 
 static void send_due(run *r);
 
+/* Whether as many requests were sent as were asked for; turns of a conversation are requests too. */
+static bool all_asked(run *r) {
+  if (r->out->n < r->cfg.requests) return false;
+  r->pending = false;
+  r->sent_all = true;
+  return true;
+}
+
 static void free_user(run *r, user *u) {
   u->next_free = r->free;
   r->free = u;
+}
+
+/* The user has nothing more to ask; of an open loop, one who came meanwhile may take the place. */
+static void leave(run *r, user *u) {
+  if (r->open) free_user(r, u);
+  send_due(r);
+  end_if_done(r);
 }
 
 /* What the user does now: the conversation's next turn, another request, or nothing. */
@@ -153,15 +168,12 @@ static void go_on(user *u, const weir_target_end *end, int64_t at_ns) {
   if (!talk) u->turn = -1; /* begins something new */
   double wait_s = end ? fmax(back_off(end), r->cfg.think_s) : r->cfg.think_s;
   if (r->open && !talk) {
-    free_user(r, u);
-    send_due(r);
-    end_if_done(r);
+    leave(r, u);
     return;
   }
   const int64_t next = at_ns + ns_of(wait_s);
-  if ((r->sent_all && !talk) || r->out->n >= r->cfg.requests || next >= limit_ns || r->ended) {
-    if (r->open) free_user(r, u);
-    end_if_done(r);
+  if (all_asked(r) || (r->sent_all && !talk) || next >= limit_ns || r->ended) {
+    leave(r, u);
     return;
   }
   u->next_scheduled_ns = next;
@@ -256,10 +268,10 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx) {
   if (u->waiting) {
     u->waiting = false;
     r->waiting--;
-    if (r->out->n < r->cfg.requests) /* others may have sent the last ones meanwhile */
-      next_request(u, u->next_scheduled_ns);
+    if (all_asked(r)) /* others have sent the last ones meanwhile */
+      leave(r, u);
     else
-      end_if_done(r);
+      next_request(u, u->next_scheduled_ns);
   } else if (u->call) {
     give_up(u, u->cancels && r->cfg.cancel_s > 0 && r->cfg.cancel_s < r->cfg.timeout_s ? NULL : "timeout");
   }
@@ -376,7 +388,7 @@ static void next_request(user *u, int64_t scheduled_ns) {
 /* The next arrival, if there is one within the bounds. */
 static void draw_arrival(run *r) {
   r->pending = false;
-  if (r->items >= r->cfg.requests || !weir_arrivals_next(&r->arrivals, &r->next_ns) ||
+  if (all_asked(r) || !weir_arrivals_next(&r->arrivals, &r->next_ns) ||
       r->next_ns >= ns_of(r->cfg.duration_s))
     r->sent_all = true;
   else
@@ -386,7 +398,7 @@ static void draw_arrival(run *r) {
 /* Sends what is due, as long as there are free users; comes back for the rest. */
 static void send_due(run *r) {
   if (!r->open) return;
-  while (r->pending && r->free && !r->ended && r->next_ns <= now_ns(r)) {
+  while (!all_asked(r) && r->pending && r->free && !r->ended && r->next_ns <= now_ns(r)) {
     user *u = r->free;
     const int64_t at = r->next_ns;
     r->free = u->next_free;
@@ -449,9 +461,10 @@ static void cut(run *r) {
     close_record(u, WEIR_LOAD_CUT);
   }
   const int64_t now = now_ns(r);
-  while (r->pending && r->next_ns <= now && r->next_ns < ns_of(r->cfg.duration_s)) {
+  while (r->pending && r->out->n + r->out->unsent < r->cfg.requests && r->next_ns <= now &&
+         r->next_ns < ns_of(r->cfg.duration_s)) {
     r->out->unsent++;
-    if (r->out->unsent >= r->cfg.requests || !weir_arrivals_next(&r->arrivals, &r->next_ns)) break;
+    if (!weir_arrivals_next(&r->arrivals, &r->next_ns)) break;
   }
 }
 

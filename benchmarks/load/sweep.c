@@ -54,7 +54,8 @@ void weir_sweep_tell(weir_sweep *s, bool met, double goodput) {
   bool good = met && goodput > 0;
   if (good && !isnan(best)) {
     const bool doubling = s->cfg.n_points == 0 && isnan(s->first_bad);
-    good = goodput >= best * (doubling ? 1 + FALL : 1 - FALL);
+    /* the last step may be smaller than a doubling, and so is what it can bring */
+    good = goodput >= best * (doubling ? 1 + FALL * (x / s->last_good - 1) : 1 - FALL);
   }
   s->good[s->n++] = good;
   if (good && (isnan(s->last_good) || x > s->last_good)) s->last_good = x;

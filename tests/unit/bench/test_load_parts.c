@@ -380,6 +380,16 @@ static void test_sweep_stops(void **state) {
     weir_sweep_tell(&s, true, fmin(x, 4) * 5);
   }
   assert_true(s.x[weir_sweep_knee(&s)] >= 4 && s.x[weir_sweep_knee(&s)] < 8);
+  /* the last step is cut short by `most`: a load that carries all of it has no knee before; one that stands
+   * still there has */
+  c = (weir_sweep_cfg){.from = 10, .most = 20.5};
+  for (int still = 0; still < 2; still++) {
+    assert_int_equal(weir_sweep_init(&s, &c, NULL), WEIR_OK);
+    while (weir_sweep_next(&s, &x)) weir_sweep_tell(&s, true, still ? fmin(x, 20) : x);
+    assert_int_equal(s.n, 3);
+    assert_int_equal(weir_sweep_knee(&s), still ? 1 : 2);
+  }
+  c = (weir_sweep_cfg){.from = 1, .most = 64, .refine = 3, .whole = true};
   /* nothing is good */
   assert_int_equal(weir_sweep_init(&s, &c, NULL), WEIR_OK);
   while (weir_sweep_next(&s, &x)) weir_sweep_tell(&s, false, 0);

@@ -375,6 +375,21 @@ static void test_drain(void **state) {
   rig_down(&r);
 }
 
+/* What was due but never sent is a part of what was asked for: the two together are not more. */
+static void test_unsent_bounded(void **state) {
+  (void)state;
+  rig r;
+  rig_up(&r, &(fake_cfg){.mode = FAKE_NEVER}, NULL, NULL);
+  r.cfg.arrivals = (weir_arrivals_cfg){.kind = WEIR_LOAD_CONSTANT, .rate = 100, .seed = 1};
+  r.cfg.requests = 10;
+  r.cfg.duration_s = 0.2;
+  r.cfg.drain_s = 0.1;
+  rig_run(&r);
+  assert_int_equal(r.out.n, 4);
+  assert_int_equal(r.out.unsent, 6);
+  rig_down(&r);
+}
+
 static void test_receipts(void **state) {
   (void)state;
   rig r;
@@ -448,6 +463,37 @@ static void test_conversation(void **state) {
   unlink(path);
 }
 
+/* Of an open loop of conversations: --requests bounds their turns, and a conversation that has no time for
+ * its next turn makes room for those that come. */
+static void test_open_conversations(void **state) {
+  (void)state;
+  static const struct {
+    double rate, think_s, duration_s;
+    int requests, concurrency, want;
+  } row[] = {{200, 0, 10, 7, 2, 7}, {200, 0.02, 10, 8, 8, 8}, {20, 1, 0.5, 100, 1, 10}};
+  char path[32];
+  write_file(path, "{\"turns\": [\"first\", \"second\", \"third\"], \"max_tokens\": 2}\n");
+  const weir_data_cfg d = {.prompts = path, .max_tokens = 9};
+  for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+    rig r;
+    rig_up(&r, &(fake_cfg){.tokens = 2, .gap_ms = 2}, &(weir_target_cfg){.stream = true, .chat = true}, &d);
+    r.cfg.arrivals = (weir_arrivals_cfg){.kind = WEIR_LOAD_CONSTANT, .rate = row[k].rate, .seed = 1};
+    r.cfg.concurrency = row[k].concurrency;
+    r.cfg.requests = row[k].requests;
+    r.cfg.duration_s = row[k].duration_s;
+    r.cfg.think_s = row[k].think_s;
+    r.cfg.drain_s = 2;
+    r.cfg.history = true;
+    rig_run(&r);
+    if (r.out.n != row[k].want || count(&r, WEIR_LOAD_OK) != row[k].want || r.out.unsent != 0 ||
+        r.out.wall_s > 2)
+      fail_msg("row %zu: %lld sent, %d ok, %lld unsent, %g s", k, (long long)r.out.n, count(&r, WEIR_LOAD_OK),
+               (long long)r.out.unsent, r.out.wall_s);
+    rig_down(&r);
+  }
+  unlink(path);
+}
+
 static void test_trace(void **state) {
   (void)state;
   char path[32];
@@ -479,15 +525,16 @@ static void test_trace(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_closed_loop),   cmocka_unit_test(test_bodies),
-      cmocka_unit_test(test_errors),        cmocka_unit_test(test_kept_connection_ends),
-      cmocka_unit_test(test_longest_gap),   cmocka_unit_test(test_retry_after),
-      cmocka_unit_test(test_nobody_there),  cmocka_unit_test(test_whole_answer),
-      cmocka_unit_test(test_stall_is_seen), cmocka_unit_test(test_open_loop_keeps_time),
-      cmocka_unit_test(test_cancel),        cmocka_unit_test(test_slow_reader),
-      cmocka_unit_test(test_interrupted),   cmocka_unit_test(test_drain),
-      cmocka_unit_test(test_receipts),      cmocka_unit_test(test_exact_match),
-      cmocka_unit_test(test_conversation),  cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_closed_loop),    cmocka_unit_test(test_bodies),
+      cmocka_unit_test(test_errors),         cmocka_unit_test(test_kept_connection_ends),
+      cmocka_unit_test(test_longest_gap),    cmocka_unit_test(test_retry_after),
+      cmocka_unit_test(test_nobody_there),   cmocka_unit_test(test_whole_answer),
+      cmocka_unit_test(test_stall_is_seen),  cmocka_unit_test(test_open_loop_keeps_time),
+      cmocka_unit_test(test_cancel),         cmocka_unit_test(test_slow_reader),
+      cmocka_unit_test(test_interrupted),    cmocka_unit_test(test_drain),
+      cmocka_unit_test(test_receipts),       cmocka_unit_test(test_exact_match),
+      cmocka_unit_test(test_conversation),   cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_unsent_bounded), cmocka_unit_test(test_open_conversations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
