@@ -28,7 +28,7 @@ say "Building (build/release)"
 tests=ON
 pkg-config --exists cmocka || tests=OFF
 cmake --preset release -D WEIR_TESTS=$tests > /dev/null
-cmake --build build/release --target weir
+cmake --build build/release --target weir weir-gateway
 weir=build/release/engine/programs/weir
 
 say "Two models of models/README.md write together: what the large one wrote is marked"
@@ -40,5 +40,6 @@ if [ "$json" = yes ]; then
   $weir "$@" --summary >&3
 else
   $weir "$@"
-  say "More: build/release/engine/programs/weir --help, docs/cli.md"
+  say "A page to try it in a browser, and the OpenAI API: build/release/engine/programs/weir serve"
+  say "More: build/release/engine/programs/weir --help, README.md, docs/"
 fi
