@@ -139,7 +139,7 @@ static void take_answer(weir_client *c, client_call *call, const void *bytes, si
 static bool receive(weir_client *c, client_lane *lane) {
   bool any = false;
   size_t n;
-  for (void *msg; (msg = client_lane_recv(lane, &n)); any = true) {
+  for (void *msg; (msg = client_lane_recv(lane, &n, NULL)); any = true) {
     client_call_link *q = lane->out;
     lane->out = NULL;
     if (q) take_answer(c, call_of(q), msg, n); /* else: the answer to a call that was given up */

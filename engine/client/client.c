@@ -176,7 +176,7 @@ static void say_goodbye(weir_client *c) {
   for (int64_t left; (left = until - client_now(c)) > 0;) {
     poll(&readable, 1, (int)(left / CLIENT_MS) + 1);
     size_t n;
-    void *reply = client_lane_recv(&c->control, &n); /* or that of an earlier call, which is none */
+    void *reply = client_lane_recv(&c->control, &n, NULL); /* or that of an earlier call, which is none */
     client_lane_free_reply(reply);
     if (reply) return;
   }

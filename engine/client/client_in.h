@@ -75,9 +75,11 @@ struct client_request {
 
 typedef struct client_poll {
   uint64_t seq;          /* of the Poll sent last; counts from 1 */
+  uint64_t heard_seq;    /* of the newest Poll that an answer has come to */
   bool out;              /* it is not answered */
   bool parked;           /* it asked the engine to wait for news */
   int64_t sent_ns;       /* it was sent */
+  int64_t soon_ns;       /* when it is overdue because an older one's answer came instead; 0: none did */
   int64_t not_before_ns; /* of the next one: a server that has nothing to say does not make a busy loop */
   int32_t unanswered;    /* in a row: each is waited for twice as long */
   int64_t missing_ns; /* since when a request is open that the outstanding Poll does not carry; 0: none is */

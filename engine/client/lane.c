@@ -140,7 +140,10 @@ int64_t client_lane_due(const client_lane *l) {
   return l->msg && l->sent ? l->sent_ns + l->resend_ns : INT64_MAX;
 }
 
-void *client_lane_recv(client_lane *l, size_t *n_bytes) {
+/* Replies to older messages than that are nobody's. */
+enum { MAX_AGE = 1 << 16 };
+
+void *client_lane_recv(client_lane *l, size_t *n_bytes, uint32_t *age) {
   for (;;) {
     void *body = NULL;
     control c;
@@ -159,6 +162,13 @@ void *client_lane_recv(client_lane *l, size_t *n_bytes) {
     if (l->msg && n_id == ID_BYTES && id == l->id) {
       client_lane_forget(l);
       *n_bytes = (size_t)n;
+      if (age) *age = 0;
+      return body;
+    }
+    const uint32_t sent_since = (l->id - id) & ~ID_BIT;
+    if (age && l->msg && n_id == ID_BYTES && id & ID_BIT && sent_since > 0 && sent_since < MAX_AGE) {
+      *n_bytes = (size_t)n;
+      *age = sent_since;
       return body;
     }
     nn_freemsg(body);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A lane: one socket of the request side, and the calls that wait for it. One message is under way at a time;
  * it is sent again when its connection breaks and when no reply comes, and a reply to anything else is
- * dropped.
+ * dropped, or told apart.
  *
  * The socket is a raw one and the lane does what nanomsg's own REQ does, because that one (1.1.5, and 1.2.1)
  * must not be met with a reply it drops: nn_req_in frees a late or doubled reply of 32 bytes or more in place
@@ -64,8 +64,9 @@ void client_lane_step(client_lane *, int64_t now_ns);
 /* When that is; INT64_MAX: never, or when send_fd says so. */
 int64_t client_lane_due(const client_lane *);
 
-/* The reply to what is under way, to be freed with client_lane_free_reply; NULL: there is none. */
-void *client_lane_recv(client_lane *, size_t *n_bytes);
+/* The reply to what is under way, to be freed with client_lane_free_reply; NULL: there is none. With `age`,
+ * also a reply to something older: how many messages were sent since, 0 to what is under way. */
+void *client_lane_recv(client_lane *, size_t *n_bytes, uint32_t *age);
 void client_lane_free_reply(void *);
 
 #endif

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The poll lane: one Poll is parked at the engine for all requests of the session. It is sent again with
  * fresh cursors when it is answered, when a request is open that it does not carry, and when its answer is
- * overdue; cursors make every repetition harmless. The client's thread. */
+ * overdue; cursors make every repetition harmless. An answer to an older Poll is as good: on a slow
+ * connection it may still be on its way when the next Poll is sent, and then it is that one's answer which
+ * raw REP throws away. The client's thread. */
 #include <stdlib.h>
 
 #include "client/client_in.h"
@@ -10,6 +12,8 @@
 #define GATHER_NS (5 * CLIENT_MS)
 /* After an answer that brought nothing though it was asked to wait, and came early. */
 #define PACE_NS (20 * CLIENT_MS)
+/* After the answer to an older Poll: that to the newest comes now, or was lost. */
+#define SOON_NS (250 * CLIENT_MS)
 
 static bool is_polled(const client_request *r) { return r->state == REQUEST_OPEN && !r->silent; }
 
@@ -67,14 +71,16 @@ out:
   c->poll.parked = m.wait_ms > 0;
   c->poll.sent_ns = now;
   c->poll.missing_ns = 0;
+  c->poll.soon_ns = 0;
   return true;
 }
 
-/* How long the outstanding Poll is waited for: nanomsg sends a lost one again, but only after resend_ms. */
+/* How long the outstanding Poll is waited for: the lane sends a lost one again, but only after resend_ms. */
 static int64_t overdue_at(const weir_client *c) {
   int64_t wait = (2 * (int64_t)c->cfg.poll_ms + 100) * CLIENT_MS;
   for (int32_t i = 0; i < c->poll.unanswered && wait < c->cfg.lost_after_ms * CLIENT_MS; i++) wait *= 2;
-  return c->poll.sent_ns + wait;
+  const int64_t at = c->poll.sent_ns + wait;
+  return c->poll.soon_ns != 0 && c->poll.soon_ns < at ? c->poll.soon_ns : at;
 }
 
 /* A request waits that the outstanding Poll does not carry: at once when no Submit is under way, else soon.
@@ -107,6 +113,7 @@ static void answered(weir_client *c, const void *bytes, size_t n_bytes) {
   weir_client_error e;
   p->out = false;
   p->unanswered = 0;
+  p->heard_seq = p->seq;
   if (client_unpack(WEIR_FRAME_POLL, bytes, n_bytes, &m, &e) != 0) {
     refused(c, &e);
     return;
@@ -122,11 +129,34 @@ static void answered(weir_client *c, const void *bytes, size_t n_bytes) {
   weir_frame_msg_fini(&m);
 }
 
+/* The answer to a Poll that another was sent behind: what it brings is taken, and nothing follows from it for
+ * the newer one, but that its answer may have been lost to this one. Older than one that came before: it has
+ * nothing that was not in that. */
+static void answered_late(weir_client *c, uint32_t age, const void *bytes, size_t n_bytes) {
+  client_poll *p = &c->poll;
+  weir_frame_msg m;
+  weir_client_error e;
+  if (!p->out || age >= p->seq || p->seq - age <= p->heard_seq) return;
+  if (client_unpack(WEIR_FRAME_POLL, bytes, n_bytes, &m, &e) != 0) return;
+  p->heard_seq = p->seq - age;
+  if (!m.as.poll_reply->replaced) {
+    p->heard_ns = client_now(c);
+    p->unanswered = 0;
+    p->soon_ns = p->heard_ns + SOON_NS;
+    client_deliver(c, m.as.poll_reply);
+  }
+  weir_frame_msg_fini(&m);
+}
+
 static bool receive(weir_client *c) {
   bool any = false;
   size_t n;
-  for (void *msg; (msg = client_lane_recv(&c->poll_lane, &n)); any = true) {
-    if (c->poll.out) answered(c, msg, n);
+  uint32_t age;
+  for (void *msg; (msg = client_lane_recv(&c->poll_lane, &n, &age)); any = true) {
+    if (age > 0)
+      answered_late(c, age, msg, n);
+    else if (c->poll.out)
+      answered(c, msg, n);
     client_lane_free_reply(msg);
   }
   return any;
@@ -148,6 +178,6 @@ bool client_poll_step(weir_client *c) {
   if (client_poll_due(c) > now) return any;
   int32_t n_live, n_over;
   count(c, &n_live, &n_over);
-  if (c->poll.out && now >= overdue_at(c)) c->poll.unanswered++;
+  if (c->poll.out && c->poll.soon_ns == 0 && now >= overdue_at(c)) c->poll.unanswered++;
   return send_poll(c, n_live, n_over) || any;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sockets of the RPC server: raw REP of nanomsg at one or several URLs, one thread that waits for all of
  * them, for the service's news and for time. Raw REP drops a reply in silence when that connection is still
- * sending another one, so replies of one connection keep a distance; and a poll that its own connection has
- * replaced is not answered at all, since nobody waits for that. Owns the sockets and the tickets. */
+ * sending another one, and tells nobody when it is done, so replies of one connection keep a distance, a
+ * longer one behind a larger one; and a poll that its own connection has replaced is not answered at all,
+ * since nobody waits for that. Owns the sockets and the tickets. */
 #define _GNU_SOURCE /* ppoll: replies keep a distance of less than a millisecond */
 #include "net/rpc.h"
 
@@ -30,7 +31,10 @@ enum {
   MAX_GAPS = 256,    /* so many replies of one connection wait for each other */
   MAX_TICKETS = 8192 /* messages that are not answered yet */
 };
-static const int64_t gap_ns = 1000000, look_ns = 1000000000, farewell_ns = 50000000;
+/* A reply of 256 KiB is given 26 ms, which a connection of 100 Mbit/s keeps. A slower one may lose the next
+ * reply, which its client asks for again. */
+static const int64_t gap_ns = 1000000, gap_byte_ns = 100;
+static const int64_t look_ns = 1000000000, farewell_ns = 50000000;
 
 /* A message that has no answer yet, or an answer that waits for its time. */
 typedef struct ticket {
@@ -46,7 +50,8 @@ typedef struct ticket {
 typedef struct pipe_note {
   uint32_t pipe;
   int socket;
-  int64_t sent_ns; /* when its last reply goes, or went */
+  int64_t free_ns; /* when the next reply may go: its last one has gone by then */
+  int64_t last_ns; /* how much of that is for the last one */
 } pipe_note;
 
 struct weir_rpc {
@@ -198,12 +203,14 @@ static void answer(void *ctx, uint64_t id, const void *frame, size_t n, bool sup
   memcpy(t->body, frame, n);
   const int64_t now = weir_now_ns(&r->clock);
   pipe_note *note = note_of(r, t);
-  t->due_ns = note->sent_ns + gap_ns > now ? note->sent_ns + gap_ns : now;
+  t->due_ns = note->free_ns > now ? note->free_ns : now;
   /* Who asks without end on one connection may lose replies, but holds up nobody else's. */
-  if (t->due_ns - now > MAX_GAPS * gap_ns)
+  if (t->due_ns - now > MAX_GAPS * gap_ns + note->last_ns) {
     t->due_ns = now;
-  else
-    note->sent_ns = t->due_ns;
+  } else {
+    note->last_ns = gap_ns + (int64_t)n * gap_byte_ns;
+    note->free_ns = t->due_ns + note->last_ns;
+  }
   if (t->due_ns <= now && i != r->current) {
     send_now(r, i);
     return;

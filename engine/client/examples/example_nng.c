@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A frontend without weir's client library: unmodified NNG, and protobuf-c from weir.proto. It keeps the
- * rules of proto/PROTOCOL.md by hand: a context for Poll and one for everything else, random ids, cursors.
+ * rules of proto/PROTOCOL.md by hand: a socket for Poll and one for everything else, random ids, cursors.
  * usage: example-nng [--greedy] [-n MAX_TOKENS] URL PROMPT */
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 enum { HEADER = 8, ID = 16, SUBMIT = 1, POLL = 2, CANCEL = 3, REPLY = 0x80, ERROR = 0xff };
-enum { POLL_MS = 2000, ANSWER_MS = 30000, RESEND_MS = 60000 };
+/* A Poll is parked for less than half of its resend time, and that is well below the time to give up: a lost
+ * answer is asked for again. Calls are answered at once. */
+enum { POLL_MS = 2000, POLL_RESEND_MS = 6000, CALL_RESEND_MS = 3000, ANSWER_MS = 30000 };
 
 static volatile sig_atomic_t interrupted;
 static void on_interrupt(int signal_number) {
@@ -144,6 +146,19 @@ static int follow(nng_ctx poll_ctx, nng_ctx control, char *token, ProtobufCBinar
   return status;
 }
 
+/* A socket with its one context. Two contexts of one socket would share a connection, and a reply may be lost
+ * to another one that is still on its way there. 0, or a number of nng. */
+static int open_socket(const char *url, nng_duration resend_ms, nng_socket *socket, nng_ctx *ctx) {
+  int rv = nng_req0_open(socket);
+  if (rv != 0) return rv;
+  nng_socket_set_size(*socket, NNG_OPT_RECVMAXSZ, 16 << 20);
+  nng_socket_set_ms(*socket, NNG_OPT_REQ_RESENDTIME, resend_ms);
+  rv = nng_dial(*socket, url, NULL, NNG_FLAG_NONBLOCK);
+  if (rv == 0) rv = nng_ctx_open(ctx, *socket);
+  if (rv != 0) nng_close(*socket);
+  return rv;
+}
+
 int main(int argc, char **argv) {
   uint32_t max_tokens = 0;
   bool greedy = false;
@@ -165,19 +180,12 @@ int main(int argc, char **argv) {
   if (getrandom(ids, sizeof ids, 0) != (ssize_t)sizeof ids) return 1;
   const ProtobufCBinaryData session = {ID, ids[0]}, id = {ID, ids[1]};
   char *token = getenv("WEIR_TOKEN") ? getenv("WEIR_TOKEN") : "";
-  nng_socket socket;
+  nng_socket control_socket, poll_socket;
   nng_ctx control, poll;
-  int rv = nng_req0_open(&socket);
-  if (rv != 0) return fail("nng", nng_strerror(rv)), 1;
-  nng_socket_set_size(socket, NNG_OPT_RECVMAXSZ, 16 << 20);
-  nng_socket_set_ms(socket, NNG_OPT_REQ_RESENDTIME, RESEND_MS); /* more than twice POLL_MS */
-  if ((rv = nng_dial(socket, argv[i], NULL, NNG_FLAG_NONBLOCK)) != 0 ||
-      (rv = nng_ctx_open(&control, socket)) != 0 || (rv = nng_ctx_open(&poll, socket)) != 0) {
-    fail(argv[i], nng_strerror(rv));
-    nng_close(socket);
-    return 1;
-  }
-  nng_ctx_set_ms(control, NNG_OPT_REQ_RESENDTIME, 3000); /* its calls are answered at once */
+  int rv = open_socket(argv[i], CALL_RESEND_MS, &control_socket, &control);
+  if (rv == 0 && (rv = open_socket(argv[i], POLL_RESEND_MS, &poll_socket, &poll)) != 0)
+    nng_close(control_socket);
+  if (rv != 0) return fail(argv[i], nng_strerror(rv)), 1;
   const struct sigaction action = {.sa_handler = on_interrupt};
   sigaction(SIGINT, &action, NULL);
 
@@ -197,6 +205,7 @@ int main(int argc, char **argv) {
     protobuf_c_message_free_unpacked(m, NULL);
     status = follow(poll, control, token, session, id);
   }
-  nng_close(socket);
+  nng_close(control_socket);
+  nng_close(poll_socket);
   return status;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A frontend in Python, with pynng and protobuf (README.md says how to install them). Keeps the rules of proto/PROTOCOL.md: a context
+"""A frontend in Python, with pynng and protobuf (README.md says how to install them). Keeps the rules of proto/PROTOCOL.md: a socket
 for Poll and one for everything else, random ids, cursors. usage: example_pynng.py [--greedy] [-n MAX_TOKENS] URL PROMPT"""
 import argparse
 import importlib
@@ -55,9 +55,13 @@ def main():
     session, request_id = os.urandom(16), os.urandom(16)
     color = sys.stdout.isatty() or "WEIR_COLOR" in os.environ
     out = sys.stdout.buffer
-    with pynng.Req0(resend_time=60000, recv_timeout=30000, send_timeout=30000, recv_max_size=16 << 20) as socket:
-        socket.dial(args.url, block=False)
-        control, poller = socket.new_context(), socket.new_context()
+    # A socket each: contexts of one would share a connection, where a reply may be lost to another one that is still on its way. A Poll is
+    # parked for less than half of its resend time, and that is well below the time to give up: a lost answer is asked for again.
+    usual = dict(recv_timeout=30000, send_timeout=30000, recv_max_size=16 << 20)
+    with pynng.Req0(resend_time=3000, **usual) as control_socket, pynng.Req0(resend_time=6000, **usual) as poll_socket:
+        control_socket.dial(args.url, block=False)
+        poll_socket.dial(args.url, block=False)
+        control, poller = control_socket.new_context(), poll_socket.new_context()
         submit = pb.SubmitRequest(token=token, session=session, request_id=request_id, prompt=args.prompt, max_tokens=args.n, receipts=True)
         if args.greedy:
             submit.sampling.temperature = 0
@@ -72,7 +76,7 @@ def main():
                 cancel = pb.CancelRequest(token=token, session=session, request_id=[request_id])
                 call(pb, control, CANCEL, cancel, pb.CancelReply)
                 poller.close()  # it may still wait for its reply
-                poller = socket.new_context()
+                poller = poll_socket.new_context()
                 continue
             for update in reply.update:
                 if update.request_id != request_id:

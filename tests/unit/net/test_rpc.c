@@ -282,6 +282,42 @@ static void test_burst(void **state) {
   place_close(&p);
 }
 
+static int64_t now_ns(void) {
+  const weir_clock clock = weir_clock_system();
+  return weir_now_ns(&clock);
+}
+
+/* A reply behind a large one keeps the distance that the large one needs on a slow connection. */
+static void test_distance(void **state) {
+  (void)state;
+  static place p;
+  static char text[200001];
+  weir_buf b = {0};
+  weir_frame_msg m;
+  const uint8_t health[] = {'W', 'E', 'I', 'R', 1, WEIR_FRAME_HEALTH, 0, 0};
+  place_open(&p, NULL, 0);
+  lane a = lane_open(p.url);
+  for (size_t i = 0; i < sizeof text - 1; i++) text[i] = (char)(i % 7 ? 'a' + i * 31 % 26 : ' ');
+  Weir__V1__TokenizeRequest q = WEIR__V1__TOKENIZE_REQUEST__INIT;
+  q.text = text;
+  for (uint32_t n = 1; n <= 2; n++) { /* a small one has hardly any */
+    if (n == 2) text[10] = 0;
+    assert_int_equal(weir_frame_put(WEIR_FRAME_TOKENIZE, &q.base, &b, NULL), WEIR_OK);
+    lane_call(&a, 2 * n, &b, &m);
+    assert_int_equal(m.kind, WEIR_FRAME_TOKENIZE | WEIR_FRAME_REPLY);
+    const int64_t needs = (int64_t)weir_frame_size(m.as.base) * 100, from = now_ns();
+    weir_frame_msg_fini(&m);
+    assert_int_equal(weir_buf_put(&b, health, sizeof health, NULL), WEIR_OK);
+    lane_call(&a, 2 * n + 1, &b, &m);
+    weir_frame_msg_fini(&m);
+    if (n == 1) assert_true(needs > 30000000);
+    assert_true(now_ns() - from > needs / 4); /* the transfer itself takes some of it */
+    assert_true(now_ns() - from < 5000000000);
+  }
+  lane_close(&a);
+  place_close(&p);
+}
+
 /* One client reads nothing while it writes; another one is served meanwhile. Then it gets all there is. */
 static void test_slow_reader(void **state) {
   (void)state;
@@ -444,9 +480,10 @@ static void test_goodbye(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_many_sessions), cmocka_unit_test(test_replaced),  cmocka_unit_test(test_burst),
-      cmocka_unit_test(test_slow_reader),   cmocka_unit_test(test_too_large), cmocka_unit_test(test_where),
-      cmocka_unit_test(test_goodbye),
+      cmocka_unit_test(test_many_sessions), cmocka_unit_test(test_replaced),
+      cmocka_unit_test(test_burst),         cmocka_unit_test(test_distance),
+      cmocka_unit_test(test_slow_reader),   cmocka_unit_test(test_too_large),
+      cmocka_unit_test(test_where),         cmocka_unit_test(test_goodbye),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
