@@ -247,18 +247,28 @@ int32_t weir_prefix_peek(const weir_prefix *x, uint64_t salt, const int32_t *tok
 
 int32_t weir_prefix_idle(const weir_prefix *x) { return x->n_alone; }
 
-void weir_prefix_insert(weir_prefix *x, uint64_t salt, const int32_t *tok, const int32_t *page,
-                        int32_t n_pages) {
+/* The sequence takes the cached page for its own, which nobody needs any more. */
+static void adopt(weir_prefix *x, int32_t i, int32_t *page) {
+  const int32_t own = *page;
+  if (own == x->entries[i].page) return;
+  *page = x->entries[i].page;
+  weir_pages_ref(x->pages, *page);
+  weir_pages_unref(x->pages, own);
+}
+
+void weir_prefix_insert(weir_prefix *x, uint64_t salt, const int32_t *tok, int32_t *page, int32_t n_pages) {
   uint64_t key = root_key(salt);
   int32_t parent = NONE;
   x->now++;
   for (int32_t k = 0; k < n_pages; k++) {
     key = chain_key(key, tok + k * WEIR_PAGE_TOKENS);
     int32_t i = find(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS);
-    if (i != NONE)
+    if (i != NONE) {
       touch(x, i);
-    else
+      adopt(x, i, &page[k]);
+    } else {
       i = add(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS, page[k]);
+    }
     if (i == NONE) return;
     parent = i;
   }

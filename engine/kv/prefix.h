@@ -29,13 +29,15 @@ int32_t weir_prefix_match(weir_prefix *, uint64_t salt, const int32_t *tok, int3
                           int32_t max_pages);
 /* How many pages a match would find; *held: of these, pages that somebody else holds too. Changes nothing. */
 int32_t weir_prefix_peek(const weir_prefix *, uint64_t salt, const int32_t *tok, int32_t n, int32_t *held);
-/* Pages that nobody else holds: evicting gives back as many at most (a page that a held one continues stays).
- */
+/* Pages that nobody else holds: evicting can give back all of them, since whoever holds a page holds all that
+ * it continues. */
 int32_t weir_prefix_idle(const weir_prefix *);
-/* Offers the first n_pages full pages of a sequence, tok[0 .. 16*n_pages). Pages known already are only
- * marked used; the sequence keeps its own. Never fails: what does not fit is not cached. */
-void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, const int32_t *page,
-                        int32_t n_pages);
+/* Offers the first n_pages full pages of a sequence, tok[0 .. 16*n_pages), which holds page[]. Where the
+ * cache knows a text already, the sequence gets the cached page in exchange for its own (page[] is written,
+ * the references go along): the same text is there once, and what is hung below a cached page is held
+ * together with it. The pages must not belong to a step under way. Never fails: what does not fit is not
+ * cached. */
+void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, int32_t *page, int32_t n_pages);
 /* Frees pages that nobody else holds, least recently used first, until `want` are free in the pool or nothing
  * is left to evict. Returns how many it freed. */
 int32_t weir_prefix_evict(weir_prefix *, int32_t want);

@@ -44,7 +44,7 @@ typedef struct world {
 } world;
 
 static int n_worlds = 300;
-static long n_steps, n_copies, n_hits, n_evicted, n_dry, n_forgotten;
+static long n_steps, n_copies, n_hits, n_evicted, n_dry, n_forgotten, n_adopted;
 static uint64_t rng;
 static long seed_now;
 
@@ -144,12 +144,15 @@ static int32_t model_match(world *w, uint64_t salt, const int32_t *tok, int32_t 
   return depth;
 }
 
-static void model_insert(world *w, uint64_t salt, const int32_t *tok, const int32_t *page, int32_t n_pages) {
+/* page[] becomes what the sequence holds afterwards. */
+static void model_insert(world *w, uint64_t salt, const int32_t *tok, int32_t *page, int32_t n_pages) {
   w->now++;
   for (int32_t d = 1; d <= n_pages; d++) {
     const int32_t i = model_find(w, salt, tok, d);
     if (i >= 0) {
       w->known[i].used = w->now;
+      n_adopted += page[d - 1] != w->known[i].page;
+      page[d - 1] = w->known[i].page;
       continue;
     }
     if (model_of_page(w, page[d - 1]) >= 0) return;
@@ -195,6 +198,13 @@ static void verify(const world *w) {
   for (int32_t i = 0; i < w->n_known; i++) n_idle += holders(w, w->known[i].page) == 0;
   CHECK(weir_prefix_idle(w->prefix) == n_idle, "%d cached pages are idle, want %d",
         (int)weir_prefix_idle(w->prefix), (int)n_idle);
+  for (int i = 0; i < N_REQS; i++) /* whoever holds a cached page holds what it continues: idle ones can go */
+    for (int32_t k = 1; k < w->r[i].seq.n_pages; k++) {
+      const int32_t at = model_of_page(w, w->r[i].seq.page[k]);
+      CHECK(at < 0 || model_of_page(w, w->r[i].seq.page[k - 1]) ==
+                          model_find(w, w->known[at].salt, w->known[at].tok, k),
+            "request %d holds cached page %d, not the one before", i, (int)k);
+    }
   for (int i = 0; i < N_REQS; i++) { /* everybody reads what was written for his own tokens */
     const req *r = &w->r[i];
     uint64_t h = r->salt;
@@ -262,10 +272,15 @@ static void roll_back(world *w, req *r) {
   if (to < MAX_TOK && rnd(2)) r->tok[r->n++] = rnd(3);
 }
 
-static void publish(world *w, const req *r) {
+static void publish(world *w, req *r) {
   const int32_t full = r->kv / P;
-  model_insert(w, r->salt, r->tok, r->seq.page, full);
+  int32_t want[MAX_PAGES] = {0};
+  for (int32_t k = 0; k < full; k++) want[k] = r->seq.page[k];
+  model_insert(w, r->salt, r->tok, want, full);
   weir_prefix_insert(w->prefix, r->salt, r->tok, r->seq.page, full);
+  for (int32_t k = 0; k < full; k++)
+    CHECK(r->seq.page[k] == want[k], "page %d is %d when published, want %d", (int)k, (int)r->seq.page[k],
+          (int)want[k]);
 }
 
 /* Prepares one request for the step; false when it cannot take part. */
@@ -370,6 +385,8 @@ static void live(long seed) {
       model_evict(&w, want);
       CHECK(weir_prefix_evict(w.prefix, want) == before - w.n_known, "evicted other than %d",
             (int)(before - w.n_known));
+      CHECK(free_pages(&w) >= want || weir_prefix_idle(w.prefix) == 0, "%d idle pages cannot be evicted",
+            (int)weir_prefix_idle(w.prefix));
     } else {
       step(&w);
     }
@@ -390,9 +407,9 @@ static void random_worlds(void **state) {
   for (int i = 0; i < n_worlds; i++) live(i + 1);
   seed_now = 0; /* every kind of event has been met */
   CHECK(n_copies > n_worlds && n_hits > n_worlds && n_evicted > n_worlds && n_dry > n_worlds / 4 &&
-            n_forgotten > 0,
-        "too few: %ld copies, %ld hits, %ld evictions, %ld dry, %ld forgotten", n_copies, n_hits, n_evicted,
-        n_dry, n_forgotten);
+            n_forgotten > 0 && n_adopted > n_worlds / 4,
+        "too few: %ld copies, %ld hits, %ld evictions, %ld dry, %ld forgotten, %ld adopted", n_copies, n_hits,
+        n_evicted, n_dry, n_forgotten, n_adopted);
 }
 
 /* Many short texts, held and let go in any order: the heap against a search for the oldest. */
@@ -448,7 +465,8 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(random_worlds), cmocka_unit_test(random_ages)};
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   printf(
-      "%d worlds, %ld steps, %ld page hits, %ld copies, %ld evictions, %ld dry pools, %ld pages forgotten\n",
-      n_worlds, n_steps, n_hits, n_copies, n_evicted, n_dry, n_forgotten);
+      "%d worlds, %ld steps, %ld page hits, %ld copies, %ld evictions, %ld dry pools, %ld pages forgotten, "
+      "%ld adopted\n",
+      n_worlds, n_steps, n_hits, n_copies, n_evicted, n_dry, n_forgotten, n_adopted);
   return failed;
 }
