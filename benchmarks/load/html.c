@@ -471,6 +471,7 @@ static weir_status put_tiles(const json_t *doc, weir_buf *out, weir_err *e) {
               {"end to end, p99", "latency_ms.e2e.p99", 't'},
               {"good requests", "goodput.share", 'p'},
               {"errors", "requests.error_rate", 'p'},
+              {"not answered", "requests.unanswered", 'n'},
               {"deferral rate", "deferral_rate", 'p'},
               {"exact match", "exact_match.share", 'p'}};
   weir_status st = WEIR_OK;
@@ -480,7 +481,7 @@ static weir_status put_tiles(const json_t *doc, weir_buf *out, weir_err *e) {
                            json_is_integer(json_object_get(doc, "knee")) ? ", the knee" : ""));
   for (size_t i = 0; i < sizeof tile / sizeof *tile; i++) {
     const double x = weir_json_at(p, tile[i].path);
-    if (isnan(x)) continue;
+    if (isnan(x) || (x == 0 && !strcmp(tile[i].path, "requests.unanswered"))) continue;
     if (!strcmp(tile[i].path, "goodput.share") && !json_is_object(json_object_get(p, "slo"))) continue;
     if (tile[i].kind == 't')
       weir_report_ms_text(x, text, sizeof text);
@@ -571,6 +572,7 @@ out:
 static weir_status put_objectives(const json_t *doc, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   const json_t *t, *terms = json_object_get(json_object_get(main_point(doc), "slo"), "terms"), *x;
+  char value[40];
   size_t i;
   if (json_array_size(terms) > 0)
     WEIR_TRY(weir_buf_puts(out,
@@ -581,8 +583,9 @@ static weir_status put_objectives(const json_t *doc, weir_buf *out, weir_err *e)
     const bool met = json_is_true(json_object_get(t, "met"));
     WEIR_TRY(weir_buf_puts(out, "<tr><td>", e));
     WEIR_TRY(weir_html_text(text_at(t, "text"), out, e));
-    WEIR_TRY(weir_buf_printf(out, e, "</td><td>%.4g</td><td class=\"%s\">%s</td></tr>\n",
-                             weir_json_at(t, "value"), met ? "good" : "bad", met ? "met" : "not met"));
+    weir_report_term_text(t, value, sizeof value);
+    WEIR_TRY(weir_buf_printf(out, e, "</td><td>%s</td><td class=\"%s\">%s</td></tr>\n", value,
+                             met ? "good" : "bad", met ? "met" : "not met"));
   }
   if (json_array_size(terms) > 0) WEIR_TRY(weir_buf_puts(out, "</table></div>\n", e));
   const json_t *errors = json_object_get(json_object_get(main_point(doc), "requests"), "by_error");

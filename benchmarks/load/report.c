@@ -60,6 +60,16 @@ void weir_report_name(const json_t *doc, char *buf, size_t bytes) {
     snprintf(buf, bytes, "%s%s%s", slash && slash[1] ? slash + 1 : model, server[0] ? " on " : "", server);
 }
 
+void weir_report_term_text(const json_t *term, char *buf, size_t bytes) {
+  const double x = weir_json_at(term, "value");
+  if (json_is_true(json_object_get(term, "unanswered")))
+    snprintf(buf, bytes, "longer than any (no answer)");
+  else if (isnan(x))
+    snprintf(buf, bytes, "not measured");
+  else
+    snprintf(buf, bytes, "%.4g", x);
+}
+
 /* ---- the table ---- */
 
 static weir_status put_spread(const json_t *point, const char *name, const char *title, weir_buf *out,
@@ -117,6 +127,12 @@ static weir_status put_counts(const json_t *point, weir_buf *out, weir_err *e) {
       WEIR_TRY(weir_buf_printf(out, e, ", %.0f %s", weir_json_at(point, other[i][0]), other[i][1]));
   WEIR_TRY(weir_buf_printf(out, e, "; %.2f s%s\n", weir_json_at(point, "wall_s"),
                            json_is_true(json_object_get(point, "interrupted")) ? ", interrupted" : ""));
+  if (weir_json_at(point, "requests.unanswered") > 0)
+    WEIR_TRY(weir_buf_printf(
+        out, e,
+        "  not answered  %.0f: in no percentile here; in objectives they are errors, and longer "
+        "than any bound\n",
+        weir_json_at(point, "requests.unanswered")));
   WEIR_TRY(weir_buf_printf(out, e, "  throughput    %.4g requests/s", weir_json_at(point, "throughput.rps")));
   WEIR_TRY(put_noise(point, "throughput.rps_noise", out, e));
   WEIR_TRY(weir_buf_printf(out, e, ", %.4g output tokens/s", weir_json_at(point, "throughput.output_tok_s")));
@@ -154,14 +170,16 @@ out:
 static weir_status put_slo(const json_t *point, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   const json_t *slo = json_object_get(point, "slo"), *t;
+  char value[40];
   size_t i;
   if (!json_is_object(slo)) return WEIR_OK;
   WEIR_TRY(weir_buf_printf(out, e, "  goodput       %.4g requests/s, %.1f %% of requests\n",
                            weir_json_at(point, "goodput.rps"), 100 * weir_json_at(point, "goodput.share")));
   json_array_foreach(json_object_get(slo, "terms"), i, t) {
-    WEIR_TRY(weir_buf_printf(out, e, "  SLO           %-4s %s: %.4g\n",
+    weir_report_term_text(t, value, sizeof value);
+    WEIR_TRY(weir_buf_printf(out, e, "  SLO           %-4s %s: %s\n",
                              json_is_true(json_object_get(t, "met")) ? "met" : "NOT", text_at(t, "text"),
-                             weir_json_at(t, "value")));
+                             value));
   }
 out:
   return st;
@@ -206,8 +224,10 @@ static weir_status put_line(const json_t *point, bool knee, weir_buf *out, weir_
     weir_report_ms_text(weir_json_at(point, column[i]), ms, sizeof ms);
     WEIR_TRY(weir_buf_printf(out, e, " %8s", ms));
   }
+  const double unanswered = weir_json_at(point, "requests.unanswered"); /* older files have none */
   WEIR_TRY(weir_buf_printf(out, e, " %7.4g %6.0f", weir_json_at(point, "goodput.rps"),
                            weir_json_at(point, "requests.errors")));
+  if (unanswered > 0) WEIR_TRY(weir_buf_printf(out, e, "  not answered %.0f", unanswered));
   const double deferral = weir_json_at(point, "deferral_rate"),
                exact = weir_json_at(point, "exact_match.share");
   if (!isnan(deferral)) WEIR_TRY(weir_buf_printf(out, e, "  deferral %.3f", deferral));

@@ -28,6 +28,8 @@ weir_status weir_report_write(const char *path, const void *bytes, size_t n, wei
 void weir_report_load_text(const json_t *point, char *buf, size_t bytes);
 /* A time of x ms in few digits with its unit: "812 us", "4.21 ms", "1.3 s"; "-" for NaN. */
 void weir_report_ms_text(double ms, char *buf, size_t bytes);
+/* An objective's value as text; "longer than any" where it falls among requests that had no answer. */
+void weir_report_term_text(const json_t *term, char *buf, size_t bytes);
 /* The document's name: its label, else its model and server. */
 void weir_report_name(const json_t *doc, char *buf, size_t bytes);
 

@@ -250,6 +250,7 @@ static void give_up(user *u, const char *what) {
   weir_load_record *rec = &r->out->record[u->record];
   r->cfg.target->ops->cancel(r->cfg.target, u->call);
   if (what) {
+    rec->gave_up = true;
     rec->error = error_index(r->out, 0, what, "no end within --timeout");
     if (u->task >= 0) rec->right = 0;
     r->errors++;

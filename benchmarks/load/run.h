@@ -39,6 +39,7 @@ typedef struct weir_load_record {
   uint8_t outcome;                /* weir_load_outcome */
   int8_t right;                   /* the task's answer: 1, 0; -1: no task */
   bool slow, counted_pieces, tiers;
+  bool gave_up; /* an error: no end within the time a request has */
   char reason[16];
 } weir_load_record;
 

@@ -66,6 +66,13 @@ double weir_samples_quantile(weir_samples *s, double q) {
   return s->x[i] + (at - (double)i) * (s->x[i + 1] - s->x[i]);
 }
 
+double weir_samples_quantile_beyond(weir_samples *s, double q, int64_t n_beyond) {
+  if (n_beyond <= 0) return weir_samples_quantile(s, q);
+  const double at = q * (double)(s->n + n_beyond - 1), last = (double)(s->n - 1);
+  if (s->kept == 0 || at > last) return INFINITY;
+  return weir_samples_quantile(s, last > 0 ? at / last : 0);
+}
+
 double weir_samples_mean(const weir_samples *s) { return s->n > 0 ? s->sum / (double)s->n : NAN; }
 
 double weir_samples_deviation(const weir_samples *s) {

@@ -27,6 +27,9 @@ weir_status weir_samples_add(weir_samples *, double x, weir_err *e);
 /* q in [0, 1], between the two nearest values in a line (as numpy's default does); NaN when there are none.
  * The first call after an addition sorts. */
 double weir_samples_quantile(weir_samples *, double q);
+/* The quantile of these values and of n_beyond others that are greater than any: infinite where it falls
+ * among them, or between them and the rest. */
+double weir_samples_quantile_beyond(weir_samples *, double q, int64_t n_beyond);
 double weir_samples_mean(const weir_samples *);
 double weir_samples_deviation(const weir_samples *); /* standard deviation, n - 1; 0 below two values */
 /* The 95 % interval of a quantile by order statistics: ranks n q +- 1.96 sqrt(n q (1 - q)). It needs no

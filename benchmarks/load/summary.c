@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Makes a point's JSON from its records. Latencies are those of requests that ended well and were read at
- * full speed; times to the first token also those of requests that the load broke off later. The load's
- * thread. */
+ * full speed; times to the first token also those of requests that were broken off or cut later. What was
+ * asked and not answered has no latency: objectives take it for longer than any bound, and as a failure, or a
+ * server would look the better the fewer requests it answered. The load's thread. */
 #include "load/summary.h"
 
 #include <math.h>
@@ -75,6 +76,8 @@ static json_t *spread(weir_samples *s) {
 typedef struct {
   weir_samples time[WEIR_SLO_N_TIMES], sent[WEIR_SLO_N_TIMES], lag;
   int64_t ok, errors, cancelled, cut, slow, good, judged, tasks, right;
+  int64_t unanswered;       /* cut, but not by the user, or never sent */
+  int64_t no_first, no_end; /* of those and of the ones whose time was over: without a first token, an end */
   int64_t prompt, output, cached, by_tier[WEIR_LOAD_TIERS], shorter;
   bool tiers, prompts;
   double deferral, deferral_weight;
@@ -87,7 +90,7 @@ static weir_status count_times(tally *t, const weir_load_record *r, const weir_s
   weir_record_times(r, true, sent);
   const bool ok = r->outcome == WEIR_LOAD_OK;
   for (int k = 0; k < WEIR_SLO_N_TIMES && st == WEIR_OK; k++) {
-    if (!ok && k != WEIR_SLO_TTFT) continue;
+    if (!ok && k != WEIR_SLO_TTFT) continue; /* what had no first token has NaN, which is left out */
     st = weir_samples_add(&t->time[k], sched[k], NULL);
     if (st == WEIR_OK) st = weir_samples_add(&t->sent[k], sent[k], NULL);
   }
@@ -120,8 +123,12 @@ static weir_status count(tally *t, const weir_load_record *r, const weir_slo *sl
   }
   if (r->slow) return WEIR_OK;
   const bool planned = r->outcome == WEIR_LOAD_CANCELLED || (r->outcome == WEIR_LOAD_CUT && interrupted);
+  const bool unanswered = r->outcome == WEIR_LOAD_CUT && !interrupted;
   t->judged += !planned;
-  if (r->outcome == WEIR_LOAD_OK || r->outcome == WEIR_LOAD_CANCELLED) st = count_times(t, r, slo);
+  t->unanswered += unanswered;
+  t->no_end += unanswered || r->gave_up;
+  t->no_first += (unanswered || r->gave_up) && r->first_ns < 0;
+  if (r->outcome != WEIR_LOAD_ERROR || r->gave_up) st = count_times(t, r, slo);
   if (st == WEIR_OK) st = weir_samples_add(&t->lag, (double)(r->sent_ns - r->scheduled_ns) * 1e-9, NULL);
   return st;
 }
@@ -214,8 +221,9 @@ static json_t *course_json(const course *c) {
 /* ---- objectives ---- */
 
 static double run_value(const weir_slo_term *t, tally *c, const json_t *point) {
-  if (t->of == WEIR_SLO_MEAN) return weir_samples_mean(&c->time[t->metric]);
-  if (t->of == WEIR_SLO_QUANTILE) return weir_samples_quantile(&c->time[t->metric], t->q);
+  const int64_t beyond = t->metric == WEIR_SLO_TTFT ? c->no_first : c->no_end;
+  if (t->of == WEIR_SLO_MEAN) return beyond > 0 ? INFINITY : weir_samples_mean(&c->time[t->metric]);
+  if (t->of == WEIR_SLO_QUANTILE) return weir_samples_quantile_beyond(&c->time[t->metric], t->q, beyond);
   switch (t->metric) {
     case WEIR_SLO_GOOD: return weir_json_at(point, "goodput.share");
     case WEIR_SLO_ERROR_RATE: return weir_json_at(point, "requests.error_rate");
@@ -238,10 +246,11 @@ static json_t *judge(const weir_slo *slo, tally *c, const json_t *point) {
     const double value = run_value(t, c, point);
     const bool ok = weir_slo_term_met(t, value);
     met = met && ok;
-    json_array_append_new(
-        terms,
+    json_t *o =
         json_pack("{s:s, s:o, s:b}", "text", t->text, "value",
-                  weir_json_number(t->metric < WEIR_SLO_N_TIMES ? value * 1e3 : value), "met", (int)ok));
+                  weir_json_number(t->metric < WEIR_SLO_N_TIMES ? value * 1e3 : value), "met", (int)ok);
+    if (isinf(value)) json_object_set_new(o, "unanswered", json_true());
+    json_array_append_new(terms, o);
   }
   if (weir_slo_has_each(slo) && !told) {
     char text[256];
@@ -285,12 +294,13 @@ static json_t *errors_json(const weir_load_result *out) {
 }
 
 static json_t *requests_json(const weir_load_result *out, const tally *t) {
-  const int64_t ended = t->ok + t->errors;
-  return json_pack(
-      "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "sent", (json_int_t)out->n, "ok", (json_int_t)t->ok,
-      "errors", (json_int_t)t->errors, "cancelled", (json_int_t)t->cancelled, "cut", (json_int_t)t->cut,
-      "unsent", (json_int_t)out->unsent, "slow_readers", (json_int_t)t->slow, "error_rate",
-      weir_json_number(ended > 0 ? (double)t->errors / (double)ended : NAN), "by_error", errors_json(out));
+  const int64_t failed = t->errors + t->unanswered, all = t->ok + failed;
+  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "sent", (json_int_t)out->n, "ok",
+                   (json_int_t)t->ok, "errors", (json_int_t)t->errors, "cancelled", (json_int_t)t->cancelled,
+                   "cut", (json_int_t)t->cut, "unsent", (json_int_t)out->unsent, "unanswered",
+                   (json_int_t)t->unanswered, "slow_readers", (json_int_t)t->slow, "error_rate",
+                   weir_json_number(all > 0 ? (double)failed / (double)all : NAN), "by_error",
+                   errors_json(out));
 }
 
 static json_t *throughput_json(const weir_load_result *out, const tally *t, const course *c) {
@@ -354,6 +364,9 @@ json_t *weir_summary_point(const weir_run_cfg *cfg, const weir_slo *slo, weir_lo
   for (int64_t i = 0; i < out->n && st == WEIR_OK; i++)
     st = count(&t, &out->record[i], slo, out->interrupted);
   if (st != WEIR_OK) goto out;
+  t.unanswered += out->unsent;
+  t.no_first += out->unsent;
+  t.no_end += out->unsent;
   make_course(c, out);
   const double judged = (double)(t.judged + out->unsent);
   point = json_object();

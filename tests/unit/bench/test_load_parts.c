@@ -148,6 +148,11 @@ static void test_percentiles(void **state) {
       const int i = (int)floor(at), j = (int)ceil(at);
       const double want = x[i] * (1 - (at - i)) + x[j] * (at - i);
       if (fabs(got - want) > 1e-9) fail_msg("n %d q %g: %g, want %g", n, p / 1000.0, got, want);
+      /* with 7 others above all */
+      const double far = p / 1000.0 * (n + 6), with = weir_samples_quantile_beyond(&s, p / 1000.0, 7);
+      const int a = (int)floor(far), b = (int)ceil(far);
+      if (b > n - 1 ? !isinf(with) : fabs(with - (x[a] * (1 - (far - a)) + x[b] * (far - a))) > 1e-9)
+        fail_msg("n %d q %g, 7 beyond: %g", n, p / 1000.0, with);
     }
     weir_samples_fini(&s);
     free(x);

@@ -120,12 +120,76 @@ static void test_outcomes(void **state) {
   json_t *p = weir_summary_point(&cfg, &slo, &out);
   assert_int_equal(weir_json_at(p, "requests.ok"), 65);
   assert_int_equal(weir_json_at(p, "latency_ms.e2e.n"), 60);
-  assert_int_equal(weir_json_at(p, "latency_ms.ttft.n"), 80);
-  assert_true(fabs(weir_json_at(p, "requests.error_rate") - 10.0 / 75) < 1e-9);
+  assert_int_equal(weir_json_at(p, "latency_ms.ttft.n"), 85); /* broken off and cut had one */
+  assert_true(fabs(weir_json_at(p, "requests.error_rate") - 20.0 / 85) < 1e-9); /* cut and unsent too */
+  assert_int_equal(weir_json_at(p, "requests.unanswered"), 10);
   assert_true(fabs(weir_json_at(p, "goodput.share") - 60.0 / 80) <
               1e-9); /* 60 good, 10 errors, 5 cut, 5 unsent */
   json_decref(p);
   weir_load_result_fini(&out);
+}
+
+/* Half of the requests have no answer: the first tokens of the others are quick, and no objective is met that
+ * needs more than that half. */
+static void test_unanswered(void **state) {
+  (void)state;
+  enum { CUT, CUT_LATER, UNSENT, TIMEOUT, INTERRUPTED };
+  static const struct {
+    int how;
+    const char *slo;
+    bool met;
+  } row[] = {{CUT, "ttft_p99<500ms", false},
+             {CUT, "ttft_p40<500ms", true},
+             {CUT, "e2e_p60<9s", false},
+             {CUT, "ttft_max<9s", false},
+             {CUT, "tpot_mean<9s", false},
+             {CUT, "error_rate<40%", false},
+             {CUT, "error_rate<60%", true},
+             {CUT_LATER, "ttft_p99<500ms", true},
+             {CUT_LATER, "e2e_p99<9s", false},
+             {CUT_LATER, "tpot_p99<9s", false},
+             {UNSENT, "ttft_p99<500ms", false},
+             {UNSENT, "error_rate<40%", false},
+             {TIMEOUT, "ttft_p99<500ms", false},
+             {TIMEOUT, "error_rate<40%", false},
+             {INTERRUPTED, "ttft_p99<500ms", true},
+             {INTERRUPTED, "error_rate<40%", true}};
+  for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+    weir_load_result out;
+    weir_slo slo;
+    weir_buf text = {0};
+    const weir_run_cfg cfg = {.concurrency = 1, .entropy = NAN};
+    make_result(&out, 100, 1, 1);
+    out.interrupted = row[k].how == INTERRUPTED;
+    if (row[k].how == UNSENT) {
+      out.n = 50;
+      out.unsent = 50;
+    }
+    for (int64_t i = 0; i < out.n && row[k].how != UNSENT; i += 2) {
+      weir_load_record *r = &out.record[i];
+      r->outcome = row[k].how == TIMEOUT ? WEIR_LOAD_ERROR : WEIR_LOAD_CUT;
+      r->gave_up = row[k].how == TIMEOUT;
+      if (row[k].how != CUT_LATER) r->first_ns = r->last_ns = -1;
+    }
+    assert_int_equal(weir_slo_parse(row[k].slo, &slo, NULL), WEIR_OK);
+    json_t *p = weir_summary_point(&cfg, &slo, &out);
+    if (weir_summary_met(p) != row[k].met) fail_msg("row %zu, %s: %d", k, row[k].slo, weir_summary_met(p));
+    assert_true(weir_json_at(p, "latency_ms.e2e.max") < 1000); /* what is shown stays what was measured */
+    json_t *doc = json_pack("{s:s, s:[o]}", "schema", WEIR_LOAD_SCHEMA, "points", p);
+    assert_int_equal(weir_report_table(doc, &text, NULL), WEIR_OK);
+    const bool told = row[k].how != TIMEOUT && row[k].how != INTERRUPTED;
+    if ((strstr(text.data, "not answered  50:") != NULL) != told) fail_msg("row %zu:\n%s", k, text.data);
+    if (!strncmp(row[k].slo, "ttft_p99", 8) && !row[k].met)
+      assert_non_null(strstr(text.data, "ttft_p99<500ms: longer than any"));
+    assert_null(strstr(text.data, "nan"));
+    assert_null(strstr(text.data, "inf"));
+    weir_buf_truncate(&text, 0);
+    assert_int_equal(weir_report_html(&doc, 1, &text, NULL), WEIR_OK);
+    assert_int_equal(strstr(text.data, "not answered") != NULL, told);
+    weir_buf_fini(&text);
+    json_decref(doc);
+    weir_load_result_fini(&out);
+  }
 }
 
 static void test_share_interval(void **state) {
@@ -316,10 +380,10 @@ static void test_csv(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_point), cmocka_unit_test(test_outcomes), cmocka_unit_test(test_share_interval),
-      cmocka_unit_test(test_table), cmocka_unit_test(test_html),     cmocka_unit_test(test_html_empty),
-      cmocka_unit_test(test_ticks), cmocka_unit_test(test_compare),  cmocka_unit_test(test_files),
-      cmocka_unit_test(test_csv),
+      cmocka_unit_test(test_point), cmocka_unit_test(test_outcomes),   cmocka_unit_test(test_share_interval),
+      cmocka_unit_test(test_table), cmocka_unit_test(test_html),       cmocka_unit_test(test_html_empty),
+      cmocka_unit_test(test_ticks), cmocka_unit_test(test_compare),    cmocka_unit_test(test_files),
+      cmocka_unit_test(test_csv),   cmocka_unit_test(test_unanswered),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

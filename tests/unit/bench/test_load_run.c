@@ -193,6 +193,7 @@ static void test_errors(void **state) {
     r.cfg.concurrency = 3;
     r.cfg.timeout_s = 0.3;
     rig_run(&r);
+    assert_int_equal(r.out.record[0].gave_up, row[k].mode == FAKE_NEVER);
     if (count(&r, WEIR_LOAD_ERROR) != 3 || r.out.n_errors != 1)
       fail_msg("mode %d: %d errors of %d kinds", row[k].mode, count(&r, WEIR_LOAD_ERROR), r.out.n_errors);
     const weir_load_error *x = &r.out.error[0];
