@@ -286,7 +286,6 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
   int32_t ahead = 0;
   rpc_session *s = rpc_session_find(c->sessions, q->session.data);
   const rpc_entry *known = rpc_entry_find(c->sessions, id);
-  if (s) s->heard_ns = weir_now_ns(&c->cfg.clock);
   if (known && known->of != s) {
     rpc_answer_fail(c, 409, "request_id", "request_id: another session has it");
     return;
@@ -300,7 +299,10 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
     rpc_answer_error(c, c->ticket, &x);
     return;
   }
-  if (!s) s = rpc_session_add(c->sessions, q->session.data, weir_now_ns(&c->cfg.clock));
+  if (!s)
+    s = rpc_session_add(c->sessions, q->session.data, weir_now_ns(&c->cfg.clock));
+  else if (s->n_entries == 0)
+    s->heard_ns = weir_now_ns(&c->cfg.clock); /* it had nothing to poll for; else Polls alone count */
   rpc_entry *entry = s ? rpc_entry_add(c->sessions, s, id, reply) : NULL;
   if (!entry) { /* a session without requests goes when its time is up */
     weir_reply_cancel(reply, WEIR_CANCEL_SHUTDOWN);
@@ -314,8 +316,7 @@ static void on_submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q) {
 
 static void on_cancel(weir_rpc_core *c, const Weir__V1__CancelRequest *q) {
   Weir__V1__CancelReply m = WEIR__V1__CANCEL_REPLY__INIT;
-  rpc_session *s = rpc_session_find(c->sessions, q->session.data);
-  if (s) s->heard_ns = weir_now_ns(&c->cfg.clock);
+  const rpc_session *s = rpc_session_find(c->sessions, q->session.data);
   if (s && q->n_request_id == 0)
     for (rpc_entry *x = s->first; x; x = x->next)
       m.cancelled += weir_reply_cancel(x->reply, WEIR_CANCEL_CLIENT);

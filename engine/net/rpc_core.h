@@ -20,7 +20,7 @@ typedef struct weir_rpc_tier {
 
 /* 0: the default in brackets. */
 typedef struct weir_rpc_limits {
-  int64_t ttl_ns;           /* a session that was not heard of for so long is gone (30 s) */
+  int64_t ttl_ns;           /* a session that did not poll for so long is gone (30 s) */
   int32_t max_sessions;     /* (1024) */
   int32_t max_per_session;  /* requests, those whose end was not acknowledged included (1024) */
   int32_t max_kept;         /* the same of all sessions together (8192) */

@@ -36,7 +36,7 @@ struct rpc_session {
   rpc_session *chain;
   rpc_session *prev, *next; /* of all */
   uint8_t id[RPC_ID_BYTES];
-  int64_t heard_ns;
+  int64_t heard_ns; /* of its last Poll, or of its first request */
   rpc_entry *first;
   int32_t n_entries;
   /* the parked poll */

@@ -424,6 +424,81 @@ static void test_session_gone(void **state) {
   rig_close(r);
 }
 
+/* Only Polls are signs of life: neither Submits nor Cancels keep a session whose client reads nothing. */
+static void test_session_without_polls(void **state) {
+  (void)state;
+  rig *r = rig_open(NULL, NULL, 0);
+  weir_buf b = {0};
+  rig_stream x, *at = &x;
+  const uint32_t other = 99;
+  submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 3}, &x);
+  for (uint32_t i = 1; i <= 3; i++) {
+    assert_int_equal(weir_rpc_core_sessions(r->core), 1);
+    served_skip(&r->served, 9000000000);
+    submit(r, &(rig_submit){.session = 1, .request = 1 + i, .n_ids = 8, .max_tokens = 3}, NULL);
+    submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 3}, NULL); /* known */
+    rig_put_cancel(&b, 1, &other, 1);
+    assert_int_equal(code_of(r, &b, NULL), 0);
+    weir_rpc_core_turn(r->core);
+  }
+  served_skip(&r->served, 4000000000);
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(weir_rpc_core_sessions(r->core), 0);
+  /* a session that has fallen silent without requests has its whole time from its next Submit on */
+  submit(r, &(rig_submit){.session = 1, .request = 10, .n_ids = 8, .max_tokens = 3}, &x);
+  poll_to_end(r, 1, &at, 1, 0);
+  poll_once(r, 1, &at, 1, 0, 0);
+  served_skip(&r->served, 29000000000);
+  weir_rpc_core_turn(r->core);
+  submit(r, &(rig_submit){.session = 1, .request = 11, .n_ids = 8, .max_tokens = 3}, &x);
+  served_skip(&r->served, 29000000000);
+  weir_rpc_core_turn(r->core);
+  poll_to_end(r, 1, &at, 1, 0);
+  assert_false(x.unknown);
+  assert_int_equal(x.n, 3);
+  rig_close(r);
+}
+
+/* The answer that told of the start was lost: a client that says which state it knows is told again at once,
+ * while its request has not a token yet. */
+static void test_lost_start(void **state) {
+  (void)state;
+  rig *r = rig_open(NULL, NULL, 0);
+  weir_buf b = {0};
+  weir_frame_msg m;
+  rig_stream x;
+  served_hold(&r->served, 0);
+  submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 4}, &x);
+  served_await_held(&r->served);
+  uint8_t session[16];
+  rig_id(1, 1, session);
+  Weir__V1__Cursor cursor = WEIR__V1__CURSOR__INIT, *cursors[] = {&cursor};
+  Weir__V1__PollRequest q = WEIR__V1__POLL_REQUEST__INIT;
+  q.session = weir_frame_id(session);
+  q.cursor = cursors;
+  q.n_cursor = 1;
+  q.wait_ms = 5000;
+  cursor.request_id = weir_frame_id(x.id);
+  cursor.has_state_case = WEIR__V1__CURSOR__HAS_STATE_STATE;
+  for (int lost = 0; lost < 3; lost++) {
+    assert_int_equal(weir_frame_put(WEIR_FRAME_POLL, &q.base, &b, NULL), WEIR_OK);
+    const uint64_t t = send(r, &b);
+    assert_int_equal(r->got[t].times, 1); /* not parked */
+    reply_of(r, t, &m);
+    assert_int_equal(m.as.poll_reply->n_update, 1);
+    assert_int_equal(m.as.poll_reply->update[0]->state, 1);
+    assert_int_equal(m.as.poll_reply->update[0]->prompt_tokens, 8);
+    weir_frame_msg_fini(&m);
+  }
+  cursor.state = 1; /* it has come: no news */
+  assert_int_equal(weir_frame_put(WEIR_FRAME_POLL, &q.base, &b, NULL), WEIR_OK);
+  const uint64_t parked = send(r, &b);
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(r->got[parked].times, 0);
+  served_hold(&r->served, -1);
+  rig_close(r);
+}
+
 static void test_bounds(void **state) {
   (void)state;
   /* a reply of few tokens takes some 9 KB; the last one may not be let go of yet */
@@ -591,7 +666,8 @@ int main(void) {
       cmocka_unit_test(test_streams),      cmocka_unit_test(test_duplicates),
       cmocka_unit_test(test_resume),       cmocka_unit_test(test_parked),
       cmocka_unit_test(test_cancel),       cmocka_unit_test(test_done_before_end),
-      cmocka_unit_test(test_session_gone), cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_session_gone), cmocka_unit_test(test_session_without_polls),
+      cmocka_unit_test(test_lost_start),   cmocka_unit_test(test_bounds),
       cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_token),
       cmocka_unit_test(test_questions),
   };
