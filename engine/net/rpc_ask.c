@@ -21,6 +21,8 @@ void rpc_on_health(weir_rpc_core *c) {
 void rpc_on_stats(weir_rpc_core *c) {
   weir_err e;
   const weir_service_health h = weir_service_get_health(c->cfg.service);
+  weir_service_refresh_metrics(c->cfg.service);
+  rpc_refresh_metrics(c);
   weir_buf_truncate(&c->out, 0);
   if (rpc_stats_put(c->cfg.metrics, &h, weir_service_get_cfg(c->cfg.service)->model, &c->out, &e) != WEIR_OK)
     rpc_answer_bare(c, c->ticket);

@@ -260,15 +260,20 @@ out:
 /* Whether there is room for one more; otherwise it was refused. */
 static bool has_room(weir_rpc_core *c, const rpc_session *s) {
   const weir_rpc_limits *l = &c->cfg.limits;
-  const char *why = NULL;
-  if (!s && rpc_sessions_n(c->sessions) >= l->max_sessions) why = "too many sessions";
-  if (s && s->n_entries >= l->max_per_session) why = "too many requests in this session";
-  if (rpc_sessions_n_entries(c->sessions) >= l->max_kept)
-    why = "too many requests whose ends were not acknowledged";
-  if (weir_service_reply_bytes(c->cfg.service) >= l->max_reply_memory)
-    why = "too much memory is held by requests";
-  if (why) rpc_answer_fail(c, 429, "", why);
-  return !why;
+  static const char *const text[WEIR_N_EDGE_FULL] = {"too many sessions", "too many requests in this session",
+                                                     "too many requests whose ends were not acknowledged",
+                                                     "too much memory is held by requests"};
+  const bool full[WEIR_N_EDGE_FULL] = {!s && rpc_sessions_n(c->sessions) >= l->max_sessions,
+                                       s && s->n_entries >= l->max_per_session,
+                                       rpc_sessions_n_entries(c->sessions) >= l->max_kept,
+                                       weir_service_reply_bytes(c->cfg.service) >= l->max_reply_memory};
+  for (int why = 0; why < WEIR_N_EDGE_FULL; why++) {
+    if (!full[why]) continue;
+    weir_service_count_refused(c->cfg.service, (weir_edge_full)why);
+    rpc_answer_fail(c, 429, "", text[why]);
+    return false;
+  }
+  return true;
 }
 
 static void answer_submit(weir_rpc_core *c, bool known, int32_t ahead) {
@@ -419,6 +424,12 @@ void weir_rpc_core_message(weir_rpc_core *c, uint64_t ticket, const void *bytes,
 
 /* ---- time and news ---- */
 
+void rpc_refresh_metrics(weir_rpc_core *c) {
+  weir_metric_set(c->metric.sessions, rpc_sessions_n(c->sessions));
+  weir_metric_set(c->metric.parked, c->n_parked);
+  weir_metric_set(c->metric.kept, rpc_sessions_n_entries(c->sessions));
+}
+
 static void sweep(weir_rpc_core *c, int64_t now) {
   for (rpc_session *s = rpc_session_first(c->sessions), *next; s; s = next) {
     next = s->next;
@@ -429,9 +440,7 @@ static void sweep(weir_rpc_core *c, int64_t now) {
     }
     rpc_session_drop(c->sessions, s, WEIR_CANCEL_GONE);
   }
-  weir_metric_set(c->metric.sessions, rpc_sessions_n(c->sessions));
-  weir_metric_set(c->metric.parked, c->n_parked);
-  weir_metric_set(c->metric.kept, rpc_sessions_n_entries(c->sessions));
+  rpc_refresh_metrics(c);
   atomic_store(&c->n_sessions, rpc_sessions_n(c->sessions));
 }
 

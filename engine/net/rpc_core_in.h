@@ -40,6 +40,8 @@ void rpc_answer_bare(weir_rpc_core *, uint64_t ticket);
 void rpc_answer_message(weir_rpc_core *, uint64_t ticket, weir_frame_kind, const ProtobufCMessage *);
 void rpc_answer_error(weir_rpc_core *, uint64_t ticket, const weir_service_error *);
 void rpc_answer_fail(weir_rpc_core *, int32_t code, const char *param, const char *text);
+/* Brings the gauges up to now. */
+void rpc_refresh_metrics(weir_rpc_core *);
 /* *out: free() it. */
 weir_status rpc_copy_chat(Weir__V1__ChatMessage *const *from, size_t n, weir_service_message **out,
                           weir_err *);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "serve/goodput.h"
 #include "serve/service_in.h"
 
 int weir_service_news_fd(const weir_service *s) { return s->news_fd; }
@@ -57,11 +58,29 @@ weir_service_health weir_service_get_health(weir_service *s) {
   return h;
 }
 
+/* Nothing was run for as long as goodput looks back. */
+static bool is_idle(weir_service *s) {
+  const int64_t window = WEIR_GOODPUT_SLOTS * INT64_C(250000000); /* a slot is a quarter of a second */
+  return !atomic_load(&s->busy) && weir_service_now(s) - atomic_load(&s->progress_ns) > window;
+}
+
 weir_engine_stats weir_service_get_stats(weir_service *s) {
+  const bool idle = is_idle(s);
   pthread_mutex_lock(&s->stats_lock);
-  const weir_engine_stats copy = s->stats;
+  weir_engine_stats copy = s->stats;
   pthread_mutex_unlock(&s->stats_lock);
+  if (idle) copy.goodput = copy.large_only_goodput = 0;
   return copy;
+}
+
+void weir_service_refresh_metrics(weir_service *s) {
+  const int32_t open = atomic_load(&s->open), running = atomic_load(&s->running);
+  weir_metric_set(s->metrics.running, running);
+  weir_metric_set(s->metrics.waiting, open > running ? open - running : 0);
+  weir_metric_set(s->metrics.reply_bytes, (double)atomic_load(&s->reply_bytes));
+  if (!is_idle(s)) return;
+  weir_metric_set(s->metrics.goodput, 0);
+  weir_metric_set(s->metrics.large_only_goodput, 0);
 }
 
 void weir_service_drain(weir_service *s) { atomic_store(&s->draining, true); }

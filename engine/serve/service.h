@@ -54,6 +54,8 @@ weir_service_health weir_service_get_health(weir_service *);
 
 /* Numbers of a moment, for a status line; any thread. */
 weir_engine_stats weir_service_get_stats(weir_service *);
+/* Brings the gauges up to now that the loop sets only when it steps: before the registry is read. */
+void weir_service_refresh_metrics(weir_service *);
 
 /* ---- the door for edges; any thread ---- */
 
@@ -113,6 +115,16 @@ typedef struct weir_service_request {
   size_t n_bias;
   int32_t priority;
 } weir_service_request;
+
+/* An edge has bounds of its own; what it refuses with 429 before it asks the service counts as refused. */
+typedef enum {
+  WEIR_EDGE_SESSIONS, /* there are too many */
+  WEIR_EDGE_SESSION,  /* this one has too many requests */
+  WEIR_EDGE_KEPT,     /* all have: requests whose end nobody acknowledged */
+  WEIR_EDGE_MEMORY,   /* of all replies and texts */
+  WEIR_N_EDGE_FULL
+} weir_edge_full;
+void weir_service_count_refused(weir_service *, weir_edge_full);
 
 /* One request that was taken. Readers look at it while it grows. */
 typedef struct weir_reply weir_reply;

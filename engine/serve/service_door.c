@@ -64,6 +64,10 @@ static weir_status refuse(weir_service *s, weir_refused why, weir_service_error 
   return st;
 }
 
+void weir_service_count_refused(weir_service *s, weir_edge_full why) {
+  if ((unsigned)why < WEIR_N_EDGE_FULL) weir_metric_inc(s->metrics.refused[WEIR_REFUSED_EDGE + why], 1);
+}
+
 /* Draining, dead, or full: known before anything is looked at. Reserves the place. */
 static weir_status reserve(weir_service *s, weir_service_error *x) {
   if (atomic_load(&s->draining))

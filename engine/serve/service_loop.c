@@ -212,6 +212,7 @@ static void give_up(weir_service *s, const weir_err *why) {
   weir_service_error_set(&x, 500, "", "the engine has failed: %s", why->msg);
   weir_engine_destroy(s->engine); /* which tells nobody */
   s->engine = NULL;
+  atomic_store(&s->running, 0);
   while (s->n_at > 0) {
     weir_reply *r = s->at[--s->n_at];
     weir_reply_finish(r, WEIR_END_ERROR, &x, NULL, WEIR_CANCEL_CLIENT);

@@ -147,7 +147,8 @@ static void make_tiers(weir_service_metrics *s, maker *k, int32_t n_tiers) {
 }
 
 static void make_own(weir_service_metrics *s, maker *k) {
-  static const char *const refused[WEIR_N_REFUSED] = {"full", "draining", "dead", "invalid", "context"};
+  static const char *const refused[WEIR_N_REFUSED] = {"full",     "draining", "dead", "invalid", "context",
+                                                      "sessions", "session",  "kept", "memory"};
   static const char *const cancelled[WEIR_N_CANCELLED] = {"client", "gone", "shutdown", "deadline"};
   for (int w = WEIR_WHY_REPLACED; w < WEIR_SM_WHYS; w++)
     s->large_tokens[w] = with(k, WEIR_METRIC_COUNTER, "weir:deferrals_total",

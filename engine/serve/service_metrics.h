@@ -16,6 +16,8 @@ typedef enum {
   WEIR_REFUSED_DEAD,     /* 503 */
   WEIR_REFUSED_INVALID,  /* 400, 404 */
   WEIR_REFUSED_CONTEXT,  /* 400, told as an End */
+  WEIR_REFUSED_EDGE,     /* 429; this and the next: + weir_edge_full, what is full at the edge */
+  WEIR_REFUSED_EDGE_LAST = WEIR_REFUSED_EDGE + 3,
   WEIR_N_REFUSED
 } weir_refused;
 

@@ -515,6 +515,7 @@ static void test_bounds(void **state) {
   s.request = 3;
   rig_put_submit(&b, &s);
   assert_int_equal(code_of(r, &b, NULL), 429); /* of the session */
+  assert_true(served_metric(&r->served, "weir:requests_refused_total", "session") == 1);
   s.session = 2;
   submit(r, &s, NULL);
   s.session = 3;
@@ -524,6 +525,7 @@ static void test_bounds(void **state) {
   s.request = 5;
   rig_put_submit(&b, &s);
   assert_int_equal(code_of(r, &b, NULL), 429); /* sessions */
+  assert_true(served_metric(&r->served, "weir:requests_refused_total", "sessions") == 1);
   s.session = 3;
   rig_put_submit(&b, &s);
   assert_int_equal(code_of(r, &b, NULL), 429); /* the service's */
@@ -535,6 +537,8 @@ static void test_bounds(void **state) {
   /* four replies that nobody has fetched are too much memory */
   rig_put_submit(&b, &s);
   assert_int_equal(code_of(r, &b, NULL), 429);
+  assert_true(served_metric(&r->served, "weir:requests_refused_total", "memory") == 1);
+  assert_true(served_metric(&r->served, "weir:requests_refused_total", "full") == 1);
   for (uint32_t k = 1; k <= 4; k++) {
     rig_stream *at = &x;
     x = (rig_stream){.state = -1};
@@ -543,6 +547,19 @@ static void test_bounds(void **state) {
     poll_once(r, k < 3 ? 1 : k - 1, &at, 1, 0, 0);
   }
   assert_false(submit(r, &s, NULL));
+  rig_close(r);
+}
+
+static void test_kept(void **state) {
+  (void)state;
+  const weir_rpc_limits limits = {.max_kept = 2};
+  rig *r = rig_open(&limits, NULL, 0);
+  weir_buf b = {0};
+  for (uint32_t i = 0; i < 3; i++) {
+    rig_put_submit(&b, &(rig_submit){.session = i, .request = i, .n_ids = 8, .max_tokens = 3});
+    assert_int_equal(code_of(r, &b, NULL), i < 2 ? 0 : 429);
+  }
+  assert_true(served_metric(&r->served, "weir:requests_refused_total", "kept") == 1);
   rig_close(r);
 }
 
@@ -661,6 +678,47 @@ static void test_questions(void **state) {
   rig_close(r);
 }
 
+/* What Stats tells is of now, also when the loop has slept since something changed. */
+static void test_gauges_of_now(void **state) {
+  (void)state;
+  rig *r = rig_open(NULL, NULL, 0);
+  weir_buf b = {0};
+  rig_stream x[2], *at[] = {&x[0], &x[1]};
+  served *v = &r->served;
+  served_hold(v, 0);
+  submit(r, &(rig_submit){.session = 1, .request = 0, .n_ids = 8, .max_tokens = 30}, &x[0]);
+  served_await_held(v);
+  submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 30}, &x[1]);
+  put_raw(&b, WEIR_FRAME_STATS, NULL, 0);
+  assert_int_equal(code_of(r, &b, NULL), 0);
+  /* none has a step behind it: the loop has not told of one that runs */
+  assert_true(served_metric(v, "weir:num_requests_waiting", NULL) +
+                  served_metric(v, "weir:num_requests_running", NULL) ==
+              2);
+  assert_true(served_metric(v, "weir:reply_bytes", NULL) > 0);
+  assert_true(rpc_metric(r, "weir:rpc_requests_kept", NULL) == 2);
+  served_hold(v, -1);
+  poll_to_end(r, 1, at, 2, 0);
+  assert_true(served_metric(v, "weir:goodput_tokens_per_second", NULL) > 0);
+  poll_once(r, 1, at, 2, 0, 0); /* acknowledged */
+  served_await_no_replies(v);
+  served_skip(v, 6000000000);
+  /* the loop goes to sleep a moment after its last step */
+  for (int i = 0; i < 5000 && weir_service_get_stats(v->service).goodput > 0; i++) (void)poll(NULL, 0, 1);
+  put_raw(&b, WEIR_FRAME_STATS, NULL, 0);
+  assert_int_equal(code_of(r, &b, NULL), 0);
+  static const char *const gauges[] = {"weir:num_requests_waiting", "weir:num_requests_running",
+                                       "weir:reply_bytes", "weir:goodput_tokens_per_second",
+                                       "weir:large_only_goodput_tokens_per_second"};
+  for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++)
+    if (served_metric(v, gauges[i], NULL) != 0)
+      fail_msg("%s is %g", gauges[i], served_metric(v, gauges[i], NULL));
+  assert_true(weir_service_get_stats(v->service).goodput == 0);
+  assert_true(rpc_metric(r, "weir:rpc_requests_kept", NULL) == 0);
+  assert_true(rpc_metric(r, "weir:rpc_sessions", NULL) == 1);
+  rig_close(r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_streams),      cmocka_unit_test(test_duplicates),
@@ -668,6 +726,7 @@ int main(void) {
       cmocka_unit_test(test_cancel),       cmocka_unit_test(test_done_before_end),
       cmocka_unit_test(test_session_gone), cmocka_unit_test(test_session_without_polls),
       cmocka_unit_test(test_lost_start),   cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_kept),         cmocka_unit_test(test_gauges_of_now),
       cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_token),
       cmocka_unit_test(test_questions),
   };
