@@ -20,7 +20,7 @@
 
 #include "base/mem.h"
 
-enum { MAX_IDLE = 1024, SLOW_RECEIVE_BUFFER = 4096, TICKS_A_SECOND = 10 };
+enum { MAX_IDLE = 1024, MAX_ADDRESSES = 16, SLOW_RECEIVE_BUFFER = 4096, TICKS_A_SECOND = 10 };
 
 typedef struct idle {
   struct weir_http *http;
@@ -31,8 +31,11 @@ typedef struct idle {
 struct weir_http {
   struct event_base *base;
   char *authority, *prefix, *key; /* owned */
-  struct sockaddr_storage addr;
-  socklen_t addr_len;
+  struct {
+    struct sockaddr_storage at;
+    socklen_t len;
+  } addr[MAX_ADDRESSES];
+  int n_addrs, good_addr; /* good: where the last connection came to be */
   bool keep_alive;
   idle *idle;
   int n_idle;
@@ -47,7 +50,8 @@ struct weir_http_call {
   struct ev_token_bucket_cfg *bucket;
   struct event *begin; /* makes a failure to connect an event, after weir_http_start has returned */
   int64_t read_bytes_s;
-  bool reused, any_byte, dead;
+  int addr, tried; /* index in http->addr; how many of them */
+  bool reused, any_byte, connected, dead;
   int busy; /* depth of callbacks under way: then a drop only marks */
   weir_err early;
 };
@@ -105,8 +109,15 @@ weir_status weir_http_open(const weir_http_cfg *cfg, weir_http **out, weir_err *
     st = weir_fail(e, WEIR_EIO, "%s: %s", h->authority, gai_strerror(rc));
     goto out;
   }
-  memcpy(&h->addr, found->ai_addr, found->ai_addrlen);
-  h->addr_len = found->ai_addrlen;
+  for (const struct addrinfo *a = found; a && h->n_addrs < MAX_ADDRESSES; a = a->ai_next) {
+    if (a->ai_addrlen > sizeof h->addr[0].at) continue;
+    memcpy(&h->addr[h->n_addrs].at, a->ai_addr, a->ai_addrlen);
+    h->addr[h->n_addrs++].len = a->ai_addrlen;
+  }
+  if (h->n_addrs == 0) {
+    st = weir_fail(e, WEIR_EIO, "%s: no address", h->authority);
+    goto out;
+  }
   *out = h;
 out:
   if (found) freeaddrinfo(found);
@@ -221,13 +232,22 @@ static void on_event(struct bufferevent *bev, short what, void *ctx) {
   weir_http_call *c = ctx;
   weir_err e = {0};
   weir_status st;
-  if (what & BEV_EVENT_CONNECTED) return;
+  if (what & BEV_EVENT_CONNECTED) {
+    c->connected = true;
+    c->http->good_addr = c->addr;
+    return;
+  }
   const int why = EVUTIL_SOCKET_ERROR();
   c->busy++;
   if (c->reused && !c->any_byte) { /* the server had closed it meanwhile */
     bufferevent_free(bev);
     c->bev = NULL;
     c->reused = false;
+    st = connect_call(c, &e);
+    if (st != WEIR_OK) finish(c, st, &e);
+  } else if (!c->connected && !c->any_byte && c->tried < c->http->n_addrs) { /* nobody at this address */
+    bufferevent_free(bev);
+    c->bev = NULL;
     st = connect_call(c, &e);
     if (st != WEIR_OK) finish(c, st, &e);
   } else if (what & BEV_EVENT_EOF) {
@@ -252,6 +272,38 @@ static weir_status slow_down(weir_http_call *c, weir_err *e) {
   return WEIR_OK;
 }
 
+/* Begins a connection to the call's next address. What it has made when it fails goes with it. */
+static weir_status connect_next(weir_http_call *c, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_http *h = c->http;
+  c->addr = c->tried == 0 ? h->good_addr : (c->addr + 1) % h->n_addrs;
+  c->tried++;
+  struct sockaddr *at = (struct sockaddr *)&h->addr[c->addr].at;
+  const int fd = socket(at->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return weir_fail(e, WEIR_EIO, "socket: %s", strerror(errno));
+  const int one = 1, small = SLOW_RECEIVE_BUFFER;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (c->read_bytes_s > 0) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  c->bev = bufferevent_socket_new(h->base, fd, BEV_OPT_CLOSE_ON_FREE);
+  if (!c->bev) {
+    close(fd);
+    return weir_fail(e, WEIR_ENOMEM, "cannot make a connection");
+  }
+  if (c->read_bytes_s > 0) WEIR_TRY(slow_down(c, e));
+  /* without callbacks until it has returned: a failure at once is told by it, not by an event as well */
+  if (bufferevent_socket_connect(c->bev, at, (int)h->addr[c->addr].len) != 0) {
+    st = weir_fail(e, WEIR_EIO, "connect %s: %s", h->authority, strerror(errno));
+    goto out;
+  }
+  bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
+out:
+  if (st != WEIR_OK) {
+    bufferevent_free(c->bev);
+    c->bev = NULL;
+  }
+  return st;
+}
+
 static weir_status connect_call(weir_http_call *c, weir_err *e) {
   weir_http *h = c->http;
   if (h->keep_alive && h->idle && c->read_bytes_s == 0 && !c->any_byte) {
@@ -263,23 +315,11 @@ static weir_status connect_call(weir_http_call *c, weir_err *e) {
     free(i);
     bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
   } else {
-    const int fd = socket(h->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return weir_fail(e, WEIR_EIO, "socket: %s", strerror(errno));
-    const int one = 1, small = SLOW_RECEIVE_BUFFER;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->read_bytes_s > 0) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    c->bev = bufferevent_socket_new(h->base, fd, BEV_OPT_CLOSE_ON_FREE);
-    if (!c->bev) {
-      close(fd);
-      return weir_fail(e, WEIR_ENOMEM, "cannot make a connection");
-    }
-    if (c->read_bytes_s > 0) {
-      const weir_status st = slow_down(c, e);
-      if (st != WEIR_OK) return st;
-    }
-    bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
-    if (bufferevent_socket_connect(c->bev, (struct sockaddr *)&h->addr, (int)h->addr_len) != 0)
-      return weir_fail(e, WEIR_EIO, "connect %s: %s", h->authority, strerror(errno));
+    weir_status st;
+    do {
+      st = connect_next(c, e);
+    } while (st == WEIR_EIO && c->tried < h->n_addrs);
+    if (st != WEIR_OK) return st;
   }
   if (bufferevent_write(c->bev, c->request.data, c->request.len) != 0 ||
       bufferevent_enable(c->bev, EV_READ | EV_WRITE) != 0)

@@ -22,7 +22,8 @@ typedef struct weir_http_cfg {
   bool keep_alive;
 } weir_http_cfg;
 
-/* Looks the host up (blocks). */
+/* Looks the host up (blocks). A name may have several addresses: each call begins with the one that answered
+ * last and tries the others when nobody is there. */
 weir_status weir_http_open(const weir_http_cfg *, weir_http **out, weir_err *e);
 /* Calls must have ended or been dropped. NULL is fine. */
 void weir_http_close(weir_http *);

@@ -61,16 +61,28 @@ static const char *name_of(int code) {
   }
 }
 
+/* What a client of the gateway would be told: an end that the engine gave for its own reasons is an error
+ * too. 0: it ended well. */
+static int code_of(const weir_client_end *end) {
+  if (end->error.code) return end->error.code;
+  if (!end->reason) return 0;
+  if (!strcmp(end->reason, "deadline")) return 504;
+  return !strcmp(end->reason, "cancelled") || !strcmp(end->reason, "error") ? 503 : 0;
+}
+
 static void on_end(void *ctx, const weir_client_end *end) {
   call *c = ctx;
   const weir_client_usage *u = &end->usage;
   const weir_target_events ev = c->ev;
-  weir_target_end out = {.ok = end->error.code == 0,
-                         .code = end->error.code ? end->error.code : 200,
+  const int code = code_of(end);
+  weir_target_end out = {.ok = code == 0,
+                         .code = code ? code : 200,
                          .retry_after_s = end->error.retry_after_ms ? end->error.retry_after_ms / 1e3 : NAN};
   if (!out.ok) {
-    snprintf(out.what, sizeof out.what, "%s", name_of(end->error.code));
-    snprintf(out.message, sizeof out.message, "%.*s", (int)sizeof out.message - 1, end->error.message);
+    const bool ended = end->error.code == 0;
+    snprintf(out.what, sizeof out.what, "%s", ended && code == 503 ? "ended by the engine" : name_of(code));
+    snprintf(out.message, sizeof out.message, "%s%.*s", ended ? "the engine ended the request: " : "",
+             (int)sizeof out.message - 32, ended ? end->reason : end->error.message);
   }
   snprintf(out.reason, sizeof out.reason, "%.15s", end->reason ? end->reason : "");
   out.usage = (weir_target_usage){.prompt_tokens = -1,
@@ -78,7 +90,7 @@ static void on_end(void *ctx, const weir_client_end *end) {
                                   .cached_tokens = -1,
                                   .queue_ms = NAN,
                                   .deferral_rate = NAN};
-  if (out.ok) {
+  if (end->error.code == 0) { /* also of one that the engine cut: its tokens were written */
     uint64_t all = 0;
     out.usage.prompt_tokens = (int32_t)u->prompt_tokens;
     out.usage.cached_tokens = (int32_t)u->cached_tokens;

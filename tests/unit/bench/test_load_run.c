@@ -10,11 +10,48 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <netdb.h>
+
 #include <cmocka.h>
 
 #include "fake_server.h"
 #include "load/report.h"
 #include "load/summary.h"
+
+/* The name "several" has three addresses, and nobody is at the first two: the second is of a family that this
+ * machine may not even have. */
+int __real_getaddrinfo(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+void __real_freeaddrinfo(struct addrinfo *);
+int __wrap_getaddrinfo(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+void __wrap_freeaddrinfo(struct addrinfo *);
+
+static struct addrinfo *of_several;
+
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **out) {
+  static const char *const name[] = {"127.0.0.2", "::1", "127.0.0.1"};
+  if (strcmp(host, "several") != 0) return __real_getaddrinfo(host, port, hints, out);
+  *out = NULL;
+  for (int i = 2; i >= 0; i--) {
+    struct addrinfo *a;
+    assert_int_equal(__real_getaddrinfo(name[i], port, hints, &a), 0);
+    assert_null(a->ai_next);
+    a->ai_next = *out;
+    *out = a;
+  }
+  of_several = *out;
+  return 0;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *a) {
+  while (a == of_several && a) {
+    of_several = a->ai_next;
+    a->ai_next = NULL;
+    __real_freeaddrinfo(a);
+    a = of_several;
+  }
+  if (a) __real_freeaddrinfo(a);
+}
 
 typedef struct {
   struct event_base *base;
@@ -239,6 +276,33 @@ static void test_nobody_there(void **state) {
   assert_int_equal(count(&r, WEIR_LOAD_ERROR), 2);
   assert_string_equal(r.out.error[0].what, "connection");
   rig_down(&r);
+}
+
+static void test_several_addresses(void **state) {
+  (void)state;
+  for (int keep = 0; keep < 2; keep++) {
+    rig r;
+    rig_up(&r, &(fake_cfg){.tokens = 1}, NULL, NULL);
+    char url[64];
+    snprintf(url, sizeof url, "http://several%s", strrchr(fake_server_url(r.server), ':'));
+    const weir_target_cfg cfg = {
+        .base = r.base, .url = url, .connect_s = 5, .stream = true, .keep_alive = keep};
+    weir_target_close(r.target);
+    if (weir_target_open(&cfg, &r.target, &r.e) != WEIR_OK) fail_msg("%s", r.e.msg);
+    r.cfg.target = r.target;
+    rig_run(&r);
+    assert_int_equal(count(&r, WEIR_LOAD_OK), 12);
+    weir_load_result_fini(&r.out);
+    fake_server_stop(r.server); /* now nobody is at any of them: one error for each request, and an end */
+    r.server = fake_server_start(r.base, &(fake_cfg){.tokens = 1});
+    r.cfg.slow_share = 1;
+    r.cfg.slow_bytes_s = 1000;
+    r.cfg.requests = 2;
+    rig_run(&r);
+    assert_int_equal(count(&r, WEIR_LOAD_ERROR), 2);
+    assert_string_equal(r.out.error[0].what, "connection");
+    rig_down(&r);
+  }
 }
 
 static void test_whole_answer(void **state) {
@@ -526,16 +590,27 @@ static void test_trace(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_closed_loop),    cmocka_unit_test(test_bodies),
-      cmocka_unit_test(test_errors),         cmocka_unit_test(test_kept_connection_ends),
-      cmocka_unit_test(test_longest_gap),    cmocka_unit_test(test_retry_after),
-      cmocka_unit_test(test_nobody_there),   cmocka_unit_test(test_whole_answer),
-      cmocka_unit_test(test_stall_is_seen),  cmocka_unit_test(test_open_loop_keeps_time),
-      cmocka_unit_test(test_cancel),         cmocka_unit_test(test_slow_reader),
-      cmocka_unit_test(test_interrupted),    cmocka_unit_test(test_drain),
-      cmocka_unit_test(test_receipts),       cmocka_unit_test(test_exact_match),
-      cmocka_unit_test(test_conversation),   cmocka_unit_test(test_trace),
-      cmocka_unit_test(test_unsent_bounded), cmocka_unit_test(test_open_conversations),
+      cmocka_unit_test(test_closed_loop),
+      cmocka_unit_test(test_bodies),
+      cmocka_unit_test(test_errors),
+      cmocka_unit_test(test_kept_connection_ends),
+      cmocka_unit_test(test_longest_gap),
+      cmocka_unit_test(test_retry_after),
+      cmocka_unit_test(test_nobody_there),
+      cmocka_unit_test(test_whole_answer),
+      cmocka_unit_test(test_stall_is_seen),
+      cmocka_unit_test(test_open_loop_keeps_time),
+      cmocka_unit_test(test_cancel),
+      cmocka_unit_test(test_slow_reader),
+      cmocka_unit_test(test_interrupted),
+      cmocka_unit_test(test_drain),
+      cmocka_unit_test(test_receipts),
+      cmocka_unit_test(test_exact_match),
+      cmocka_unit_test(test_conversation),
+      cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_unsent_bounded),
+      cmocka_unit_test(test_several_addresses),
+      cmocka_unit_test(test_open_conversations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
