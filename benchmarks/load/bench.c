@@ -127,6 +127,11 @@ static weir_status open_data(bench *b, weir_err *e) {
   WEIR_TRY(weir_lengths_parse(weir_config_string(c, "input"), "--input", &d.input, e));
   WEIR_TRY(weir_lengths_parse(weir_config_string(c, "output"), "--output", &d.output, e));
   WEIR_TRY(weir_data_open(&d, &b->data, e));
+  if (!b->run.history && weir_data_has_chats(b->data)) {
+    st = weir_fail(e, WEIR_EINVAL, "%s has conversations (\"messages\", \"turns\"), which need --api chat",
+                   d.prompts ? d.prompts : d.trace);
+    goto out;
+  }
   b->run.data = b->data;
   b->run.arrivals.trace_s = weir_data_arrivals(b->data, &b->run.arrivals.n_trace);
 out:

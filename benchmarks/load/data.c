@@ -172,6 +172,12 @@ void weir_data_set_words_per_token(weir_data *d, double x) {
   if (x > 0.01 && x < 100) d->words_per_token = x;
 }
 
+bool weir_data_has_chats(const weir_data *d) {
+  for (int64_t i = 0; i < d->lines.n; i++)
+    if (d->lines.line[i].messages || d->lines.line[i].turns) return true;
+  return d->n == 0 && d->cfg.turns > 1;
+}
+
 bool weir_data_made_up(const weir_data *d) {
   return d->n == 0 || (d->lines.n > 0 && d->lines.line[0].input_length > 0 && !d->lines.line[0].prompt);
 }

@@ -44,6 +44,8 @@ void weir_data_close(weir_data *); /* NULL is fine */
 weir_status weir_data_get(weir_data *, int64_t index, int32_t turn, weir_item *out, weir_err *e);
 /* Made-up text has so many words a token; told once a server has counted some. */
 void weir_data_set_words_per_token(weir_data *, double);
+/* Whether an item is a conversation: it has messages or turns, which only a chat can be asked. */
+bool weir_data_has_chats(const weir_data *);
 bool weir_data_made_up(const weir_data *);
 /* n words for such a count. */
 weir_status weir_data_words(int32_t n, uint64_t seed, weir_buf *out, weir_err *e);

@@ -331,6 +331,8 @@ static weir_status make_ask(user *u, weir_target_ask *ask, weir_err *e) {
   }
   const weir_status st = weir_data_get(r->cfg.data, u->item, u->turn, &item, e);
   if (st != WEIR_OK) return st;
+  if (item.messages && !r->cfg.history)
+    return weir_fail(e, WEIR_EINVAL, "an item has messages, which only a chat can be asked");
   weir_buf_truncate(&u->text, 0);
   u->task = item.task;
   u->more = item.more;

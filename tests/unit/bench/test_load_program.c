@@ -70,24 +70,33 @@ static void test_exit_statuses(void **state) {
     const char *line;
     int status;
     const char *says;
-  } row[] = {{"$B -u $U -n 8 -c 2", 0, "8 sent, 8 ok, 0 errors"},
-             {"$B -u $U -n 8 -c 2 --slo 'ttft=30s,error_rate<1%'", 0, "SLO           met"},
-             {"$B -u $U -n 8 -c 2 --slo 'ttft_p50<1us'", 1, "SLO           NOT"},
-             {"$B -u $U -n 8 -c 2 --slo ttft", 2, "an operator"},
-             {"$B -u $U --rat 3", 2, "did you mean --rate?"},
-             {"$B -n 3", 2, "--url"},
-             {"$B -u $U more", 2, "a word too many"},
-             {"$B -u $U --load gamma", 2, "needs --rate"},
-             {"$B -u $U --turns 2", 2, "--api chat"},
-             {"$B -u https://localhost", 3, "TLS"},
-             {"$B -u $U --tasks /nowhere", 3, "/nowhere"},
-             {"$B -u ipc:///nowhere/at/all --connect-timeout 0.2", 3, "/nowhere/at/all"},
-             {"$B --help", 0, "Examples"},
-             {"$B compare --help", 0, "weir-bench compare A.json B.json"},
-             {"$B compare /nowhere.json /nowhere.json", 3, "nowhere"},
-             {"$B report", 2, "files"},
-             {"$B -u $U --sweep concurrency --points 1,2,4 -n 6 --to-end", 0, "knee: concurrency"},
-             {"$B -u $U --rate 100 -n 10 -q", 0, ""}};
+  } row[] = {
+      {"$B -u $U -n 8 -c 2", 0, "8 sent, 8 ok, 0 errors"},
+      {"$B -u $U -n 8 -c 2 --slo 'ttft=30s,error_rate<1%'", 0, "SLO           met"},
+      {"$B -u $U -n 8 -c 2 --slo 'ttft_p50<1us'", 1, "SLO           NOT"},
+      {"$B -u $U -n 8 -c 2 --slo ttft", 2, "an operator"},
+      {"$B -u $U --rat 3", 2, "did you mean --rate?"},
+      {"$B -n 3", 2, "--url"},
+      {"$B -u $U more", 2, "a word too many"},
+      {"$B -u $U --load gamma", 2, "needs --rate"},
+      {"$B -u $U --turns 2", 2, "--api chat"},
+      {"echo '{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}' | $B -u $U -f - -n 2", 2,
+       "--api chat"},
+      {"echo '{\"turns\": [\"x\", \"y\"]}' | $B -u $U -f - -n 2", 2, "--api chat"},
+      {"printf '{\"prompt\": \"x\"}\\n{\"conversations\": [{\"from\": \"human\", \"value\": \"x\"}]}\\n' | "
+       "$B -u $U -f - -n 2",
+       2, "--api chat"},
+      {"echo '{\"arrival_s\": 0, \"turns\": [\"x\"]}' | $B -u $U --trace -", 2, "--api chat"},
+      {"echo '{\"turns\": [\"x\", \"y\"]}' | $B -u $U -f - -n 2 --api chat", 0, "2 ok"},
+      {"$B -u https://localhost", 3, "TLS"},
+      {"$B -u $U --tasks /nowhere", 3, "/nowhere"},
+      {"$B -u ipc:///nowhere/at/all --connect-timeout 0.2", 3, "/nowhere/at/all"},
+      {"$B --help", 0, "Examples"},
+      {"$B compare --help", 0, "weir-bench compare A.json B.json"},
+      {"$B compare /nowhere.json /nowhere.json", 3, "nowhere"},
+      {"$B report", 2, "files"},
+      {"$B -u $U --sweep concurrency --points 1,2,4 -n 6 --to-end", 0, "knee: concurrency"},
+      {"$B -u $U --rate 100 -n 10 -q", 0, ""}};
   char out[16384];
   served s;
   serve(&s, &(fake_cfg){.tokens = 3});
