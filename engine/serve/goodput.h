@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How fast the cascade is of late, and how fast the large tier alone would be at the same load.
  *
- *   goodput    = committed tokens / time, over the last seconds in which steps were run
+ *   goodput    = committed tokens / time, over the last seconds in which steps were run; what a step did is
+ *                spread over the time it took, so that steps may be longer than a slot
  *   large only = 1 / (T(b) / b + rho * t_p)
  *
  * b: requests under way, one row each. T(b): time of a large step of b rows, between the two nearest sizes
@@ -17,12 +18,16 @@
 enum { WEIR_GOODPUT_SLOTS = 20, WEIR_GOODPUT_SIZES = 16 };
 
 typedef struct weir_goodput {
-  struct weir_goodput_slot { /* a quarter of a second */
-    int64_t number, first_ns, tokens, prompt_rows, small_rows;
+  struct weir_goodput_slot {           /* a quarter of a second */
+    int64_t number, first_ns, last_ns; /* work in it; first_ns 0: none */
+    struct weir_goodput_done {
+      double tokens, prompt_rows, small_rows;
+    } done;
   } slot[WEIR_GOODPUT_SLOTS];
   struct weir_goodput_size { /* large steps of 2^i .. 2^(i+1) - 1 rows, averaged */
     double rows, ns;         /* rows 0: none was measured */
   } size[WEIR_GOODPUT_SIZES];
+  int64_t from_ns, to_ns;       /* of the last step; not before the end of the one before */
   double prompt_row_ns;         /* 0: not measured */
   int64_t since_ns, last_told;  /* since when the other side of the comparison holds; 0: it does not */
   bool large_faster, ever_told; /* what the hysteresis says */

@@ -35,6 +35,39 @@ static void test_rate(void **state) {
   expect_near(weir_goodput_rate(&g, later + 1000 * MS), 1000, 0.02);
 }
 
+/* Steps longer than a slot, and almost as long as the window: the rate is theirs whenever one looks. */
+static void test_long_steps(void **state) {
+  (void)state;
+  static const int32_t step_ms[] = {20, 100, 300, 600, 1000, 2000, 4000};
+  for (size_t k = 0; k < sizeof step_ms / sizeof *step_ms; k++) {
+    weir_goodput g = {0};
+    const int64_t step = step_ms[k] * MS;
+    int64_t now = START + 77 * MS;
+    for (int32_t i = 0; i < 40000 / step_ms[k]; i++) {
+      now += step;
+      const bool large = i % 3 == 2; /* each step writes four tokens */
+      weir_goodput_step(&g, now, large, 4, 0, step);
+      weir_goodput_tokens(&g, now, 4);
+      for (int64_t at = now; i > 2 && at < now + step; at += step / 7 + 1)
+        expect_near(weir_goodput_rate(&g, at), 4e9 / (double)step, 0.1);
+    }
+    expect_near(weir_goodput_large_only(&g, now, 4), 4e9 / (double)step, 1e-6);
+  }
+}
+
+/* A small step each 100 ms beside large ones of 3 s on a device of their own: time counts once. */
+static void test_long_steps_overlap(void **state) {
+  (void)state;
+  weir_goodput g = {0};
+  for (int64_t t = 100; t <= 30000; t += 100) {
+    const int64_t now = START + t * MS;
+    weir_goodput_step(&g, now, false, 2, 0, 90 * MS);
+    weir_goodput_tokens(&g, now, 2);
+    if (t % 3000 == 0) weir_goodput_step(&g, now, true, 4, 0, 2990 * MS);
+    if (t > 5000) expect_near(weir_goodput_rate(&g, now), 20, 0.05);
+  }
+}
+
 static void test_large_only(void **state) {
   (void)state;
   weir_goodput g = {0};
@@ -118,6 +151,8 @@ static void test_estimate_comes_true(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rate),
+      cmocka_unit_test(test_long_steps),
+      cmocka_unit_test(test_long_steps_overlap),
       cmocka_unit_test(test_large_only),
       cmocka_unit_test(test_hysteresis),
       cmocka_unit_test(test_estimate_comes_true),
