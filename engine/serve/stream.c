@@ -80,16 +80,20 @@ static size_t clear_of_stops(const weir_stream *s, size_t len) {
 weir_status weir_stream_show(weir_stream *s, int32_t n_committed, bool final,
                              void (*fn)(void *ctx, int32_t index, const char *text, size_t len), void *ctx,
                              weir_err *e) {
+  if (final) weir_stream_truncate(s, n_committed); /* the text ends here, whatever was tried behind it */
   if (n_committed <= 0) return WEIR_OK;
   weir_stream_mark *last = &s->mark[n_committed - 1];
-  if (final && n_committed == s->n) { /* an unfinished character at the very end */
+  int32_t ready = n_committed;
+  if (final) { /* an unfinished character at the very end is the last token's */
     const weir_status st = weir_detok_end(&last->detok, &s->text, e);
     if (st != WEIR_OK) return st;
     last->text_len = s->text.len;
+  } else if (last->detok.n_pending > 0) {
+    ready--;
   }
   size_t may = final ? last->text_len : clear_of_stops(s, last->text_len);
   if (s->stopped && s->stop_at < may) may = s->stop_at;
-  while (s->n_shown < n_committed && (final || s->mark[s->n_shown].text_len <= may)) {
+  while (s->n_shown < ready && (final || s->mark[s->n_shown].text_len <= may)) {
     const size_t to = s->mark[s->n_shown].text_len < may ? s->mark[s->n_shown].text_len : may;
     const size_t from = s->shown_len < to ? s->shown_len : to;
     fn(ctx, s->n_shown, s->text.data ? s->text.data + from : "", to - from);

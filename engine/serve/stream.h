@@ -44,8 +44,9 @@ void weir_stream_truncate(weir_stream *, int32_t n);
 weir_status weir_stream_append(weir_stream *, int32_t id, weir_err *e);
 
 /* Shows tokens [n_shown, n_committed) as far as they may be: text that could be the beginning of a stop
- * string waits for the next token, unless `final`. A token is shown once all its text may be; the text ends
- * before a stop string. */
+ * string waits for the next token, and so does a last token that leaves a character unfinished, unless
+ * `final`: then tokens beyond n_committed are taken back, and what is unfinished becomes U+FFFD. A token is
+ * shown once all its text may be; the text ends before a stop string. */
 weir_status weir_stream_show(weir_stream *, int32_t n_committed, bool final,
                              void (*fn)(void *ctx, int32_t index, const char *text, size_t len), void *ctx,
                              weir_err *e);
