@@ -312,6 +312,25 @@ static void *run(void *ctx) {
 
 /* ---- life ---- */
 
+/* nanomsg listens at addresses alone: the names that everybody knows are put for theirs. */
+static weir_status listen_at(int socket, const char *url, weir_err *e) {
+  static const char *const names[] = {"tcp://localhost:", "tcp://lo:"};
+  char address[128];
+  const char *at = url;
+  const int off = 0;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    if (strncmp(url, names[i], strlen(names[i])) != 0) continue;
+    snprintf(address, sizeof address, "tcp://127.0.0.1:%.80s", url + strlen(names[i]));
+    at = address;
+  }
+  /* only there: to an address of IPv4 a socket for both does not find its way */
+  if (!strncmp(url, "tcp://[", 7) && nn_setsockopt(socket, NN_SOL_SOCKET, NN_IPV4ONLY, &off, sizeof off) < 0)
+    return weir_fail(e, WEIR_EIO, "rpc: socket options: %s", nn_strerror(nn_errno()));
+  if (nn_bind(socket, at) >= 0) return WEIR_OK;
+  return weir_fail(e, WEIR_EIO, "rpc: cannot listen at %.100s: %s%s", url, nn_strerror(nn_errno()),
+                   nn_errno() == ENODEV ? " (want an address of this machine, or *)" : "");
+}
+
 static weir_status open_socket(weir_rpc *r, const char *url, bool token, weir_err *e) {
   const int32_t i = r->n;
   const int most = (int)(weir_rpc_core_max_request(r->core) + WEIR_FRAME_SLACK);
@@ -326,8 +345,8 @@ static weir_status open_socket(weir_rpc *r, const char *url, bool token, weir_er
   if (nn_setsockopt(r->socket[i], NN_SOL_SOCKET, NN_RCVMAXSIZE, &most, sizeof most) < 0 ||
       nn_getsockopt(r->socket[i], NN_SOL_SOCKET, NN_RCVFD, &r->fd[i], &n) < 0)
     return weir_fail(e, WEIR_EIO, "rpc: socket options: %s", nn_strerror(nn_errno()));
-  if (nn_bind(r->socket[i], url) < 0)
-    return weir_fail(e, WEIR_EIO, "rpc: cannot listen at %.100s: %s", url, nn_strerror(nn_errno()));
+  st = listen_at(r->socket[i], url, e);
+  if (st != WEIR_OK) return st;
   if (!token && !strncmp(url, "ipc://", 6) && chmod(url + 6, 0600) != 0)
     return weir_fail(e, WEIR_EIO, "rpc: %.100s: %s", url + 6, strerror(errno));
   return WEIR_OK;

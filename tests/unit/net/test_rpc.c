@@ -2,6 +2,7 @@
 /* The RPC server over nanomsg: many sessions at once with nothing lost and nothing doubled, messages sent
  * again, polls replaced on one connection and on two, slow readers, what is too large, where it listens. The
  * clients are raw REQ sockets, which see every reply there is. */
+#include <arpa/inet.h>
 #include <nanomsg/nn.h>
 #include <nanomsg/reqrep.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -441,6 +443,86 @@ static void test_where(void **state) {
   place_close(&p);
 }
 
+/* A port that nobody has at this moment; 0: there is no such address here. */
+static int free_port(int family) {
+  struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  struct sockaddr *a = family == AF_INET ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6;
+  socklen_t n = family == AF_INET ? sizeof v4 : sizeof v6;
+  const int fd = socket(family, SOCK_STREAM, 0);
+  int port = 0;
+  if (fd >= 0 && bind(fd, a, n) == 0 && getsockname(fd, a, &n) == 0)
+    port = ntohs(family == AF_INET ? v4.sin_port : v6.sin6_port);
+  if (fd >= 0) close(fd);
+  return port;
+}
+
+/* What the check lets pass can be listened at, and is answered there. */
+static void test_listens(void **state) {
+  (void)state;
+  static const struct {
+    int family;
+    const char *at, *to; /* the server's address, the client's */
+  } cases[] = {
+      {AF_INET, "127.0.0.1", "127.0.0.1"},
+      {AF_INET, "localhost", "127.0.0.1"},
+      {AF_INET, "lo", "127.0.0.1"},
+      {AF_INET6, "[::1]", "[::1]"},
+  };
+  static place p;
+  place_open(&p, NULL, 0);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char at[64], to[64];
+    const int port = free_port(cases[i].family), off = 0;
+    weir_metrics *metrics;
+    weir_rpc *rpc = NULL;
+    weir_err e = {0};
+    weir_buf b = {0};
+    weir_frame_msg m;
+    if (port == 0) continue; /* a machine without IPv6 */
+    snprintf(at, sizeof at, "tcp://%s:%d", cases[i].at, port);
+    snprintf(to, sizeof to, "tcp://%s:%d", cases[i].to, port);
+    const char *url = at;
+    assert_int_equal(weir_metrics_create(&metrics, &e), WEIR_OK);
+    const weir_rpc_cfg cfg = {
+        .url = &url,
+        .n_urls = 1,
+        .core = {.service = p.served.service, .metrics = metrics, .clock = p.served.cfg.engine.clock}};
+    if (weir_rpc_create(&cfg, &rpc, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    lane a = {.socket = nn_socket(AF_SP_RAW, NN_REQ)};
+    size_t n = sizeof a.fd;
+    if (cases[i].family == AF_INET6)
+      assert_int_equal(nn_setsockopt(a.socket, NN_SOL_SOCKET, NN_IPV4ONLY, &off, sizeof off), 0);
+    assert_int_equal(nn_getsockopt(a.socket, NN_SOL_SOCKET, NN_RCVFD, &a.fd, &n), 0);
+    assert_true(nn_connect(a.socket, to) >= 0);
+    const uint8_t health[] = {'W', 'E', 'I', 'R', 1, WEIR_FRAME_HEALTH, 0, 0};
+    assert_int_equal(weir_buf_put(&b, health, sizeof health, NULL), WEIR_OK);
+    lane_call(&a, 1, &b, &m);
+    assert_true(m.as.health_reply->live);
+    weir_frame_msg_fini(&m);
+    lane_close(&a);
+    weir_rpc_destroy(rpc);
+    weir_metrics_destroy(metrics);
+  }
+  /* the name of a host is none of these, and the user is told so */
+  weir_metrics *metrics;
+  weir_rpc *rpc = NULL;
+  weir_err e = {0};
+  const char *url = "tcp://no-such-host:5600";
+  assert_int_equal(weir_metrics_create(&metrics, &e), WEIR_OK);
+  const weir_rpc_cfg cfg = {.url = &url,
+                            .n_urls = 1,
+                            .core = {.service = p.served.service,
+                                     .metrics = metrics,
+                                     .token = "secret",
+                                     .clock = p.served.cfg.engine.clock}};
+  assert_int_equal(weir_rpc_create(&cfg, &rpc, &e), WEIR_EIO);
+  assert_non_null(strstr(e.msg, "no-such-host"));
+  assert_non_null(strstr(e.msg, "want an address"));
+  weir_metrics_destroy(metrics);
+  place_close(&p);
+}
+
 static void *destroy(void *rpc) {
   weir_rpc_destroy(rpc);
   return NULL;
@@ -483,7 +565,8 @@ int main(void) {
       cmocka_unit_test(test_many_sessions), cmocka_unit_test(test_replaced),
       cmocka_unit_test(test_burst),         cmocka_unit_test(test_distance),
       cmocka_unit_test(test_slow_reader),   cmocka_unit_test(test_too_large),
-      cmocka_unit_test(test_where),         cmocka_unit_test(test_goodbye),
+      cmocka_unit_test(test_where),         cmocka_unit_test(test_listens),
+      cmocka_unit_test(test_goodbye),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
