@@ -5,13 +5,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+enum { BATCHES = 10 };
+static const double STUDENT_9 = 2.262; /* two-sided 95 %, of ten batches */
+
 void weir_samples_init(weir_samples *s, int64_t cap) {
   *s = (weir_samples){.cap = cap > 0 ? cap : WEIR_SAMPLES_CAP, .min = INFINITY, .max = -INFINITY};
   weir_rand_init(&s->rand, 1, 77);
 }
 
 void weir_samples_fini(weir_samples *s) {
-  free(s->x);
+  free(s->v);
   *s = (weir_samples){0};
 }
 
@@ -20,38 +23,42 @@ weir_status weir_samples_add(weir_samples *s, double x, weir_err *e) {
   if (s->kept == s->room && s->room < s->cap) {
     const int64_t room =
         s->room ? (2 * s->room < s->cap ? 2 * s->room : s->cap) : (s->cap < 64 ? s->cap : 64);
-    double *grown = realloc(s->x, (size_t)room * sizeof *grown);
+    weir_sample *grown = realloc(s->v, (size_t)room * sizeof *grown);
     if (!grown) return weir_fail(e, WEIR_ENOMEM, "cannot keep %lld values", (long long)room);
-    s->x = grown;
+    s->v = grown;
     s->room = room;
   }
-  s->n++;
+  const weir_sample v = {x, s->n++};
   s->sum += x;
   s->sum2 += x * x;
   s->min = fmin(s->min, x);
   s->max = fmax(s->max, x);
   if (s->kept < s->cap) {
-    s->x[s->kept++] = x;
+    s->v[s->kept++] = v;
     s->sorted = false;
     return WEIR_OK;
   }
   /* Vitter's algorithm R. Sorting in between moves values, which a uniform sample does not mind. */
   const uint64_t at = weir_rand_below(&s->rand, (uint64_t)s->n);
   if (at < (uint64_t)s->kept) {
-    s->x[at] = x;
+    s->v[at] = v;
     s->sorted = false;
   }
   return WEIR_OK;
 }
 
 static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
+  const double x = ((const weir_sample *)a)->x, y = ((const weir_sample *)b)->x;
   return (x > y) - (x < y);
+}
+
+static int batch_of(const weir_samples *s, int64_t i) {
+  return (int)((double)s->v[i].at / (double)s->n * BATCHES);
 }
 
 static void sort(weir_samples *s) {
   if (s->sorted || s->kept == 0) return;
-  qsort(s->x, (size_t)s->kept, sizeof *s->x, by_value);
+  qsort(s->v, (size_t)s->kept, sizeof *s->v, by_value);
   s->sorted = true;
 }
 
@@ -62,8 +69,8 @@ double weir_samples_quantile(weir_samples *s, double q) {
   if (q >= 1) return s->max; /* exact, though a sample may have left it out */
   const double at = q * (double)(s->kept - 1);
   const int64_t i = (int64_t)at;
-  if (i + 1 >= s->kept) return s->x[s->kept - 1];
-  return s->x[i] + (at - (double)i) * (s->x[i + 1] - s->x[i]);
+  if (i + 1 >= s->kept) return s->v[s->kept - 1].x;
+  return s->v[i].x + (at - (double)i) * (s->v[i + 1].x - s->v[i].x);
 }
 
 double weir_samples_quantile_beyond(weir_samples *s, double q, int64_t n_beyond) {
@@ -82,11 +89,24 @@ double weir_samples_deviation(const weir_samples *s) {
 }
 
 void weir_samples_interval(weir_samples *s, double q, double *lo, double *hi) {
+  int64_t size[BATCHES] = {0}, seen[BATCHES] = {0};
+  double of[BATCHES] = {0}, sum = 0;
   *lo = *hi = NAN;
-  if (s->kept == 0) return;
-  sort(s);
-  const double n = (double)s->kept, half = 1.96 * sqrt(n * q * (1 - q));
-  const double a = floor(n * q - half), b = ceil(n * q + half);
-  *lo = a < 0 ? s->min : s->x[(int64_t)a];
-  *hi = b >= n ? s->max : s->x[(int64_t)b];
+  if (s->kept < 2 * BATCHES) return;
+  const double all = weir_samples_quantile(s, q); /* sorts */
+  for (int64_t i = 0; i < s->kept; i++) size[batch_of(s, i)]++;
+  for (int64_t i = 0; i < s->kept; i++) { /* each batch's values come by in order */
+    const int b = batch_of(s, i);
+    const double at = q * (double)(size[b] - 1), low = floor(at);
+    const double off = (double)seen[b]++ - low;
+    if (off == 0) of[b] += s->v[i].x * (low + 1 - at);
+    if (off == 1) of[b] += s->v[i].x * (at - low);
+  }
+  for (int b = 0; b < BATCHES; b++) {
+    if (size[b] == 0) return; /* a sample of very many that left one out */
+    sum += (of[b] - all) * (of[b] - all);
+  }
+  const double half = STUDENT_9 * sqrt(sum / (BATCHES - 1) / BATCHES);
+  *lo = fmax(all - half, s->min);
+  *hi = all + half;
 }

@@ -11,8 +11,13 @@
 
 enum { WEIR_SAMPLES_CAP = 1 << 20 };
 
+typedef struct weir_sample {
+  double x;
+  int64_t at; /* how many came before it */
+} weir_sample;
+
 typedef struct weir_samples {
-  double *x; /* owned, [kept] */
+  weir_sample *v; /* owned, [kept] */
   int64_t kept, room, cap, n;
   double sum, sum2, min, max;
   bool sorted;
@@ -32,9 +37,10 @@ double weir_samples_quantile(weir_samples *, double q);
 double weir_samples_quantile_beyond(weir_samples *, double q, int64_t n_beyond);
 double weir_samples_mean(const weir_samples *);
 double weir_samples_deviation(const weir_samples *); /* standard deviation, n - 1; 0 below two values */
-/* The 95 % interval of a quantile by order statistics: ranks n q +- 1.96 sqrt(n q (1 - q)). It needs no
- * distribution, but values that do not hang together; those of one server do a little, so it is a least
- * width. */
+/* The 95 % interval of a quantile, for values that were added in the order of time: the run is cut into ten
+ * batches, and how far their quantiles lie from that of all tells how far it is off ("sectioning"; Asmussen
+ * and Glynn 2007, "Stochastic simulation", III.5). Neighbours of one server hang together: a batch keeps them
+ * together, where order statistics would take each for a witness of its own. NaN for fewer than twenty. */
 void weir_samples_interval(weir_samples *, double q, double *lo, double *hi);
 
 #endif

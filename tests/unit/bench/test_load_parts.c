@@ -193,6 +193,28 @@ static void test_interval(void **state) {
     weir_samples_fini(&s);
   }
   if (held < 930 || held > 985) fail_msg("held in %d of 1000", held);
+  /* and where neighbours hang together, where an interval by order statistics holds it in less than half */
+  held = 0;
+  for (int k = 0; k < 300; k++) {
+    weir_samples s;
+    double lo, hi, z = weir_rand_normal(&r);
+    weir_samples_init(&s, 0);
+    for (int i = 0; i < 1000; i++) {
+      z = 0.9 * z + sqrt(1 - 0.81) * weir_rand_normal(&r);
+      weir_samples_add(&s, 10 + z, NULL);
+    }
+    weir_samples_interval(&s, .5, &lo, &hi);
+    held += lo <= 10 && 10 <= hi;
+    weir_samples_fini(&s);
+  }
+  if (held < 270) fail_msg("correlated: held in %d of 300", held);
+  weir_samples few; /* too few to say */
+  double lo, hi;
+  weir_samples_init(&few, 0);
+  for (int i = 0; i < 19; i++) weir_samples_add(&few, i, NULL);
+  weir_samples_interval(&few, .5, &lo, &hi);
+  assert_true(isnan(lo) && isnan(hi));
+  weir_samples_fini(&few);
 }
 
 static void test_lengths(void **state) {

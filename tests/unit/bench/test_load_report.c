@@ -286,6 +286,80 @@ static void test_ticks(void **state) {
   }
 }
 
+/* A server whose speed wanders: what is slow now is slow for the next ones too (an autoregression of the
+ * requests' paces, whose correlation falls to a third over ten requests). Eight at a time, closed loop. */
+static json_t *make_wandering(uint64_t seed, double scale) {
+  enum { N = 1000, AT_ONCE = 8, TOKENS = 11 };
+  static const double keeps = 0.9;
+  weir_load_result out = {.record = calloc(N, sizeof *out.record), .n = N, .cap = N};
+  const weir_run_cfg cfg = {.concurrency = AT_ONCE, .entropy = NAN};
+  weir_rand r;
+  double z = 0, at = 0;
+  weir_rand_init(&r, seed, 12);
+  weir_samples_init(&out.itl, 0);
+  weir_timeline_init(&out.timeline);
+  z = weir_rand_normal(&r);
+  for (int i = 0; i < N; i++) {
+    z = keeps * z + sqrt(1 - keeps * keeps) * weir_rand_normal(&r);
+    const double pace = scale * exp(0.3 * z), ttft = pace * 0.1 * exp(0.1 * weir_rand_normal(&r));
+    double t = at + ttft;
+    out.record[i] = (weir_load_record){.item = i,
+                                       .scheduled_ns = (int64_t)(at * 1e9),
+                                       .sent_ns = (int64_t)(at * 1e9),
+                                       .first_ns = (int64_t)(t * 1e9),
+                                       .prompt_tokens = 20,
+                                       .output_tokens = TOKENS,
+                                       .queue_ms = NAN,
+                                       .deferral_rate = NAN,
+                                       .code = 200,
+                                       .error = -1,
+                                       .right = -1};
+    weir_timeline_add(&out.timeline, t, 1, NULL);
+    for (int k = 1; k < TOKENS; k++) {
+      const double gap = 0.01 * pace * exp(0.1 * weir_rand_normal(&r));
+      t += gap;
+      weir_samples_add(&out.itl, gap, NULL);
+      weir_timeline_add(&out.timeline, t, 1, NULL);
+    }
+    out.record[i].last_ns = out.record[i].end_ns = (int64_t)(t * 1e9);
+    out.wall_s = fmax(out.wall_s, t);
+    at += (t - at) / AT_ONCE;
+  }
+  json_t *point = weir_summary_point(&cfg, &(weir_slo){0}, &out);
+  weir_load_result_fini(&out);
+  return json_pack("{s:s, s:s, s:[o]}", "schema", WEIR_LOAD_SCHEMA, "label", "x", "points", point);
+}
+
+/* Rows called different, of all rows of `pairs` comparisons. */
+static int called(int pairs, double scale, int *rows) {
+  int n = 0;
+  for (int k = 0; k < pairs; k++) {
+    weir_buf text = {0};
+    json_t *a = make_wandering(2 * (uint64_t)k + 1, 1), *b = make_wandering(2 * (uint64_t)k + 2, scale);
+    assert_int_equal(weir_report_compare(a, b, &text, NULL), WEIR_OK);
+    const int better = count_of(text.data, "  better\n"), worse = count_of(text.data, "  worse\n");
+    n += better + worse;
+    *rows += better + worse + count_of(text.data, "  within noise\n");
+    weir_buf_fini(&text);
+    json_decref(a);
+    json_decref(b);
+  }
+  return n;
+}
+
+/* Two runs of the same server are not told apart, though its speed wanders within each; half as fast again is
+ * told everywhere. */
+static void test_compare_same(void **state) {
+  (void)state;
+  int rows = 0;
+  int n = called(60, 1, &rows);
+  assert_int_equal(rows, 60 * 10); /* four times with two percentiles each, two rates */
+  if (n > 30) fail_msg("%d of %d rows called different", n, rows);
+  rows = 0;
+  n = called(10, 1.5, &rows);
+  if (n < rows * 9 / 10) fail_msg("%d of %d rows of slower runs called different", n, rows);
+}
+
 static void compare(json_t *a, json_t *b, const char *line, const char *verdict) {
   weir_buf out = {0};
   weir_err e = {0};
@@ -380,10 +454,10 @@ static void test_csv(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_point), cmocka_unit_test(test_outcomes),   cmocka_unit_test(test_share_interval),
-      cmocka_unit_test(test_table), cmocka_unit_test(test_html),       cmocka_unit_test(test_html_empty),
-      cmocka_unit_test(test_ticks), cmocka_unit_test(test_compare),    cmocka_unit_test(test_files),
-      cmocka_unit_test(test_csv),   cmocka_unit_test(test_unanswered),
+      cmocka_unit_test(test_point), cmocka_unit_test(test_outcomes), cmocka_unit_test(test_share_interval),
+      cmocka_unit_test(test_table), cmocka_unit_test(test_html),     cmocka_unit_test(test_html_empty),
+      cmocka_unit_test(test_ticks), cmocka_unit_test(test_compare),  cmocka_unit_test(test_compare_same),
+      cmocka_unit_test(test_files), cmocka_unit_test(test_csv),      cmocka_unit_test(test_unanswered),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
