@@ -23,7 +23,8 @@
 
 #include "net/http_in.h"
 
-enum { LINGER_MS = 2000, LINGER_BYTES = 4 << 20, RAW_SLACK = 64 << 10, EXTRA_CONNECTIONS = 32 };
+enum { LINGER_MS = 2000, LINGER_BYTES = 4 << 20, RAW_SLACK = 64 << 10 };
+enum { EXTRA_MS = 2000, DRAIN_READ_MS = 1000, SILENT_MS = 1000 };
 
 static void run_timer(weir_http_conn *c, int32_t ms) {
   const struct timeval tv = {ms / 1000, ms % 1000 * 1000};
@@ -42,6 +43,7 @@ static void conn_free(weir_http_conn *c) {
     s->first = c->next;
   if (c->next) c->next->prev = c->prev;
   s->n_connections--;
+  s->n_extra -= c->extra;
   if (c->watch) evbuffer_remove_cb_entry(bufferevent_get_input(c->bev), c->watch);
   if (c->raw) evbuffer_free(c->raw);
   if (c->timer) event_free(c->timer);
@@ -108,7 +110,9 @@ static void refuse(weir_http_conn *c) {
                          "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                          "%s%sConnection: close\r\n\r\n",
                          c->code, weir_http_reason(c->code), strlen(body),
-                         c->code == 405 ? "Allow: GET, HEAD, POST, OPTIONS\r\n" : "",
+                         c->headers       ? c->headers
+                         : c->code == 405 ? "Allow: GET, HEAD, POST, OPTIONS\r\n"
+                                          : "",
                          c->code == 503 ? "Retry-After: 1\r\n" : "");
   bufferevent_getcb(c->bev, &c->saved_read, &c->saved_write, &c->saved_event, &c->saved_ctx);
   if (!c->saved_event) return;
@@ -125,6 +129,45 @@ static void refuse_later(weir_http_conn *c, int code, const char *message) {
   c->code = code;
   c->message = message;
   wake(c);
+}
+
+/* ---- the bound on connections ---- */
+
+/* It waits for a request, and none has begun to come. */
+static bool is_silent(const weir_http_conn *c) {
+  return c->ev && c->state == WEIR_CONN_READING && !c->code && !c->guard.began &&
+         evbuffer_get_length(c->raw) == 0;
+}
+
+/* A place among max_connections for one beyond them: that of who has been silent for longest. Nobody who has
+ * just come, unless it gets tight: his request may be on its way. */
+static bool take_place(weir_http_conn *c) {
+  weir_http_server *s = c->server;
+  const int64_t now = weir_now_ns(&s->clock),
+                least = s->n_extra > WEIR_HTTP_EXTRA / 2 ? 0 : (int64_t)SILENT_MS * 1000000;
+  weir_http_conn *longest = NULL;
+  if (s->n_connections - s->n_extra >= s->cfg.max_connections) {
+    for (weir_http_conn *x = s->first; x; x = x->next)
+      if (x != c && !x->extra && is_silent(x) && now - x->idle_ns >= least &&
+          (!longest || x->idle_ns < longest->idle_ns))
+        longest = x;
+    if (!longest) return false;
+    longest->extra = true;
+    s->n_extra++;
+    weir_http_conn_cut_later(longest);
+  }
+  c->extra = false;
+  s->n_extra--;
+  return true;
+}
+
+/* One more beyond the bound must always be able to come, so the oldest of those that have not been answered
+ * goes. */
+static void drop_oldest_extra(weir_http_server *s) {
+  weir_http_conn *oldest = NULL;
+  for (weir_http_conn *x = s->first; x; x = x->next) /* the list begins with the newest */
+    if (x->extra && x->ev && (x->state == WEIR_CONN_READING || x->state == WEIR_CONN_REFUSING)) oldest = x;
+  if (oldest) weir_http_conn_cut_later(oldest);
 }
 
 /* ---- reading ---- */
@@ -154,12 +197,32 @@ static void say_continue(weir_http_conn *c) {
 
 static void time_request(weir_http_conn *c) {
   if (!c->guard.began) return;
-  if (!c->timing) run_timer(c, c->server->cfg.head_ms);
+  if (!c->timing && !c->extra && !c->server->draining) run_timer(c, c->server->cfg.head_ms);
   c->timing = true;
+  if (c->server->draining) return; /* what has begun has its second */
   if (weir_http_guard_in_body(&c->guard) && !c->in_body) {
     c->in_body = true;
     run_timer(c, c->server->cfg.body_ms);
   }
+}
+
+/* The owner looks at a head before its body is read. False: the request is refused. */
+static bool look_at_head(weir_http_conn *c) {
+  const weir_http_server_cfg *cfg = &c->server->cfg;
+  char method[16], path[256];
+  if (c->head_seen) return true;
+  c->head_seen = true;
+  const bool full = c->extra && !take_place(c);
+  weir_http_guard_method(&c->guard, method, sizeof method);
+  weir_http_guard_path(&c->guard, path, sizeof path);
+  const weir_http_head head = {method, path, weir_http_guard_in_body(&c->guard), full, &c->guard};
+  const weir_http_refusal r = cfg->on_head ? cfg->on_head(cfg->ctx, &head)
+                              : full       ? (weir_http_refusal){503, "too many connections", NULL}
+                                           : (weir_http_refusal){0, NULL, NULL};
+  if (!r.code) return true;
+  c->headers = r.headers;
+  refuse_later(c, r.code, r.message);
+  return false;
 }
 
 /* True when a request was put before evhttp. */
@@ -173,8 +236,10 @@ static bool pump(weir_http_conn *c) {
     time_request(c);
     if (v == WEIR_HTTP_REFUSED) {
       refuse_later(c, c->guard.code, c->guard.message);
+    } else if (v != WEIR_HTTP_MORE && !look_at_head(c)) {
+      return false;
     } else if (v == WEIR_HTTP_WHOLE) {
-      c->timing = c->in_body = false;
+      c->timing = c->in_body = c->head_seen = false;
       give_to_evhttp(c);
       return c->state == WEIR_CONN_ANSWERING;
     }
@@ -209,7 +274,11 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx) {
   weir_http_conn *c = ctx;
   (void)fd;
   (void)what;
-  if (c->state == WEIR_CONN_READING && c->timing && !c->code)
+  if (c->state == WEIR_CONN_READING && c->server->draining && c->guard.began && !c->code)
+    refuse_later(c, 503, "the server is about to end");
+  else if (c->state == WEIR_CONN_READING && c->extra && !c->code)
+    refuse_later(c, 503, "too many connections");
+  else if (c->state == WEIR_CONN_READING && c->timing && !c->code)
     refuse_later(c, 408, "the request did not come in time");
   else if (c->state != WEIR_CONN_ANSWERING)
     weir_http_conn_cut(c);
@@ -238,8 +307,9 @@ static bool adopt(weir_http_conn *c) {
              ntohs(six ? ((struct sockaddr_in6 *)&sa)->sin6_port : ((struct sockaddr_in *)&sa)->sin_port));
   }
   const weir_http_server_cfg *cfg = &c->server->cfg;
-  run_timer(c, cfg->head_ms < cfg->idle_ms ? cfg->head_ms : cfg->idle_ms);
-  if (c->extra) refuse_later(c, 503, "too many connections");
+  int32_t ms = cfg->head_ms < cfg->idle_ms ? cfg->head_ms : cfg->idle_ms;
+  if (c->extra && ms > EXTRA_MS) ms = EXTRA_MS;
+  run_timer(c, ms);
   return true;
 }
 
@@ -260,6 +330,11 @@ static void on_later(evutil_socket_t fd, short what, void *ctx) {
     weir_http_conn_cut(c);
   else if (c->state == WEIR_CONN_READING && pump(c))
     bufferevent_trigger(c->bev, EV_READ, 0);
+}
+
+void weir_http_conn_drain(weir_http_conn *c) {
+  if (c->state == WEIR_CONN_READING && c->guard.began) run_timer(c, DRAIN_READ_MS);
+  wake(c);
 }
 
 /* ---- what the server calls ---- */
@@ -284,7 +359,14 @@ struct bufferevent *weir_http_conn_new(struct event_base *base, void *server) {
   c->next = s->first;
   if (c->next) c->next->prev = c;
   s->first = c;
-  c->extra = ++s->n_connections > s->cfg.max_connections;
+  c->guard.tell_head = true;
+  c->idle_ns = weir_now_ns(&s->clock);
+  s->n_connections++;
+  if (s->n_connections - s->n_extra > s->cfg.max_connections) {
+    c->extra = true;
+    s->n_extra++;
+    if (!take_place(c) && s->n_extra > WEIR_HTTP_EXTRA / 2) drop_oldest_extra(s);
+  }
   weir_http_server_count(s);
   wake(c);
   return bev;
@@ -318,6 +400,7 @@ void weir_http_conn_answering(weir_http_conn *c, weir_http_request *r) {
 void weir_http_conn_answered(weir_http_conn *c) {
   c->request = NULL;
   if (c->state == WEIR_CONN_ANSWERING) c->state = WEIR_CONN_READING;
-  run_timer(c, c->server->cfg.idle_ms);
+  c->idle_ns = weir_now_ns(&c->server->clock);
+  run_timer(c, c->server->draining ? DRAIN_READ_MS : c->server->cfg.idle_ms);
   wake(c); /* what came meanwhile */
 }

@@ -31,8 +31,10 @@ void weir_http_guard_fini(weir_http_guard *g) {
 
 void weir_http_guard_reset(weir_http_guard *g) {
   const weir_http_limits limits = g->limits;
+  const bool tell_head = g->tell_head;
   weir_http_guard_fini(g); /* a large body is not kept for a connection that may stay idle */
   weir_http_guard_init(g, &limits);
+  g->tell_head = tell_head;
 }
 
 bool weir_http_guard_in_body(const weir_http_guard *g) { return g->state >= BODY && g->state < WHOLE; }
@@ -230,11 +232,47 @@ static weir_http_verdict end_headers(weir_http_guard *g) {
   if (g->has_length && g->left > g->limits.max_body_bytes) return refuse(g, 413, "body too large");
   if (g->chunked) {
     g->state = CHUNK_SIZE;
-    return WEIR_HTTP_MORE;
+  } else {
+    if (g->left == 0) return finish(g);
+    g->state = BODY;
   }
-  if (g->left == 0) return finish(g);
-  g->state = BODY;
-  return WEIR_HTTP_MORE;
+  return g->tell_head ? WEIR_HTTP_HEAD : WEIR_HTTP_MORE;
+}
+
+/* ---- what a head said ---- */
+
+static bool give(const char *p, size_t n, char *out, size_t bytes) {
+  if (bytes == 0) return false;
+  const size_t take = n < bytes ? n : bytes - 1;
+  if (take > 0) memcpy(out, p, take);
+  out[take] = 0;
+  return true;
+}
+
+/* The head is "METHOD target HTTP/1.x" and lines, each checked before it was written. */
+bool weir_http_guard_method(const weir_http_guard *g, char *out, size_t bytes) {
+  const char *p = g->head.data, *end = g->head.len ? memchr(p, ' ', g->head.len) : NULL;
+  return give(p, end ? (size_t)(end - p) : 0, out, bytes) && end;
+}
+
+bool weir_http_guard_path(const weir_http_guard *g, char *out, size_t bytes) {
+  const char *p = g->head.len ? memchr(g->head.data, ' ', g->head.len) : NULL;
+  const size_t left = p ? g->head.len - (size_t)(++p - g->head.data) : 0;
+  size_t n = 0;
+  while (n < left && p[n] != ' ' && p[n] != '?') n++;
+  return give(p, n, out, bytes) && n > 0;
+}
+
+bool weir_http_guard_header(const weir_http_guard *g, const char *name, char *out, size_t bytes) {
+  const size_t n_name = strlen(name);
+  const char *p = g->head.data, *end = p ? p + g->head.len : NULL, *lf;
+  give("", 0, out, bytes);
+  for (; p && p < end && (lf = memchr(p, '\n', (size_t)(end - p))); p = lf + 1) {
+    const size_t n = (size_t)(lf - p) - 1; /* without CR */
+    if (n >= n_name + 2 && p[n_name] == ':' && same(p, n_name, name))
+      return give(p + n_name + 2, n - n_name - 2, out, bytes);
+  }
+  return false;
 }
 
 /* ---- chunks ---- */

@@ -19,6 +19,7 @@ typedef struct weir_http_limits {
 
 typedef enum {
   WEIR_HTTP_MORE,   /* all was taken, the request is not whole */
+  WEIR_HTTP_HEAD,   /* with tell_head: the head is whole and a body is to come; told once */
   WEIR_HTTP_WHOLE,  /* head and body hold a request; what follows it was not looked at */
   WEIR_HTTP_REFUSED /* code and message say why; the connection is good for nothing more */
 } weir_http_verdict;
@@ -26,7 +27,8 @@ typedef enum {
 typedef struct weir_http_guard {
   weir_http_limits limits;
   int state;
-  bool began; /* a byte of this request has come */
+  bool tell_head; /* stays over a reset */
+  bool began;     /* a byte of this request has come */
   bool
       wants_continue; /* the client waits for "100 Continue" before it sends the body; the caller clears it */
   int minor;          /* HTTP/1.minor */
@@ -45,6 +47,11 @@ void weir_http_guard_fini(weir_http_guard *);
 void weir_http_guard_reset(weir_http_guard *);
 /* Takes *used of p[0, n). */
 weir_http_verdict weir_http_guard_feed(weir_http_guard *, const char *p, size_t n, size_t *used);
+/* Of a head that is whole, or is not yet (then ""): the method, the path without its query, and the value of
+ * the first header of that name. What does not fit into `bytes` is cut. False: there is none. */
+bool weir_http_guard_method(const weir_http_guard *, char *out, size_t bytes);
+bool weir_http_guard_path(const weir_http_guard *, char *out, size_t bytes);
+bool weir_http_guard_header(const weir_http_guard *, const char *name, char *out, size_t bytes);
 /* Whether the head is whole and the body is still coming. */
 bool weir_http_guard_in_body(const weir_http_guard *);
 

@@ -27,6 +27,9 @@ struct weir_http_request {
   int64_t since_ns;
 };
 
+/* Connections beyond max_connections that are taken, so that what must be answered is. */
+enum { WEIR_HTTP_EXTRA = 32 };
+
 /* What a connection is doing. */
 typedef enum {
   WEIR_CONN_READING,   /* a request comes, or none yet */
@@ -49,11 +52,14 @@ struct weir_http_conn {
   char peer[64];
   int code; /* of the refusal */
   const char *message;
-  size_t dropped; /* bytes read while refusing */
-  bool extra;     /* one too many: it is told so and closed */
-  bool in_body;   /* the timer runs for a body */
-  bool timing;    /* the timer runs for a request */
-  bool giving;    /* a whole request is being put before evhttp */
+  const char *headers; /* of the refusal, whole lines */
+  int64_t idle_ns;     /* since when it waits for a request */
+  size_t dropped;      /* bytes read while refusing */
+  bool extra;          /* one too many: it has one short request, of the urgent ones, and is closed */
+  bool head_seen;      /* the owner was asked about this request's head */
+  bool in_body;        /* the timer runs for a body */
+  bool timing;         /* the timer runs for a request */
+  bool giving;         /* a whole request is being put before evhttp */
   /* evhttp's own, while refusing */
   bufferevent_data_cb saved_read, saved_write;
   bufferevent_event_cb saved_event;
@@ -68,7 +74,7 @@ struct weir_http_server {
   struct evhttp_bound_socket *bound[8]; /* evhttp's name for each */
   int32_t n_listeners;
   weir_http_conn *first;
-  int32_t n_connections;
+  int32_t n_connections, n_extra; /* those beyond max_connections are among both */
   uint16_t port;
   bool draining, paused;
   struct event *resume; /* a listener that ran out of descriptors rests for a moment */
@@ -81,6 +87,8 @@ struct bufferevent *weir_http_conn_new(struct event_base *, void *server);
 void weir_http_conn_cut(weir_http_conn *);
 /* The same from anywhere: as soon as the event loop comes by. */
 void weir_http_conn_cut_later(weir_http_conn *);
+/* The server drains: what has not begun is closed, what has gets a second. */
+void weir_http_conn_drain(weir_http_conn *);
 /* The connection that evhttp reads from, or NULL when it is not one of ours. */
 weir_http_conn *weir_http_conn_of(weir_http_server *, struct evhttp_connection *);
 /* A request was taken by evhttp's callback, its answer was sent whole. */
@@ -93,5 +101,9 @@ void weir_http_record_refusal(weir_http_conn *, int code);
 /* The body of an error in OpenAI's form. `message` is plain ASCII without quotes. */
 void weir_http_error_body(int code, const char *message, char *out, size_t bytes);
 void weir_http_server_count(weir_http_server *);
+/* Listens on those of the list that this machine has; an error when that is none of them. */
+struct addrinfo;
+weir_status weir_http_server_listen_list(weir_http_server *, const char *address, const struct addrinfo *,
+                                         weir_err *e);
 
 #endif

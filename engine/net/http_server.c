@@ -3,6 +3,7 @@
  * event base. */
 #include "net/http_server.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "base/mem.h"
 #include "net/http_in.h"
 
-enum { EXTRA = 32, REST_MS = 100 };
+enum { REST_MS = 100 };
 
 const char *weir_http_reason(int code) {
   switch (code) {
@@ -23,6 +24,7 @@ const char *weir_http_reason(int code) {
     case 304: return "Not Modified";
     case 400: return "Bad Request";
     case 401: return "Unauthorized";
+    case 403: return "Forbidden";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
     case 408: return "Request Timeout";
@@ -42,12 +44,13 @@ const char *weir_http_reason(int code) {
 }
 
 void weir_http_error_body(int code, const char *message, char *out, size_t bytes) {
-  const char *type = code == 408                 ? "timeout_error"
+  const char *type = code == 401                 ? "authentication_error"
+                     : code == 408               ? "timeout_error"
                      : code == 503               ? "overloaded_error"
                      : code >= 400 && code < 500 ? "invalid_request_error"
                                                  : "server_error";
-  snprintf(out, bytes, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
-           message, type);
+  snprintf(out, bytes, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":%s}}", message,
+           type, code == 401 ? "\"invalid_api_key\"" : "null");
 }
 
 /* ---- requests ---- */
@@ -77,7 +80,9 @@ void weir_http_request_over(weir_http_request *r, bool gone) {
 }
 
 void weir_http_record_refusal(weir_http_conn *c, int code) {
-  const weir_http_record record = {.method = "", .path = "", .peer = c->peer, .code = code};
+  char path[256];
+  weir_http_guard_path(&c->guard, path, sizeof path);
+  const weir_http_record record = {.method = "", .path = path, .peer = c->peer, .code = code};
   tell(c->server, &record);
 }
 
@@ -159,7 +164,7 @@ void weir_http_set_header(weir_http_request *r, const char *name, const char *va
 static void common_headers(weir_http_request *r, const char *type) {
   if (type) weir_http_set_header(r, "Content-Type", type);
   weir_http_set_header(r, "X-Content-Type-Options", "nosniff");
-  if (r->conn->server->draining) weir_http_set_header(r, "Connection", "close");
+  if (r->conn->server->draining || r->conn->extra) weir_http_set_header(r, "Connection", "close");
 }
 
 void weir_http_reply(weir_http_request *r, int code, const char *type, const char *body, size_t len) {
@@ -264,7 +269,7 @@ static void on_accept_error(struct evconnlistener *l, void *ctx) {
 
 /* Connections come, or have gone: whether more are taken. */
 void weir_http_server_count(weir_http_server *s) {
-  const bool take = !s->draining && !s->paused && s->n_connections < s->cfg.max_connections + EXTRA;
+  const bool take = !s->draining && !s->paused && s->n_connections < s->cfg.max_connections + WEIR_HTTP_EXTRA;
   for (int32_t i = 0; i < s->n_listeners; i++) {
     if (take)
       evconnlistener_enable(s->listener[i]);
@@ -299,19 +304,47 @@ static weir_status listen_on(weir_http_server *s, const char *address, const str
   return WEIR_OK;
 }
 
+weir_status weir_http_server_listen_list(weir_http_server *s, const char *address,
+                                         const struct addrinfo *list, weir_err *e) {
+  const bool any_port = !strcmp(strrchr(address, ':'), ":0");
+  weir_status st = WEIR_OK;
+  int32_t bound = 0;
+  for (const struct addrinfo *a = list; a; a = a->ai_next) {
+    weir_err why;
+    errno = 0;
+    const weir_status got = listen_on(s, address, a, &why);
+    if (got == WEIR_OK) {
+      bound++;
+      if (any_port) break; /* one port, not one for each address */
+      continue;
+    }
+    /* a name may stand for addresses that this machine does not have, such as ::1 where IPv6 is off */
+    const bool absent = errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT;
+    if (st == WEIR_OK || !absent) *e = why;
+    st = got;
+    if (!absent) return st;
+  }
+  return bound > 0 ? WEIR_OK : st;
+}
+
 weir_status weir_http_server_listen(weir_http_server *s, const char *address, weir_err *e) {
   struct addrinfo *list = NULL;
   weir_status st = resolve(address, &list, e);
-  for (const struct addrinfo *a = list; a && st == WEIR_OK; a = a->ai_next) {
-    st = listen_on(s, address, a, e);
-    if (s->port && !strcmp(strrchr(address, ':'), ":0")) break; /* one port, not one for each address */
-  }
+  if (st == WEIR_OK) st = weir_http_server_listen_list(s, address, list, e);
   if (list) freeaddrinfo(list);
   return st;
 }
 
 uint16_t weir_http_server_port(const weir_http_server *s) { return s->port; }
 int32_t weir_http_server_connections(const weir_http_server *s) { return s->n_connections; }
+
+int32_t weir_http_server_busy(const weir_http_server *s) {
+  int32_t n = 0;
+  for (const weir_http_conn *c = s->first; c; c = c->next)
+    n += c->state == WEIR_CONN_ANSWERING ||
+         (c->state == WEIR_CONN_READING && (c->guard.began || evbuffer_get_length(c->raw) > 0));
+  return n;
+}
 
 /* ---- life ---- */
 
@@ -346,7 +379,7 @@ void weir_http_server_drain(weir_http_server *s) {
   s->draining = true;
   /* who comes now is refused by the system, and does not wait for a process that ends */
   while (s->n_listeners > 0) evhttp_del_accept_socket(s->http, s->bound[--s->n_listeners]);
-  for (weir_http_conn *c = s->first; c; c = c->next) event_active(c->later, EV_TIMEOUT, 0);
+  for (weir_http_conn *c = s->first; c; c = c->next) weir_http_conn_drain(c);
 }
 
 void weir_http_server_destroy(weir_http_server *s) {

@@ -20,13 +20,27 @@ typedef struct weir_http_request weir_http_request;
 
 /* What is told of a request when it is over. Strings are borrowed for the call. */
 typedef struct weir_http_record {
-  const char *method, *path, *peer; /* method and path "" when the request was refused unread */
+  const char *method, *path, *peer; /* method "" when the request was refused unread, path too if unknown */
   int code;                         /* of the status line; 499: gone before there was one */
   bool gone;                        /* the client went, or was cut, before all was sent */
   size_t bytes_in, bytes_out;       /* bodies */
   int64_t ns;                       /* from the whole request to its end */
   void *owner;                      /* what weir_http_request_set_owner was given */
 } weir_http_record;
+
+/* A head that is whole, before any of its body was read. Borrowed for the call. */
+typedef struct weir_http_head {
+  const char *method, *path; /* as of a request */
+  bool has_body;             /* one is to come */
+  bool full; /* it came on a connection beyond max_connections: only what must be answered may pass */
+  const weir_http_guard *guard;
+} weir_http_head;
+
+/* What a request is refused with at its head. Strings are static. */
+typedef struct weir_http_refusal {
+  int code;                      /* 0: it is let through */
+  const char *message, *headers; /* headers: whole lines, or NULL */
+} weir_http_refusal;
 
 typedef struct weir_http_server_cfg {
   weir_http_limits limits;
@@ -36,6 +50,9 @@ typedef struct weir_http_server_cfg {
   int32_t idle_ms;   /* a connection without a request */
   int32_t stall_ms;  /* an answer of which the client reads nothing */
   size_t max_unsent; /* bytes of an answer that wait for the client; more: it is cut */
+  /* Asked once for each request when its head is whole; NULL: all pass but on connections beyond the bound.
+   */
+  weir_http_refusal (*on_head)(void *ctx, const weir_http_head *);
   void (*on_request)(void *ctx, weir_http_request *);
   void (*on_record)(void *ctx, const weir_http_record *); /* exactly once for each request; may be NULL */
   void *ctx;
@@ -46,6 +63,9 @@ weir_status weir_http_server_create(struct event_base *, const weir_http_server_
 /* "127.0.0.1:8000", "[::1]:0", "localhost:8000". With port 0 the system chooses. May be called again. */
 weir_status weir_http_server_listen(weir_http_server *, const char *address, weir_err *e);
 uint16_t weir_http_server_port(const weir_http_server *); /* of the first address; 0: none */
+/* Connections that are answered, or are about to be: none left, nothing is lost by ending. While the server
+ * drains, one that has begun a request gets a second to finish it. */
+int32_t weir_http_server_busy(const weir_http_server *);
 /* Whether the address, in the same form, is reached from this machine alone. */
 weir_status weir_http_is_loopback(const char *address, bool *out, weir_err *e);
 /* Takes no new connections, closes idle ones, and each other one after its answer. */

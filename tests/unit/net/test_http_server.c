@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server over raw sockets: answers, keep-alive, pipelining, what is refused, what is cut and when. */
+#include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <event2/event.h>
 
 #include "http_raw.h"
-#include "net/http_server.h"
+#include "net/http_in.h"
 
 enum { MAX_RECORDS = 64, BIG = 8 << 20 };
 
@@ -26,6 +29,7 @@ typedef struct rig {
   uint16_t port;
   pthread_mutex_t lock;
   pthread_cond_t moved;
+  int32_t before; /* connections when the drain began to wait */
   int n_records, codes[MAX_RECORDS], n_gone, n_held;
   bool gone[MAX_RECORDS];
   weir_http_request *held;
@@ -115,6 +119,18 @@ static void on_request(void *ctx, weir_http_request *q) {
   }
 }
 
+/* /health passes on a full table; /closed is refused at its head, with a header. */
+static weir_http_refusal on_head(void *ctx, const weir_http_head *h) {
+  char value[16];
+  (void)ctx;
+  if (h->has_body && !strcmp(h->path, "/closed") &&
+      !weir_http_guard_header(h->guard, "X-Pass", value, sizeof value))
+    return (weir_http_refusal){401, "who are you", "WWW-Authenticate: Bearer\r\n"};
+  if (h->full && strcmp(h->path, "/health") != 0)
+    return (weir_http_refusal){503, "too many connections", NULL};
+  return (weir_http_refusal){0};
+}
+
 /* `ms`: all times, some of them doubled. */
 static int setup_with(void **state, int32_t ms) {
   rig *r = calloc(1, sizeof *r);
@@ -130,6 +146,7 @@ static int setup_with(void **state, int32_t ms) {
       .idle_ms = 2 * ms,
       .stall_ms = ms,
       .max_unsent = 64 << 20,
+      .on_head = on_head,
       .on_request = on_request,
       .on_record = on_record,
       .ctx = r};
@@ -332,10 +349,141 @@ static void connections_are_bounded(void **state) {
     raw_puts(fd[i], GET("/none"));
     assert_true(raw_read(fd[i], "none", out, sizeof out));
   }
-  raw_ask(r->port, "", out, sizeof out);
+  raw_ask(r->port, GET("/none"), out, sizeof out); /* nobody has been silent for long */
   assert_int_equal(raw_status(out), 503);
   assert_non_null(strstr(out, "Retry-After: 1\r\n"));
+  raw_ask(r->port, GET("/health") GET("/none"), out, sizeof out); /* one, and closed */
+  assert_int_equal(raw_status(out), 404);
+  assert_null(strstr(out + 1, "HTTP/1.1"));
+  raw_ask(r->port, "", out, sizeof out); /* one that says nothing has no minute */
+  assert_int_equal(raw_status(out), 503);
+  /* by now the eight have been silent for two seconds: the one that was so for longest makes room */
+  const int late = raw_connect(r->port);
+  raw_puts(late, GET("/none"));
+  assert_true(raw_read(late, "none", out, sizeof out));
+  assert_int_equal(raw_status(out), 404);
+  assert_null(strstr(out, "Connection: close"));
+  assert_true(raw_read(fd[0], NULL, out, sizeof out));
+  assert_string_equal(out, "");
+  raw_puts(fd[1], GET("/none"));
+  assert_true(raw_read(fd[1], "none", out, sizeof out));
+  close(late);
   for (int i = 0; i < 8; i++) close(fd[i]);
+}
+
+/* However many come and say nothing, or half of something, /health is answered. */
+static void a_flood_leaves_room(void **state) {
+  rig *r = *state;
+  enum { FLOOD = 100 };
+  char out[8192];
+  int fd[FLOOD];
+  for (int half = 0; half < 2; half++) {
+    for (int i = 0; i < FLOOD; i++) {
+      fd[i] = raw_connect(r->port);
+      if (half) raw_puts(fd[i], "GET / HT");
+    }
+    raw_ask(r->port, "GET /health HTTP/1.1\r\n" HOST "Connection: close\r\n\r\n", out, sizeof out);
+    assert_int_equal(raw_status(out), 404);
+    for (int i = 0; i < FLOOD; i++) close(fd[i]);
+  }
+}
+
+/* A body is not read for who may not send it. */
+static void heads_are_refused_before_bodies(void **state) {
+  rig *r = *state;
+  char out[8192];
+  raw_ask(r->port,
+          "POST /closed?a=b HTTP/1.1\r\n" HOST "Content-Length: 90000\r\nExpect: 100-continue\r\n\r\n", out,
+          sizeof out);
+  assert_int_equal(raw_status(out), 401);
+  assert_non_null(strstr(out, "\r\nWWW-Authenticate: Bearer\r\n"));
+  assert_non_null(strstr(out, "\"code\":\"invalid_api_key\""));
+  raw_ask(r->port, "POST /closed HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n", out, sizeof out);
+  assert_int_equal(raw_status(out), 401);
+  raw_ask(r->port,
+          "POST /closed HTTP/1.1\r\n" HOST "x-pass: 1\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx",
+          out, sizeof out);
+  assert_int_equal(raw_status(out), 404);
+}
+
+static void begin_drain(evutil_socket_t fd, short what, void *ctx) {
+  rig *r = ctx;
+  (void)fd;
+  (void)what;
+  weir_http_server_drain(r->server);
+  r->before = weir_http_server_busy(r->server);
+}
+
+static void look_busy(evutil_socket_t fd, short what, void *ctx) {
+  rig *r = ctx;
+  const struct timeval soon = {0, 10000};
+  (void)fd;
+  (void)what;
+  if (weir_http_server_busy(r->server) == 0)
+    event_base_loopbreak(r->loop.base);
+  else
+    event_base_once(r->loop.base, -1, EV_TIMEOUT, look_busy, r, &soon);
+}
+
+/* What has begun is finished within a second, or told; what is answered is waited for. */
+static void drains(void **state) {
+  rig *r = *state;
+  char out[8192];
+  const struct timeval now = {0, 0};
+  const int half = raw_connect(r->port), good = raw_connect(r->port), idle = raw_connect(r->port);
+  raw_puts(half, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nab");
+  raw_puts(good, "GET /no");
+  const int held = raw_connect(r->port);
+  raw_puts(held, GET("/hold"));
+  wait_for(r, &r->n_held, 1);
+  close(held);
+  wait_for(r, &r->n_gone, 1);
+  raw_loop_stop(&r->loop);
+  char byte;
+  assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
+  event_base_once(r->loop.base, -1, EV_TIMEOUT, begin_drain, r, &now);
+  event_base_once(r->loop.base, -1, EV_TIMEOUT, look_busy, r, &now);
+  struct timespec from, to;
+  clock_gettime(CLOCK_MONOTONIC, &from);
+  raw_loop_start(&r->loop);
+  raw_puts(good, "ne HTTP/1.1\r\n" HOST "\r\n");
+  assert_true(raw_read(good, NULL, out, sizeof out));
+  assert_int_equal(raw_status(out), 404);
+  assert_true(raw_read(half, NULL, out, sizeof out));
+  assert_int_equal(raw_status(out), 503);
+  assert_true(raw_read(idle, NULL, out, sizeof out));
+  assert_string_equal(out, "");
+  pthread_join(r->loop.thread, NULL);
+  clock_gettime(CLOCK_MONOTONIC, &to);
+  assert_true(to.tv_sec - from.tv_sec < 8); /* head and body had twenty */
+  assert_int_equal(r->before, 2);
+  raw_loop_start(&r->loop); /* for the teardown */
+  close(half);
+  close(good);
+  close(idle);
+}
+
+/* A name may stand for addresses that are not there; when none is, that is told. */
+static void absent_addresses_are_skipped(void **state) {
+  rig *r = *state;
+  weir_err e = {0};
+  raw_loop_stop(&r->loop);
+  struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+                     away = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0xc0000201)}; /* 192.0.2.1 */
+  struct addrinfo second = {.ai_family = AF_INET,
+                            .ai_addr = (struct sockaddr *)&here,
+                            .ai_addrlen = sizeof here},
+                  first = {.ai_family = AF_INET,
+                           .ai_addr = (struct sockaddr *)&away,
+                           .ai_addrlen = sizeof away,
+                           .ai_next = &second};
+  assert_int_equal(weir_http_server_listen_list(r->server, "name:1", &first, &e), WEIR_OK);
+  first.ai_next = NULL;
+  assert_int_equal(weir_http_server_listen_list(r->server, "name:1", &first, &e), WEIR_EIO);
+  assert_non_null(strstr(e.msg, "name:1"));
+  char byte;
+  assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
+  raw_loop_start(&r->loop);
 }
 
 static void loopback(void **state) {
@@ -370,6 +518,10 @@ int main(void) {
       HASTY(pending_answers),
       HASTY(readers_that_stall_are_cut),
       TEST(connections_are_bounded),
+      TEST(a_flood_leaves_room),
+      TEST(heads_are_refused_before_bodies),
+      TEST(drains),
+      TEST(absent_addresses_are_skipped),
       cmocka_unit_test(loopback),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
