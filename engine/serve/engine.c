@@ -217,7 +217,7 @@ static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_e
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
-  if (is_dead(g, 0))
+  if (is_dead(g, 0) && !weir_engine_survives_without_small(s->cascade, s->pinned))
     return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[0].exec->info.name, g->tier[0].why_dead.msg);
   if (is_dead(g, 1) && s->cascade->n_tiers > 1 && !s->pinned &&
       !weir_engine_survives_without_large(s->cascade))

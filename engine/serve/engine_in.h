@@ -78,6 +78,8 @@ bool weir_engine_sweep(weir_engine *);
 /* ---- engine_steps.c ---- */
 /* Whether a request may go on with the small tier alone when the large one is gone. */
 bool weir_engine_survives_without_large(const weir_cascade_cfg *);
+/* Whether it never feeds the small tier: the large one alone does. */
+bool weir_engine_survives_without_small(const weir_cascade_cfg *, bool pinned);
 /* Takes in the steps that are done. True when there were any. */
 bool weir_engine_collect(weir_engine *);
 /* Starts what can be started; true when anything was, or somebody ended by it. *st: not WEIR_OK when requests

@@ -35,9 +35,8 @@ bool weir_engine_survives_without_large(const weir_cascade_cfg *c) {
   return c->commit_tier == 0 && !weir_gate_never_passes(c->gate[0]);
 }
 
-static bool never_feeds_small(const weir_request *r) {
-  return r->cfg.n_tiers > 1 && !r->cascade.pinned && r->cascade.hi > 0 &&
-         weir_gate_never_passes(r->cfg.gate[0]);
+bool weir_engine_survives_without_small(const weir_cascade_cfg *c, bool pinned) {
+  return c->n_tiers > 1 && !pinned && weir_gate_never_passes(c->gate[0]);
 }
 
 /* A tier has failed: who needs it ends with the reason, the others go on without it. */
@@ -53,7 +52,9 @@ static void bury(weir_engine *g, int32_t t, const weir_err *why) {
   for (int32_t i = 0; i < n; i++) {
     weir_engine_job *j = g->leaver[i];
     weir_request *r = j->req;
-    if (t == 0 ? never_feeds_small(r) : r->cascade.pinned || r->cfg.n_tiers <= t) continue;
+    if (t == 0 ? r->cascade.hi > 0 && weir_engine_survives_without_small(&r->cfg, r->cascade.pinned)
+               : r->cascade.pinned || r->cfg.n_tiers <= t)
+      continue;
     if (t == 0 || !weir_engine_survives_without_large(&r->cfg)) {
       weir_engine_retire(g, j, WEIR_END_ERROR, why);
       continue;

@@ -195,6 +195,43 @@ static void test_hung_tier(void **state) {
     }
 }
 
+/* After a tier has died, those come in that can go on without it, and go their way; the others are told at
+ * the door. */
+static void test_door_after_a_death(void **state) {
+  (void)state;
+  static const weir_mode modes[] = {WEIR_MODE_SMALL, WEIR_MODE_LARGE, WEIR_MODE_DEFER, WEIR_MODE_EXACT};
+  for (int32_t dead = 0; dead < 2; dead++) {
+    world_opts o = world_roomy();
+    o.fail_at[dead] = 0;
+    world_open(&w, &o);
+    for (int32_t i = 0; i < 2; i++) plain(&job[i], 20, 4, i ? WEIR_MODE_LARGE : WEIR_MODE_SMALL);
+    world_run(&w, job, 2);
+    assert_true(weir_engine_get_stats(w.engine).tier[dead].dead);
+    for (int32_t i = 0; i < 8; i++) {
+      world_job *j = &job[i];
+      plain(j, 20, 40, modes[i % 4]);
+      j->pinned = i > 3;
+      const bool needs[2] = {j->pinned || j->mode != WEIR_MODE_LARGE,
+                             !j->pinned && (j->mode == WEIR_MODE_LARGE || j->mode == WEIR_MODE_EXACT)};
+      world_run(&w, j, 1);
+      if (needs[dead]) {
+        assert_int_equal(j->end, WEIR_END_ERROR);
+        assert_int_equal(j->n, 0);
+        assert_non_null(strstr(j->err.msg, "is down: "));
+        continue;
+      }
+      int32_t tok[WORLD_NEW];
+      weir_token_receipt receipt[WORLD_NEW];
+      world_job same = *j;
+      same.pinned = dead == 1; /* without the large tier a cascade is its small one */
+      assert_int_equal(j->end, WEIR_END_LENGTH);
+      assert_int_equal(j->n, world_reference(&w, &same, tok, receipt));
+      assert_memory_equal(j->tok, tok, (size_t)j->n * sizeof *tok);
+    }
+    world_close(&w);
+  }
+}
+
 /* What can never fit ends with a reason, and nobody else notices. */
 static void test_too_large(void **state) {
   (void)state;
@@ -517,6 +554,7 @@ int main(void) {
       cmocka_unit_test(test_oldest_keeps_its_pages),
       cmocka_unit_test(test_admission_waits_for_pages),
       cmocka_unit_test(test_hung_tier),
+      cmocka_unit_test(test_door_after_a_death),
       cmocka_unit_test(test_too_large),
       cmocka_unit_test(test_callbacks_may_call),
       cmocka_unit_test(test_turns_hit),
