@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Two runs side by side. A ratio is called a difference only where it stands out of the noise: where the two
  * 95 % intervals do not meet, those of percentiles and of rates from batches of each run's time, those of
- * shares Wilson's. A dozen rows are looked at at once, so the test is
- * a strict one: of two runs of the same thing, about two rows in a hundred are called different. Main thread.
- */
+ * shares Wilson's. A dozen rows are looked at at once, so the test is a strict one: of two runs of the same
+ * thing, about two rows in a hundred are called different. Main thread. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
