@@ -17,7 +17,7 @@
 #include "world.h"
 
 enum { FAULT_SEEDS = 1000000 }; /* seeds from here on are of worlds with faults */
-static int32_t seeds = 200;
+static int32_t seeds = 200, n_stopped;
 
 static uint64_t rnd_state;
 static uint32_t rnd(uint32_t n) {
@@ -46,6 +46,26 @@ static world_opts random_opts(void) {
   o.overlap = rnd(2);
   o.ahead = (weir_ahead)rnd(3);
   return o;
+}
+
+/* Stop strings of what the vocabulary writes, whole tokens and parts of them, so that many are met. */
+static void random_stops(world_job *j) {
+  static world w;
+  if (!w.tokenizer) world_bare(&w);
+  j->show_special = rnd(3) == 0;
+  if (rnd(2)) return;
+  j->n_stop = 1 + (int32_t)rnd(WORLD_STOPS);
+  for (int32_t i = 0; i < j->n_stop; i++) {
+    world_text text = {.len = 0};
+    world_job any = {.prompt = {5}, .n_prompt = 1, .show_special = true};
+    int32_t tok[2];
+    for (int32_t k = 0; k < 2; k++) tok[k] = (int32_t)rnd(285);
+    world_text_of(&w, &any, tok, 1 + (int32_t)rnd(2), &text);
+    const size_t most = 1 + rnd(sizeof j->stop[i] - 1);
+    const size_t n = text.len < most ? text.len : most;
+    memcpy(j->stop[i], text.data, n);
+    if (strlen(j->stop[i]) == 0) strcpy(j->stop[i], "e");
+  }
 }
 
 static void random_job(world_job *j) {
@@ -77,6 +97,7 @@ static void random_job(world_job *j) {
     for (int32_t i = 0; i < j->penalties.n_bias; i++)
       j->bias[i] = (weir_bias){(int32_t)rnd(90) + 90 * (2 - i), (float)rnd(201) - 100};
   }
+  random_stops(j);
 }
 
 /* Tops are those of the row that wrote the token, by the raw distribution. */
@@ -104,6 +125,7 @@ static void alone(const world_job *j, world_job *out) {
   *out = *j;
   out->cancel_ns = out->deadline_ns = out->arrives_ns = 0;
   out->n = out->done = 0;
+  out->text = (world_text){.len = 0};
   out->submitted = false;
   world_run(&w, out, 1);
   world_close(&w);
@@ -129,6 +151,13 @@ static void check_text(const world *w, const world_job *j, uint64_t seed, int32_
   if (whole ? j->n != n : j->n > n)
     fail_msg("seed %llu, job %d (%s): %d tokens, want %d", (unsigned long long)seed, i,
              weir_mode_name(j->mode), j->n, n);
+  world_text text;
+  world_text_of(w, j, j->tok, j->n, &text);
+  if (j->text.len != text.len || memcmp(j->text.data, text.data, text.len) != 0)
+    fail_msg("seed %llu, job %d (%s): a text of %zu bytes, want %zu", (unsigned long long)seed, i,
+             weir_mode_name(j->mode), j->text.len, text.len);
+  if (whole) assert_int_equal(j->text.stopped, text.stopped);
+  n_stopped += text.stopped;
   if (j->mode == WEIR_MODE_DEFER && !j->pinned)
     for (int32_t k = 0; k < j->n; k++) { /* decisions are a function of the logged row */
       assert_int_equal(j->receipt[k].tier, j->receipt[k].entropy > j->tau);
@@ -199,7 +228,7 @@ static void test_random_worlds(void **state) {
   if (seeds > 100)
     print_message("preempted %lld, ahead %lld rows, prefix hits %lld tokens\n", (long long)sum.preempted,
                   (long long)sum.ahead, (long long)sum.hits);
-  assert_true(sum.preempted > 0 && sum.ahead > 0 && sum.hits > 0);
+  assert_true(sum.preempted > 0 && sum.ahead > 0 && sum.hits > 0 && n_stopped > seeds / 4);
   assert_true(sum.ends[WEIR_END_CANCEL] > 0 && sum.ends[WEIR_END_DEADLINE] > 0 && sum.ends[WEIR_END_EOS] > 0);
   assert_int_equal(sum.ends[WEIR_END_ERROR], 0);
 }

@@ -112,6 +112,9 @@ static void on_piece(void *ctx, const weir_piece *p) {
   assert_int_equal(p->n_top, j->n_top);
   if (j->n == 0) j->first_ns = j->world->clock_ns;
   for (int32_t i = 0; i < p->n_top; i++) j->top[j->n][i] = p->top[i];
+  assert_true(p->len <= sizeof j->text.data - j->text.len);
+  memcpy(j->text.data + j->text.len, p->text, p->len);
+  j->text.len += p->len;
   j->tok[j->n] = p->receipt->id;
   j->receipt[j->n++] = *p->receipt;
 }
@@ -120,6 +123,7 @@ static void on_done(void *ctx, const weir_outcome *r) {
   world_job *j = ctx;
   j->done++;
   j->end = r->end;
+  j->text.stopped = r->end == WEIR_END_STOP;
   j->counts = *r->counts;
   j->done_ns = j->world->clock_ns;
   j->queued_ns = r->queued_ns;
@@ -146,6 +150,10 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
   weir_cascade_cfg cascade = cascade_of(j);
   weir_bias bias[WORLD_BIAS];
   memcpy(bias, j->bias, sizeof bias);
+  char stop_text[WORLD_STOPS][8];
+  const char *stop[WORLD_STOPS];
+  memcpy(stop_text, j->stop, sizeof stop_text);
+  for (int32_t i = 0; i < WORLD_STOPS; i++) stop[i] = stop_text[i];
   weir_job job = {.prompt = j->prompt,
                   .n_prompt = j->n_prompt,
                   .max_new = j->max_new,
@@ -159,6 +167,9 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
                   .salt = j->salt,
                   .pinned = j->pinned,
                   .ignore_eos = j->ignore_eos,
+                  .show_special = j->show_special,
+                  .stop = stop,
+                  .n_stop = j->n_stop,
                   .on_piece = on_piece,
                   .on_done = on_done,
                   .ctx = j};
@@ -168,6 +179,7 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
   const weir_status st = weir_engine_submit(w->engine, &job, &j->id, &e);
   memset(bias, 0xee, sizeof bias); /* everything was copied */
   memset(&cascade, 0xee, sizeof cascade);
+  memset(stop_text, 0xee, sizeof stop_text);
   if (st == WEIR_OK) return;
   if (st != WEIR_EDEVICE) fail_msg("submit: %s", e.msg);
   j->done = 1; /* a dead tier is told at the door */
@@ -281,6 +293,39 @@ weir_ask world_ask(const world *w, const world_job *j, const int32_t *tok, int32
   return a;
 }
 
+/* Where the first of the stop strings begins that end in text[0..len) behind `before`; `len` when none. */
+static size_t naive_stop(const world_job *j, const char *text, size_t len, size_t before) {
+  for (size_t at = 0; at < len; at++)
+    for (int32_t s = 0; s < j->n_stop; s++) {
+      const size_t n = strlen(j->stop[s]);
+      if (at + n > before && at + n <= len && memcmp(text + at, j->stop[s], n) == 0) return at;
+    }
+  return len;
+}
+
+void world_text_of(const world *w, const world_job *j, const int32_t *tok, int32_t n, world_text *out) {
+  weir_detok d = {.started = !weir_tokenizer_is_special(w->tokenizer, j->prompt[j->n_prompt - 1])};
+  weir_buf text = {0};
+  size_t end = 0;
+  weir_err e = {0};
+  out->stopped = false;
+  for (int32_t i = 0; i < n && !out->stopped; i++) {
+    const size_t before = text.len;
+    if (weir_detok_put(&d, w->tokenizer, tok[i], j->show_special, &text, &e) != WEIR_OK)
+      fail_msg("%s", e.msg);
+    end = i + 1 < j->min_new ? text.len : naive_stop(j, text.data, text.len, before);
+    out->stopped = end < text.len;
+  }
+  if (!out->stopped) {
+    if (weir_detok_end(&d, &text, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    end = text.len;
+  }
+  assert_true(end <= sizeof out->data);
+  if (end > 0) memcpy(out->data, text.data, end);
+  out->len = end;
+  weir_buf_fini(&text);
+}
+
 int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_token_receipt *receipt) {
   int32_t all[WORLD_PROMPT + WORLD_NEW], n = j->n_prompt;
   weir_logit_edit edit[512];
@@ -296,6 +341,10 @@ int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_t
     receipt[i].id = tok[i] = all[n] = r.token;
     receipt[i].logprob = r.logprob;
     if (!j->ignore_eos && weir_tokenizer_is_end(w->tokenizer, r.token)) return i + 1;
+    if (j->n_stop == 0) continue;
+    world_text text;
+    world_text_of(w, j, tok, i + 1, &text);
+    if (text.stopped) return i + 1;
   }
   return j->max_new;
 }

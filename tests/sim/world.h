@@ -11,7 +11,20 @@
 #include "serve/engine.h"
 #include "virtual_exec.h"
 
-enum { WORLD_PROMPT = 400, WORLD_NEW = 96, WORLD_JOBS = 400, WORLD_BIAS = 3 };
+enum {
+  WORLD_PROMPT = 400,
+  WORLD_NEW = 96,
+  WORLD_JOBS = 400,
+  WORLD_BIAS = 3,
+  WORLD_STOPS = 3,
+  WORLD_TEXT = 2048
+};
+
+typedef struct world_text {
+  char data[WORLD_TEXT];
+  size_t len;
+  bool stopped; /* it ends before a stop string */
+} world_text;
 
 typedef struct world_job {
   int32_t prompt[WORLD_PROMPT], n_prompt, max_new;
@@ -22,13 +35,16 @@ typedef struct world_job {
   weir_bias bias[WORLD_BIAS];
   int32_t min_new, n_top, priority;
   uint64_t salt;
-  bool pinned, ignore_eos;
+  bool pinned, ignore_eos, show_special;
+  char stop[WORLD_STOPS][8]; /* NUL-terminated */
+  int32_t n_stop;
   int64_t arrives_ns, cancel_ns, deadline_ns; /* 0: at once; never; none */
 
   /* what came out */
   int64_t id, done_ns, first_ns, queued_ns;
   int32_t n, done;
   int32_t tok[WORLD_NEW];
+  world_text text;
   weir_token_receipt receipt[WORLD_NEW];
   weir_top top[WORLD_NEW][WEIR_TOP_MAX];
   weir_end end;
@@ -72,6 +88,9 @@ void world_submit(world *, world_job *, int64_t start_ns); /* deadline counted f
 void world_run(world *, world_job *job, int32_t n);
 /* What plain decoding gives for modes small, large, defer and exact; returns the number of tokens. */
 int32_t world_reference(const world *, const world_job *, int32_t *tok, weir_token_receipt *receipt);
+/* The text of tok[0..n) by the job's stop strings: of those that are whole with the first token to make any
+ * whole, the one that begins first ends it. Worked out from the beginning each time. */
+void world_text_of(const world *, const world_job *, const int32_t *tok, int32_t n, world_text *);
 /* The ask for the token at position n of tok[0..n), with edits worked out by counting; edit: [512]. */
 weir_ask world_ask(const world *, const world_job *, const int32_t *tok, int32_t n, weir_logit_edit *edit);
 
