@@ -6,34 +6,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/gateway_in.h"
 
+enum { CUT_MS = 500 }; /* for the last words */
+
 /* ---- keys ---- */
 
-/* Takes as long whatever is shown: no byte of a key can be found by its time. */
-static bool key_is_good(const weir_gw *g, const char *shown) {
-  char padded[WEIR_GW_KEY_BYTES] = {0};
-  const size_t n = strlen(shown);
-  unsigned any = 0;
-  memcpy(padded, shown, n < sizeof padded ? n : sizeof padded);
-  for (int32_t i = 0; i < g->n_keys; i++) {
-    volatile unsigned differ = n != g->key[i].len;
-    for (size_t k = 0; k < sizeof padded; k++) differ |= (unsigned char)(padded[k] ^ g->key[i].text[k]);
-    any |= differ == 0;
-  }
-  return any != 0;
-}
+static const char no_key[] = "a valid API key is needed: Authorization: Bearer KEY";
 
 static bool may(const weir_gw *g, const weir_http_request *r) {
-  if (g->n_keys == 0) return true;
-  const char *h = weir_http_header(r, "Authorization");
-  if (h && !strncasecmp(h, "Bearer ", 7)) return key_is_good(g, h + 7 + strspn(h + 7, " "));
-  h = weir_http_header(r, "X-Api-Key");
-  return h && key_is_good(g, h);
+  return weir_gw_key_opens(g, weir_http_header(r, "Authorization"), weir_http_header(r, "X-Api-Key"));
+}
+
+static bool head_may(const weir_gw *g, const weir_http_head *h) {
+  char shown[WEIR_GW_KEY_BYTES + 64], other[WEIR_GW_KEY_BYTES + 64];
+  const bool a = weir_http_guard_header(h->guard, "Authorization", shown, sizeof shown),
+             b = weir_http_guard_header(h->guard, "X-Api-Key", other, sizeof other);
+  const bool good = weir_gw_key_opens(g, a ? shown : NULL, b ? other : NULL);
+  explicit_bzero(shown, sizeof shown);
+  explicit_bzero(other, sizeof other);
+  return good;
 }
 
 /* ---- paths ---- */
@@ -119,8 +114,12 @@ static void put_cors(const weir_gw *g, weir_http_request *r, bool preflight) {
   weir_http_set_header(r, "Access-Control-Allow-Origin", g->cors);
   if (strcmp(g->cors, "*") != 0) weir_http_set_header(r, "Vary", "Origin");
   if (!preflight) return;
+  /* clients of OpenAI's send a dozen of their own (X-Stainless-...): none of them means anything here */
+  const char *asked = weir_http_header(r, "Access-Control-Request-Headers");
   weir_http_set_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-  weir_http_set_header(r, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
+  weir_http_set_header(
+      r, "Access-Control-Allow-Headers",
+      asked && weir_gw_are_header_names(asked) ? asked : "Authorization, Content-Type, X-Api-Key");
   weir_http_set_header(r, "Access-Control-Max-Age", "600");
 }
 
@@ -139,6 +138,18 @@ static void dispatch(weir_gw *g, weir_http_request *r, const route *to) {
   }
 }
 
+/* Before a body is read: who may not send one, and who came to a full house. What has no body is answered as
+ * any other request, with all headers, on a connection that stays. */
+static weir_http_refusal on_head(void *ctx, const weir_http_head *h) {
+  const weir_gw *g = ctx;
+  const route *to = find_route(h->path);
+  if (h->full && !(to && (to->id == HEALTH || to->id == READY)))
+    return (weir_http_refusal){503, "too many connections", NULL};
+  if (h->has_body && !(to && to->open) && !head_may(g, h))
+    return (weir_http_refusal){401, no_key, "WWW-Authenticate: Bearer\r\n"};
+  return (weir_http_refusal){0, NULL, NULL};
+}
+
 static void on_request(void *ctx, weir_http_request *r) {
   weir_gw *g = ctx;
   const char *method = weir_http_method(r);
@@ -146,8 +157,15 @@ static void on_request(void *ctx, weir_http_request *r) {
   const bool options = !strcmp(method, "OPTIONS");
   weir_gw_metrics_begin(g->metrics);
   put_cors(g, r, options);
+  const bool probe = to && (to->id == HEALTH || to->id == READY);
+  if (g->check_host && !probe && !weir_gw_host_is_ours(g, weir_http_header(r, "Host"))) {
+    weir_gw_reply_fail(
+        r, 403, "host_not_allowed",
+        "this gateway has no keys and answers to localhost, IP addresses and --allow-host alone");
+    return;
+  }
   if (!to && !may(g, r)) {
-    weir_gw_reply_fail(r, 401, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
+    weir_gw_reply_fail(r, 401, "invalid_api_key", "%s", no_key);
     return;
   }
   if (!to) {
@@ -163,7 +181,7 @@ static void on_request(void *ctx, weir_http_request *r) {
     else
       weir_gw_reply_fail(r, 405, NULL, "%s is not a method of this path", method);
   } else if (!to->open && !may(g, r)) {
-    weir_gw_reply_fail(r, 401, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY");
+    weir_gw_reply_fail(r, 401, "invalid_api_key", "%s", no_key);
   } else if (g->draining && to->method == POST) {
     weir_gw_reply_fail(r, 503, NULL, "the gateway is about to end");
   } else {
@@ -192,27 +210,39 @@ static void on_record(void *ctx, const weir_http_record *x) {
       f[n++] = weir_log_int("prompt_tokens", (int64_t)note->prompt_tokens);
       f[n++] = weir_log_int("completion_tokens", (int64_t)note->completion_tokens);
     }
+    /* what machines ask every few seconds is no news */
+    const bool probe =
+        !strcmp(x->path, "/health") || !strcmp(x->path, "/ready") || !strcmp(x->path, "/metrics");
+    const weir_log_level level = probe && !x->gone ? WEIR_LOG_DEBUG : WEIR_LOG_INFO;
     if (x->method[0])
-      weir_log_with(WEIR_LOG_INFO, f, n, "%s %.100s", x->method, x->path);
+      weir_log_with(level, f, n, "%s %.100s", x->method, x->path);
     else
-      weir_log_with(WEIR_LOG_INFO, f, n, "refused unread");
+      weir_log_with(level, f, n, "refused unread%s%.100s", x->path[0] ? ": " : "", x->path);
   }
   free(note);
 }
 
 /* ---- the end ---- */
 
+/* Twice: when the time is over, what is left is told so, and has a moment to read it. */
 static void on_drain(evutil_socket_t fd, short what, void *ctx) {
   weir_gw *g = ctx;
   const struct timeval soon = {0, 20000};
   (void)fd;
   (void)what;
-  const bool late = weir_now_ns(&g->clock) >= g->drain_until_ns;
-  if (late && g->jobs) weir_log(WEIR_LOG_WARN, "requests under way are cut: the time to drain is over");
-  if (late || (!g->jobs && g->n_pending == 0 && weir_http_server_connections(g->http) == 0))
+  const bool busy = g->jobs || g->n_pending > 0 || weir_http_server_busy(g->http) > 0,
+             late = weir_now_ns(&g->clock) >= g->drain_until_ns;
+  if (!busy || (late && g->was_cut)) {
     event_base_loopbreak(g->base);
-  else
-    event_add(g->drain, &soon);
+    return;
+  }
+  if (late) {
+    weir_log(WEIR_LOG_WARN, "requests under way are cut");
+    g->was_cut = true;
+    g->drain_until_ns = weir_now_ns(&g->clock) + (int64_t)CUT_MS * 1000000;
+    weir_gw_jobs_fail(g);
+  }
+  event_add(g->drain, &soon);
 }
 
 void weir_gw_drain(weir_gw *g, int32_t ms) {
@@ -222,6 +252,14 @@ void weir_gw_drain(weir_gw *g, int32_t ms) {
   weir_http_server_drain(g->http);
   event_active(g->drain, EV_TIMEOUT, 0);
 }
+
+void weir_gw_cut(weir_gw *g) {
+  weir_gw_drain(g, 0);
+  if (!g->was_cut) g->drain_until_ns = weir_now_ns(&g->clock);
+  event_active(g->drain, EV_TIMEOUT, 0);
+}
+
+bool weir_gw_was_cut(const weir_gw *g) { return g->was_cut || g->jobs || weir_http_server_busy(g->http) > 0; }
 
 /* ---- life ---- */
 
@@ -246,30 +284,6 @@ static void set_defaults(weir_gw_cfg *c) {
   if (c->max_unsent_bytes <= 0) c->max_unsent_bytes = 8 << 20;
 }
 
-static weir_status take_keys(weir_gw *g, const weir_gw_cfg *cfg, weir_err *e) {
-  if (cfg->n_keys > WEIR_GW_MAX_KEYS)
-    return weir_fail(e, WEIR_EINVAL, "more than %d API keys", WEIR_GW_MAX_KEYS);
-  for (int32_t i = 0; i < cfg->n_keys; i++) {
-    const size_t n = strlen(cfg->key[i]);
-    if (n == 0 || n >= WEIR_GW_KEY_BYTES)
-      return weir_fail(e, WEIR_EINVAL, "an API key must have 1 to %d bytes", WEIR_GW_KEY_BYTES - 1);
-    for (size_t k = 0; k < n; k++)
-      if (cfg->key[i][k] <= 0x20 || cfg->key[i][k] >= 0x7f)
-        return weir_fail(e, WEIR_EINVAL, "an API key has a blank or a character that is not ASCII");
-    memcpy(g->key[i].text, cfg->key[i], n);
-    g->key[i].len = n;
-    g->n_keys++;
-  }
-  bool loopback;
-  const weir_status st = weir_http_is_loopback(cfg->listen, &loopback, e);
-  if (st != WEIR_OK) return st;
-  if (!loopback && cfg->n_keys == 0 && !cfg->insecure)
-    return weir_fail(e, WEIR_EINVAL,
-                     "%s is reached from other machines: give --api-key or --api-key-file, or --insecure",
-                     cfg->listen);
-  return WEIR_OK;
-}
-
 weir_status weir_gw_create(struct event_base *base, const weir_gw_cfg *cfg, weir_gw **out, weir_err *e) {
   weir_gw *g = NULL;
   weir_status st = WEIR_OK;
@@ -279,7 +293,7 @@ weir_status weir_gw_create(struct event_base *base, const weir_gw_cfg *cfg, weir
   g->base = base;
   g->clock = weir_clock_system();
   set_defaults(&g->cfg);
-  WEIR_TRY(take_keys(g, cfg, e));
+  WEIR_TRY(weir_gw_access_take(g, cfg, e));
   g->cors = cfg->cors ? strdup(cfg->cors) : NULL;
   g->tick = evtimer_new(base, on_tick, g);
   g->drain = evtimer_new(base, on_drain, g);
@@ -297,6 +311,7 @@ weir_status weir_gw_create(struct event_base *base, const weir_gw_cfg *cfg, weir
       .idle_ms = g->cfg.idle_ms,
       .stall_ms = g->cfg.stall_ms,
       .max_unsent = (size_t)g->cfg.max_unsent_bytes,
+      .on_head = on_head,
       .on_request = on_request,
       .on_record = on_record,
       .ctx = g};
@@ -321,6 +336,6 @@ void weir_gw_destroy(weir_gw *g) {
   if (g->tick) event_free(g->tick);
   if (g->drain) event_free(g->drain);
   free(g->cors);
-  explicit_bzero(g->key, sizeof g->key);
+  weir_gw_access_fini(g);
   free(g);
 }

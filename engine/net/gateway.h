@@ -24,7 +24,9 @@ typedef struct weir_gw_cfg {
   const char *token;      /* of the engines; NULL: none */
   const char *const *key; /* [n_keys] that clients must show one of; none: all may */
   int32_t n_keys;
-  bool insecure;                     /* without a key on an address that others reach */
+  bool insecure;           /* without a key on an address that others reach */
+  const char *const *host; /* [n_hosts] names that Host may say beside those that are this machine's */
+  int32_t n_hosts;
   const char *cors;                  /* the origin that pages of others may have, or "*"; NULL: none */
   int64_t max_body_bytes;            /* (4 MiB) */
   int32_t max_connections;           /* (512) */
@@ -42,6 +44,10 @@ uint16_t weir_gw_port(const weir_gw *);
 /* Takes no new connections and no new requests; breaks the loop when what is under way has ended, or `ms`
  * later. */
 void weir_gw_drain(weir_gw *, int32_t ms);
+/* Ends what is under way now: whoever waits is told, if he reads soon. */
+void weir_gw_cut(weir_gw *);
+/* Answers were cut, or are still owed. */
+bool weir_gw_was_cut(const weir_gw *);
 /* What is under way is cancelled. NULL is fine. */
 void weir_gw_destroy(weir_gw *);
 

@@ -22,7 +22,8 @@
 
 enum { KEY_BYTES = 1024 }; /* of a prompt's beginning, for affinity */
 
-typedef enum { PART_QUEUED, PART_PREFILL, PART_WRITING, PART_ENDED } part_state;
+/* ACCEPTED: an engine has it, in its queue or reading the prompt; the client library does not say which. */
+typedef enum { PART_QUEUED, PART_ACCEPTED, PART_WRITING, PART_ENDED } part_state;
 
 typedef struct part {
   weir_gw_job *job;
@@ -32,6 +33,8 @@ typedef struct part {
   int32_t choice;
   part_state state;
   bool retried;
+  bool started;           /* counted in n_started; stays when it is tried again */
+  uint32_t prompt_tokens; /* as the engine said when it took it */
   weir_openai_part out;
   weir_openai_finish finish;
   char *stop; /* copy of the stop string met */
@@ -52,6 +55,7 @@ struct weir_gw_job {
   weir_buf pending;
   weir_openai_usage usage;
   struct event *later;
+  int64_t since_ns;
 };
 
 /* ---- the end of a job ---- */
@@ -99,22 +103,27 @@ static const char *state_of(const weir_gw_job *j) {
   for (int32_t i = 0; i < j->n_parts; i++)
     if (j->part[i].state > furthest) furthest = j->part[i].state;
   if (furthest == PART_QUEUED) return "queued";
-  if (furthest == PART_PREFILL) return "prefill";
+  if (furthest == PART_ACCEPTED) return "accepted";
   return j->q.stream ? "stream" : "decode";
+}
+
+/* Of what is known by now: of a request that failed, or whose client went, too. */
+static void note_usage(weir_gw_job *j) {
+  if (!j->note) return;
+  uint64_t completion = 0, prompt = 0;
+  for (int32_t i = 0; i < j->n_parts; i++) {
+    completion += j->part[i].out.n_tokens;
+    if (j->part[i].choice == 0) prompt += j->part[i].prompt_tokens;
+  }
+  j->note->prompt_tokens = j->usage.prompt > prompt ? j->usage.prompt : prompt;
+  j->note->completion_tokens = completion;
 }
 
 static void on_gone(void *ctx) {
   weir_gw_job *j = ctx;
   if (j->note) j->note->state = state_of(j);
+  note_usage(j);
   job_over(j);
-}
-
-static void note_usage(weir_gw_job *j) {
-  if (!j->note) return;
-  uint64_t completion = 0;
-  for (int32_t i = 0; i < j->n_parts; i++) completion += j->part[i].out.n_tokens;
-  j->note->prompt_tokens = j->usage.prompt;
-  j->note->completion_tokens = completion;
 }
 
 /* ---- what goes out ---- */
@@ -208,8 +217,9 @@ static int submit(part *p, int32_t but, weir_openai_error *error);
 
 static void set_started(part *p) {
   weir_gw_job *j = p->job;
-  if (p->state != PART_QUEUED) return;
-  p->state = PART_PREFILL;
+  if (p->state == PART_QUEUED) p->state = PART_ACCEPTED;
+  if (p->started) return;
+  p->started = true;
   j->n_started++;
   if (j->q.stream && j->q.kind == WEIR_OPENAI_CHAT &&
       weir_openai_put_chunk(&j->pending, &j->style, (uint32_t)(p - j->part), &p->out, true, NULL, NULL) !=
@@ -223,7 +233,7 @@ static void set_started(part *p) {
 
 static void on_start(void *ctx, uint32_t prompt_tokens) {
   part *p = ctx;
-  (void)prompt_tokens; /* the usage says it again */
+  p->prompt_tokens = prompt_tokens;
   if (!p->job->over) set_started(p);
 }
 
@@ -249,18 +259,23 @@ static void on_token(void *ctx, const weir_client_token *t) {
   flush(j);
 }
 
-/* Refused or lost before it was begun: another engine may take it. */
+/* Refused, or lost with its engine, and nothing of its text was sent: another engine may write it. Its seed
+ * is settled, so it writes the same. */
 static bool retry(part *p, const weir_client_error *why) {
   weir_gw_job *j = p->job;
   weir_gw *g = j->gw;
   weir_openai_error error;
   const int32_t but = (int32_t)(p->engine - g->engine);
-  if (p->state != PART_QUEUED || p->retried || g->n_engines < 2 || (why->code != 429 && why->code != 503))
-    return false;
+  if (p->retried || g->n_engines < 2 || (why->code != 429 && why->code != 503)) return false;
+  if (j->q.stream && p->out.n_tokens > 0) return false;
   p->engine->open--;
   p->engine = NULL;
   p->retried = true;
+  p->state = PART_QUEUED;
+  weir_openai_part_fini(&p->out);
+  p->out = (weir_openai_part){0};
   if (submit(p, but, &error) != 0) return false;
+  if (j->note && p == j->part) j->note->engine = p->engine->url;
   weir_gw_metrics_retry(g->metrics);
   return true;
 }
@@ -292,10 +307,6 @@ static void on_end(void *ctx, const weir_client_end *end) {
   part *p = ctx;
   weir_gw_job *j = p->job;
   weir_client_error why = end->error;
-  if (!j->over && why.code && retry(p, &why)) return;
-  if (p->engine) p->engine->open--; /* its number is no longer open */
-  p->engine = NULL;
-  if (j->over) return;
   if (!why.code && !strcmp(end->reason, "deadline")) {
     why.code = 504;
     snprintf(why.message, sizeof why.message, "the request's deadline passed");
@@ -303,8 +314,12 @@ static void on_end(void *ctx, const weir_client_end *end) {
     why.code = 503;
     snprintf(why.message, sizeof why.message, "the engine ended the request: %s", end->reason);
   }
+  if (!j->over && !j->gw->was_cut && why.code && retry(p, &why)) return;
+  if (p->engine) p->engine->open--; /* its number is no longer open */
+  p->engine = NULL;
+  if (j->over) return;
   if (why.code) {
-    const weir_openai_error error = weir_gw_error_of(&why);
+    const weir_openai_error error = weir_gw_error_of(&why, &j->q);
     p->state = PART_ENDED;
     fail(j, &error);
     return;
@@ -347,9 +362,12 @@ static int submit(part *p, int32_t but, weir_openai_error *error) {
       weir_gw_engine_for(j->gw, j->q.ask.model, affinity(&j->q, &j->q.prompt[p->prompt]), but, error);
   if (!x) return -1;
   weir_client_request ask = weir_openai_ask(&j->q, p->prompt, p->choice);
+  const int64_t gone_ms = (weir_now_ns(&j->gw->clock) - j->since_ns) / 1000000;
+  if (ask.deadline_ms && gone_ms > 0) /* a second engine has what the first left */
+    ask.deadline_ms = gone_ms < (int64_t)ask.deadline_ms ? ask.deadline_ms - (uint32_t)gone_ms : 1;
   p->number = weir_client_submit(x->client, &ask, &events, &why);
   if (p->number < 0) {
-    *error = weir_gw_error_of(&why);
+    *error = weir_gw_error_of(&why, &j->q);
     return -1;
   }
   p->engine = x;
@@ -358,7 +376,8 @@ static int submit(part *p, int32_t but, weir_openai_error *error) {
   return 0;
 }
 
-/* Names the answer, and draws a seed where none was asked for: one that every reader of JSON can give back. */
+/* Names the answer, and draws a seed where none was asked for: one that every reader of JSON can give back.
+ */
 static int make_id(weir_gw_job *j) {
   uint8_t bits[12];
   if (getrandom(bits, sizeof bits, 0) != (ssize_t)sizeof bits) return -1;
@@ -416,6 +435,8 @@ static weir_gw_job *job_new(weir_gw *g, weir_openai_request *q) {
     return NULL;
   }
   j->n_parts = (int32_t)n;
+  j->since_ns = weir_now_ns(&g->clock);
+  j->usage.seed = j->q.ask.seed; /* of the first answer; the others' follow from it */
   for (int32_t i = 0; i < j->n_parts; i++) {
     j->part[i].job = j;
     j->part[i].prompt = (size_t)(i / q->n);
@@ -460,6 +481,12 @@ void weir_gw_complete(weir_gw *g, weir_http_request *http, weir_openai_kind kind
     j->note->engine = j->part[0].engine->url;
     snprintf(j->note->model, sizeof j->note->model, "%s", j->model);
   }
+}
+
+void weir_gw_jobs_fail(weir_gw *g) {
+  weir_openai_error e;
+  weir_openai_fail(&e, 503, NULL, NULL, "the gateway ends: the request was cut");
+  for (weir_gw_job *j = g->jobs; j; j = j->next) fail(j, &e); /* frees none of them */
 }
 
 void weir_gw_jobs_cancel(weir_gw *g) {

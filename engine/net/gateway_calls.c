@@ -104,7 +104,7 @@ static call *call_new(weir_gw *g, weir_http_request *r, weir_gw_engine *x) {
 static void call_end(call *c, weir_buf *b, weir_status st, const weir_client_error *e) {
   c->gw->n_pending--;
   if (c->http && e->code) {
-    const weir_openai_error error = weir_gw_error_of(e);
+    const weir_openai_error error = weir_gw_error_of(e, NULL);
     weir_gw_reply_error(c->http, &error);
   } else if (c->http && st != WEIR_OK) {
     weir_gw_reply_fail(c->http, 503, NULL, "the gateway is out of memory");

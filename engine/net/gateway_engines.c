@@ -45,7 +45,10 @@ static void on_health(void *ctx, const weir_client_health *h, const weir_client_
   x->asked_health = false;
   if (e->code == 499) return; /* the gateway ends */
   if (e->code) {
-    set_state(x, false, false, e->message);
+    char why[160];
+    /* one that was never there, as far as is known here, is most likely reading its models */
+    snprintf(why, sizeof why, "%s%.120s", x->heard_ns ? "" : "loading, or not there: ", e->message);
+    set_state(x, false, false, why);
     return;
   }
   x->heard_ns = weir_now_ns(&x->gw->clock);
@@ -180,7 +183,7 @@ weir_status weir_gw_engines_open(weir_gw *g, weir_err *e) {
       if (!strcmp(x->url, g->engine[k].url))
         return weir_fail(e, WEIR_EINVAL, "the engine %s is there twice", x->url);
     x->seed = XXH3_64bits(x->url, strlen(x->url));
-    snprintf(x->reason, sizeof x->reason, "it has not answered yet");
+    snprintf(x->reason, sizeof x->reason, "loading");
     /* a poll that is parked on the engine is no silence */
     const int32_t poll_ms = g->cfg.lost_ms / 2 < POLL_MS ? g->cfg.lost_ms / 2 : POLL_MS;
     const weir_client_cfg cfg = {.url = x->url,

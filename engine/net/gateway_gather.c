@@ -12,6 +12,7 @@
 
 enum { WAIT_MS = 2000, N_TIERS = 2 };
 #define LOOK_NS (INT64_C(5) * 1000000000)
+#define OLD_NS  (INT64_C(15) * 1000000000) /* a look from before that tells nothing of now */
 
 /* Of one engine, for /stats; NaN: it did not say. */
 typedef struct numbers {
@@ -117,7 +118,10 @@ out:
  * seconds ago, as far as they have been looked at. */
 static void find_speed(weir_gw *g, const double *tokens, double *speed, double *rate) {
   const int64_t now = weir_now_ns(&g->clock);
-  weir_gw_look *newest = &g->look[1], *from = g->look[0].ns ? &g->look[0] : newest;
+  weir_gw_look *newest = &g->look[1];
+  for (int i = 0; i < 2; i++)
+    if (now - g->look[i].ns > OLD_NS) g->look[i].ns = 0;
+  const weir_gw_look *from = g->look[0].ns ? &g->look[0] : newest;
   if (isnan(tokens[0]) && isnan(tokens[1])) return;
   double moved[N_TIERS], all = 0;
   for (int t = 0; t < N_TIERS; t++) {

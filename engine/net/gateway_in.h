@@ -69,9 +69,13 @@ struct weir_gw {
   } key[WEIR_GW_MAX_KEYS];
   int32_t n_keys;
   char *cors;
+  char **host; /* [n_hosts] */
+  int32_t n_hosts;
+  char listen[256]; /* the name that was listened on */
+  bool check_host;  /* without keys, on this machine: pages of others must not come by a name of theirs */
   struct event *tick, *drain;
   int64_t drain_until_ns;
-  bool draining;
+  bool draining, was_cut;
   weir_gw_job *jobs;
   int32_t n_pending; /* calls whose answers are to come */
   weir_gw_metrics *metrics;
@@ -93,6 +97,8 @@ weir_gw_engine *weir_gw_engine_for(weir_gw *, const char *model, uint64_t key, i
 /* ---- gateway_answer.c: /v1/completions, /v1/chat/completions ---- */
 void weir_gw_complete(weir_gw *, weir_http_request *, weir_openai_kind);
 void weir_gw_jobs_cancel(weir_gw *);
+/* Each is told that it is ended. */
+void weir_gw_jobs_fail(weir_gw *);
 
 /* ---- gateway_calls.c: models, tokens, health ---- */
 void weir_gw_models(weir_gw *, weir_http_request *, const char *id); /* id NULL: all */
@@ -117,9 +123,20 @@ void weir_gw_reply_json(weir_http_request *, int code, const weir_buf *);
 void weir_gw_reply_error(weir_http_request *, const weir_openai_error *);
 void weir_gw_reply_fail(weir_http_request *, int code, const char *why, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* The client library's error as OpenAI's. */
-weir_openai_error weir_gw_error_of(const weir_client_error *);
+/* The client library's error as OpenAI's; fields by the names that the client knows. The request may be NULL.
+ */
+weir_openai_error weir_gw_error_of(const weir_client_error *, const weir_openai_request *);
 weir_gw_note *weir_gw_note_of(weir_http_request *); /* NULL: no memory */
+
+/* ---- gateway_access.c: who may ---- */
+weir_status weir_gw_access_take(weir_gw *, const weir_gw_cfg *, weir_err *e);
+void weir_gw_access_fini(weir_gw *);
+/* What a request shows, both NULL when it does not, opens the gateway. */
+bool weir_gw_key_opens(const weir_gw *, const char *authorization, const char *x_api_key);
+/* Whether a request for that host is for this gateway; NULL: it did not say. */
+bool weir_gw_host_is_ours(const weir_gw *, const char *host);
+/* The headers that a page may send are those that it asks for, when it asks for names of headers. */
+bool weir_gw_are_header_names(const char *list);
 
 /* ---- gateway_page.c ---- */
 void weir_gw_page(weir_http_request *);

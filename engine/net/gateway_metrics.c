@@ -19,12 +19,12 @@ static const char *const paths[] = {"/v1/completions",
                                     "/stats",
                                     "/",
                                     "other"};
-static const int codes[] = {200, 204, 304, 400, 401, 404, 405, 408, 409, 413,
+static const int codes[] = {200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413,
                             414, 417, 429, 431, 499, 500, 501, 503, 504, 505};
-static const char *const code_names[] = {"200", "204", "304", "400", "401", "404", "405",
-                                         "408", "409", "413", "414", "417", "429", "431",
-                                         "499", "500", "501", "503", "504", "505"};
-static const char *const states[] = {"queued", "prefill", "decode", "stream", "other"};
+static const char *const code_names[] = {"200", "204", "304", "400", "401", "403", "404",
+                                         "405", "408", "409", "413", "414", "417", "429",
+                                         "431", "499", "500", "501", "503", "504", "505"};
+static const char *const states[] = {"queued", "accepted", "decode", "stream", "other"};
 static const double seconds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                  1,     2.5,    5,     10,   25,    50,   100, 250};
 
@@ -117,9 +117,9 @@ void weir_gw_metrics_retry(weir_gw_metrics *m) { weir_metric_inc(m->retries, 1);
 
 void weir_gw_metrics_record(weir_gw_metrics *m, const weir_http_record *r, const char *gone_state) {
   const int p = path_of(r->path);
-  int code = 15; /* 500 */
+  int code = -1;
   for (int c = 0; c < N_CODES; c++)
-    if (codes[c] == r->code) code = c;
+    if (codes[c] == r->code || (code < 0 && codes[c] == 500)) code = c;
   weir_metric_inc(m->requests[p][code], 1);
   if (r->method[0]) {
     weir_metric_inc(m->in_flight, -1);

@@ -40,7 +40,26 @@ void weir_gw_reply_fail(weir_http_request *r, int code, const char *why, const c
   weir_gw_reply_error(r, &error);
 }
 
-weir_openai_error weir_gw_error_of(const weir_client_error *c) {
+/* The engine's name of a field as the one in the client's request. */
+static void put_name(char *out, size_t bytes, const char *param, const weir_openai_request *q) {
+  static const char *const names[][2] = {
+      {"prompt_ids", "prompt"}, {"text", "prompt"},        {"stop_ids", "stop_token_ids"},
+      {"chat", "messages"},     {"chat.text", "messages"}, {"chat.role", "messages"},
+      {"cascade", "weir"},      {"id", "tokens"},          {"bare", "add_special_tokens"}};
+  const char *prefix = "";
+  if (!strncmp(param, "sampling.", 9)) param += 9;
+  if (!strncmp(param, "cascade.", 8)) {
+    param += 8;
+    prefix = "weir.";
+  }
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (!strcmp(names[i][0], param)) param = names[i][1];
+  if (q && q->kind == WEIR_OPENAI_CHAT && !strcmp(param, "prompt")) param = "messages";
+  if (q && q->kind == WEIR_OPENAI_COMPLETION && !strcmp(param, "top_logprobs")) param = "logprobs";
+  snprintf(out, bytes, "%s%.56s", prefix, param);
+}
+
+weir_openai_error weir_gw_error_of(const weir_client_error *c, const weir_openai_request *q) {
   weir_openai_error e = {.retry_after_ms = c->retry_after_ms};
   const int known[] = {400, 401, 404, 409, 413, 429, 500, 503, 504};
   e.code = 500;
@@ -50,11 +69,15 @@ weir_openai_error weir_gw_error_of(const weir_client_error *c) {
   if (c->code == 401) e.code = 500; /* the gateway's own token: none of the client's business */
   if (e.code == 404) e.why = "model_not_found";
   if (e.code == 429) e.why = "queue_full";
-  snprintf(e.param, sizeof e.param, "%s", c->param);
-  snprintf(e.message, sizeof e.message, "%s",
-           c->code == 401  ? "the gateway may not speak to the engine: its token is not the engine's"
-           : c->message[0] ? c->message
-                           : "the engine failed without a word");
+  put_name(e.param, sizeof e.param, c->param, q);
+  const size_t n = strlen(c->param);
+  const char *text = c->code == 401 ? "the gateway may not speak to the engine: its token is not the engine's"
+                     : c->message[0] ? c->message
+                                     : "the engine failed without a word";
+  if (n > 0 && !strncmp(text, c->param, n) && text[n] == ':') /* the message begins with the name too */
+    snprintf(e.message, sizeof e.message, "%s%s", e.param, text + n);
+  else
+    snprintf(e.message, sizeof e.message, "%s", text);
   return e;
 }
 

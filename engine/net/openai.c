@@ -174,7 +174,12 @@ static void read_draw(reader *r, weir_openai_request *q) {
   weir_client_request *a = &q->ask;
   int64_t x = 0;
   a->has_temperature = weir_openai_number(r, "temperature", 0, 2, false, &a->temperature);
-  a->has_top_p = weir_openai_number(r, "top_p", 0, 1, true, &a->top_p);
+  a->has_top_p = weir_openai_number(r, "top_p", 0, 1, false, &a->top_p);
+  if (a->has_top_p && !(a->top_p > 0)) { /* no mass but the likeliest token's */
+    a->has_top_p = false;
+    a->has_temperature = true;
+    a->temperature = 0;
+  }
   weir_openai_number(r, "min_p", 0, 1, false, &a->min_p);
   if (weir_openai_int(r, "top_k", -1, INT32_MAX, &x)) a->top_k = x > 0 ? (uint32_t)x : 0; /* -1: off */
   if (weir_openai_int(r, "seed", INT64_MIN, INT64_MAX, &x)) {

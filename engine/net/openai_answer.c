@@ -10,7 +10,8 @@
 weir_openai_finish weir_openai_finish_of(const weir_client_end *end, const weir_openai_request *q,
                                          uint32_t last_id) {
   weir_openai_finish f = {.reason = !strcmp(end->reason, "length") ? "length" : "stop"};
-  if (strcmp(end->reason, "stop") != 0) return f;
+  /* the engine counts the ids of stop_token_ids among those that end a text: "eos" */
+  if (strcmp(end->reason, "stop") != 0 && strcmp(end->reason, "eos") != 0) return f;
   if (end->stop && end->stop[0]) {
     f.stop = end->stop;
     return f;
@@ -127,9 +128,9 @@ static weir_status put_usage(weir_buf *b, const weir_openai_style *s, const weir
   WEIR_TRY(weir_json_put_text(b, u->mode, strlen(u->mode), e));
   WEIR_TRY(weir_buf_puts(b, ",\"entropy\":", e));
   WEIR_TRY(weir_json_put_number(b, u->any ? u->entropy : NAN, e));
-  WEIR_TRY(weir_buf_printf(b, e, ",\"seed\":%llu,\"queue_ms\":%.3f,\"ttft_ms\":%.3f,\"total_ms\":%.3f}}",
-                           (unsigned long long)u->seed, (double)u->queued_us / 1e3,
-                           (double)u->first_token_us / 1e3, (double)u->total_us / 1e3));
+  WEIR_TRY(weir_buf_printf(b, e, ",\"seed\":%lld,\"queue_ms\":%.3f,\"ttft_ms\":%.3f,\"total_ms\":%.3f}}",
+                           (long long)u->seed, (double)u->queued_us / 1e3, (double)u->first_token_us / 1e3,
+                           (double)u->total_us / 1e3));
 out:
   return st;
 }

@@ -46,7 +46,7 @@ typedef struct weir_openai_usage {
   float entropy; /* NaN: none */
   bool any;
 } weir_openai_usage;
-/* A prompt counts once for all answers to it. */
+/* A prompt counts once for all answers to it. The seed is the request's, for the caller to set. */
 void weir_openai_usage_add(weir_openai_usage *, const weir_client_usage *, bool count_prompt);
 
 /* How an answer ended; NULL while it goes on. */

@@ -222,7 +222,6 @@ void weir_openai_usage_add(weir_openai_usage *u, const weir_client_usage *c, boo
   u->first_token_us = most(u->first_token_us, c->first_token_us);
   u->total_us = most(u->total_us, c->total_us);
   if (!u->any) { /* of the first answer: the others' follow from them */
-    u->seed = c->seed;
     u->entropy = c->entropy;
     memcpy(u->mode, c->mode, sizeof u->mode);
     u->mode[sizeof u->mode - 1] = 0;

@@ -11,7 +11,7 @@
 #include "net/openai_in.h"
 #include "net/openai_write.h"
 
-enum { MAX_VALUES = 1 << 19 }; /* ids of a prompt are values */
+enum { MAX_VALUES = 1 << 19, MAX_MEMBERS = 1 << 16 }; /* ids of a prompt are values */
 
 int weir_openai_fail(weir_openai_error *e, int code, const char *why, const char *param, const char *fmt,
                      ...) {
@@ -51,20 +51,22 @@ out:
   return st;
 }
 
-/* A parsed value takes a hundred bytes where its text takes two: how many there are is bounded before any is
- * made. */
+/* A parsed value takes a hundred bytes where its text takes two, and a member of an object a microsecond: how
+ * many there are is bounded before any is made. */
 static bool too_many_values(const char *p, size_t len) {
-  size_t n = 0;
+  size_t n = 0, members = 0;
   bool in_string = false;
   for (size_t i = 0; i < len; i++) {
     if (in_string && p[i] == '\\')
       i++;
     else if (p[i] == '"')
       in_string = !in_string;
-    else if (!in_string)
+    else if (!in_string) {
       n += p[i] == ',' || p[i] == '[' || p[i] == '{';
+      members += p[i] == ':';
+    }
   }
-  return n > MAX_VALUES;
+  return n > MAX_VALUES || members > MAX_MEMBERS;
 }
 
 json_t *weir_openai_load(const char *body, size_t len, weir_openai_error *e) {
@@ -74,7 +76,8 @@ json_t *weir_openai_load(const char *body, size_t len, weir_openai_error *e) {
   if (len == 0) {
     weir_openai_fail(e, 400, NULL, NULL, "the body is empty: an object of JSON was expected");
   } else if (too_many_values(body, len)) {
-    weir_openai_fail(e, 400, NULL, NULL, "the body holds more than %d values", MAX_VALUES);
+    weir_openai_fail(e, 400, NULL, NULL, "the body holds more than %d values, or than %d members of objects",
+                     MAX_VALUES, MAX_MEMBERS);
   } else if (weir_json_parse_object((weir_str){body, len}, &root, &why) != WEIR_OK) {
     weir_openai_fail(e, why.code == WEIR_ENOMEM ? 503 : 400, NULL, NULL, "the body: %s", why.msg);
     return NULL;

@@ -122,6 +122,10 @@ static void end(weir_client *c, request *r, const char *reason, const char *stop
     x.error.code = code;
     x.error.retry_after_ms = code == 429 ? 2500 : 0;
     snprintf(x.error.message, sizeof x.error.message, "told to fail with %d", code);
+    if (code == 400) {
+      snprintf(x.error.param, sizeof x.error.param, "cascade.mode");
+      snprintf(x.error.message, sizeof x.error.message, "cascade.mode: told to fail with 400");
+    }
   }
   r->ended = true;
   c->engine->open--;
@@ -159,12 +163,17 @@ static void work(weir_client *c, request *r) {
   char url[64];
   int n = 0;
   const char *p = r->prompt;
+  bool lost = sscanf(p, "lose %d", &n) == 1;
   if (sscanf(p, "refuse-on %63s %d", url, &n) == 2) {
     if (!strcmp(url, c->engine->url)) {
       end(c, r, "error", "", 0, n);
       return;
     }
     p = "write 1";
+  }
+  if (sscanf(p, "lose-on %63s %d", url, &n) == 2) {
+    p = strcmp(url, c->engine->url) != 0 ? "write 3" : strchr(strchr(p, ' ') + 1, ' ') + 1;
+    lost = p[0] != 'w';
   }
   if (sscanf(p, "refuse %d", &n) == 1) {
     end(c, r, "error", "", 0, n);
@@ -174,8 +183,11 @@ static void work(weir_client *c, request *r) {
   if (!strcmp(p, "hold queued")) return;
   r->started = true;
   if (r->ev.on_start) r->ev.on_start(r->ev.ctx, 5);
-  if (!strcmp(p, "hold prefill")) return;
-  if (r->held) {
+  if (!strcmp(p, "hold accepted")) return;
+  if (lost) {
+    for (int i = 0; i < n; i++) token(r, (uint32_t)i);
+    if (!r->ended) end(c, r, "error", "", (uint32_t)n, 503);
+  } else if (r->held) {
     token(r, 0);
   } else if (sscanf(p, "write %d", &n) == 1) {
     for (int i = 0; i < n; i++) token(r, (uint32_t)i);
@@ -183,7 +195,7 @@ static void work(weir_client *c, request *r) {
   } else if (!strncmp(p, "stop", 4)) {
     token(r, 0);
     token(r, 1);
-    if (!r->ended) end(c, r, "stop", p[4] ? p + 5 : "", 2, 0);
+    if (!r->ended) end(c, r, p[4] ? "stop" : "eos", p[4] ? p + 5 : "", 2, 0);
   } else if (sscanf(p, "late %d", &n) == 1) {
     token(r, 0);
     token(r, 1);

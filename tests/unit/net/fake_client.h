@@ -2,14 +2,18 @@
 /* The client library without an engine: what client.h declares, answered from what the prompt says.
  *
  *   write N        takes the request, writes N tokens of a fixed text, ends with "length"
- *   stop S         writes two tokens and ends with the stop string S; "stop" alone: with the stop token 7
- *   hold queued | prefill | decode     stays in that state until it is cancelled
+ *   stop S         writes two tokens and ends with the stop string S; "stop" alone: with a stop token, which
+ *                  the engine tells as "eos"
+ *   hold queued | accepted | decode    stays in that state until it is cancelled
+ *   lose N         is taken, writes N tokens, and is lost with its engine
+ *   lose-on URL N  the same at that engine alone; elsewhere as "write 3"
  *   refuse CODE    ends with the error before it was begun
  *   refuse-on URL CODE   the same at that engine alone; elsewhere as "write 1"
  *   late CODE      writes two tokens, then ends with the error
  *   deadline       ends with the reason "deadline"
  *
- * Chats answer by their last message. Everything is counted by engine. */
+ * Every request but one that is refused is told as started when it is queued, as the library does it. Chats
+ * answer by their last message. Everything is counted by engine. */
 #ifndef WEIR_TESTS_FAKE_CLIENT_H
 #define WEIR_TESTS_FAKE_CLIENT_H
 #include <stdatomic.h>

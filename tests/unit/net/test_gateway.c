@@ -54,13 +54,13 @@ static const char *const one[] = {"fake:a"}, *const two[] = {"fake:a", "fake:b"}
 
 static void get(rig *r, const char *path) {
   char ask[256];
-  snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path);
+  snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
   raw_ask(r->port, ask, out, OUT);
 }
 
 static void format_post(char *ask, size_t bytes, const char *path, const char *body) {
   snprintf(ask, bytes,
-           "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n"
+           "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
            "Content-Length: %zu\r\n\r\n%s",
            path, strlen(body), body);
 }
@@ -214,6 +214,7 @@ static void whole_chat(void **state) {
     assert_int_equal(json_array_size(json_object_get(json_array_get(content, 0), "bytes")), 3);
   }
   const json_t *u = json_object_get(j, "usage");
+  assert_int_equal(json_integer_value(json_object_get(json_object_get(u, "weir"), "seed")), 5); /* as asked */
   assert_int_equal(json_integer_value(json_object_get(u, "prompt_tokens")), 5); /* one prompt */
   assert_int_equal(json_integer_value(json_object_get(u, "completion_tokens")), 4);
   json_decref(j);
@@ -222,6 +223,18 @@ static void whole_chat(void **state) {
   assert_string_equal(x->last_user, "u");
   assert_true(x->last.pin && x->last.has_entropy && x->last.entropy == 0.25f);
   assert_int_equal(x->last.seed, 6); /* of the second answer */
+}
+
+static void seeds_are_told_as_they_came(void **state) {
+  static const char *const seeds[] = {"0", "-1", "-9223372036854775808", "9223372036854775807", "4"};
+  for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+    for (int n = 1; n < 4; n++) {
+      char body[128], want[64];
+      snprintf(body, sizeof body, "{\"prompt\":\"write 1\",\"n\":%d,\"seed\":%s}", n, seeds[i]);
+      snprintf(want, sizeof want, "\"seed\":%s,", seeds[i]);
+      post(*state, "/v1/completions", body);
+      if (!strstr(out, want)) fail_msg("%s: %s", body, out);
+    }
 }
 
 static void stop_tokens_and_prompts(void **state) {
@@ -317,6 +330,8 @@ static void errors_come_with_their_status(void **state) {
       {"/v1/completions", "{\"prompt\":\"refuse 429\",\"stream\":true}", 429, "Retry-After: 3\r\n"},
       {"/v1/completions", "{\"prompt\":\"refuse 503\",\"stream\":true}", 503, "Retry-After: 1\r\n"},
       {"/v1/completions", "{\"prompt\":[\"write 1\",\"refuse 400\"],\"stream\":true}", 400, "told to fail"},
+      {"/v1/completions", "{\"prompt\":\"refuse 400\"}", 400,
+       "\"weir.mode: told to fail with 400\",\"type\":\"invalid_request_error\",\"param\":\"weir.mode\""},
       {"/v1/completions", "{\"prompt\":\"late 500\"}", 500, "\"type\":\"server_error\""},
       {"/v1/completions", "{\"prompt\":\"refuse 401\"}", 500, "token"},
       {"/v1/completions", "{\"prompt\":\"deadline\"}", 504, "\"type\":\"timeout_error\""},
@@ -348,9 +363,9 @@ static void hang_ups_cancel(void **state) {
   fake_engine *x = fake_engine_of("fake:a");
   static const struct {
     const char *prompt, *stream, *state;
-  } rows[] = {{"hold queued", "false", "queued"},   {"hold queued", "true", "queued"},
-              {"hold prefill", "false", "prefill"}, {"hold prefill", "true", "prefill"},
-              {"hold decode", "false", "decode"},   {"hold decode", "true", "stream"}};
+  } rows[] = {{"hold queued", "false", "queued"},     {"hold queued", "true", "queued"},
+              {"hold accepted", "false", "accepted"}, {"hold accepted", "true", "accepted"},
+              {"hold decode", "false", "decode"},     {"hold decode", "true", "stream"}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     char body[128], ask[512];
     const time_t end = time(NULL) + 8;
@@ -369,7 +384,7 @@ static void hang_ups_cancel(void **state) {
   }
   get(r, "/metrics");
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"queued\"} 2\n"));
-  assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"prefill\"} 2\n"));
+  assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"accepted\"} 2\n"));
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"decode\"} 1\n"));
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"stream\"} 1\n"));
 }
@@ -401,8 +416,8 @@ static void models_tokens_page(void **state) {
   assert_non_null(strstr(out, "Content-Security-Policy: default-src 'none'; script-src 'sha256-"));
   char ask[256], tag[64];
   assert_int_equal(sscanf(strstr(out, "ETag: "), "ETag: %63s", tag), 1);
-  snprintf(ask, sizeof ask, "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: %s\r\nConnection: close\r\n\r\n",
-           tag);
+  snprintf(ask, sizeof ask,
+           "GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: %s\r\nConnection: close\r\n\r\n", tag);
   raw_ask(r->port, ask, out, OUT);
   assert_int_equal(raw_status(out), 304);
   assert_string_equal(raw_body(out), "");
@@ -500,6 +515,48 @@ static void engines_share_and_stand_in(void **state) {
   stop(r);
 }
 
+/* What was lost with its engine is written by the other, unless some of it was sent. */
+static void lost_requests_are_written_elsewhere(void **state) {
+  (void)state;
+  static const struct {
+    const char *last; /* %c: the engine */
+    bool good;
+  } rows[] = {{"lose-on fake:%c 0\"}]}", true},
+              {"lose-on fake:%c 2\"}]}", true},
+              {"lose-on fake:%c 0\"}],\"stream\":true}", true},
+              {"lose-on fake:%c 2\"}],\"stream\":true}", false},
+              {"lose-on fake:%c 1\"}],\"n\":3,\"seed\":7}", true}};
+  /* conversations that begin alike go to the same engine: one of the two loses it */
+  static const char turns[] =
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\"},"
+      "{\"role\":\"user\",\"content\":\"";
+  fake_reset();
+  rig *r = ready(two, 2);
+  const time_t end = time(NULL) + 8;
+  do get(r, "/stats");
+  while (strstr(out, "\"ready\":false") && time(NULL) < end);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    int bad = 0;
+    for (int k = 0; k < 2; k++) { /* it goes to one of the two at first */
+      char body[512];
+      int n = snprintf(body, sizeof body, "%s", turns);
+      snprintf(body + n, sizeof body - (size_t)n, rows[i].last, 'a' + k);
+      post(r, "/v1/chat/completions", body);
+      assert_int_equal(raw_status(out), 200);
+      bad += strstr(out, "\"error\"") != NULL;
+      if (i < 2 || i == 4) assert_non_null(strstr(out, "\"content\":\"Hello w\xef\xbf\xbd\""));
+      if (i == 4) assert_non_null(strstr(out, "\"seed\":7,"));
+    }
+    assert_int_equal(bad, rows[i].good ? 0 : 1);
+  }
+  post(r, "/v1/completions", "{\"prompt\":\"lose 1\"}"); /* at both */
+  assert_int_equal(raw_status(out), 503);
+  get(r, "/metrics");
+  assert_non_null(strstr(out, "weir:gateway_retries_total 7\n"));
+  assert_int_equal(fake_engine_of("fake:a")->open + fake_engine_of("fake:b")->open, 0);
+  stop(r);
+}
+
 /* ---- who may ---- */
 
 static void keys(void **state) {
@@ -528,15 +585,101 @@ static void keys(void **state) {
               {"/nothing", "Authorization: Bearer sesame\r\n", 404}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     char ask[256];
-    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%s\r\n", rows[i].path,
-             rows[i].header);
+    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n",
+             rows[i].path, rows[i].header);
     raw_ask(r->port, ask, out, OUT);
     if (raw_status(out) != rows[i].code) fail_msg("%s %s: %s", rows[i].path, rows[i].header, out);
     assert_non_null(strstr(out, "Access-Control-Allow-Origin: https://a.b\r\n"));
   }
-  raw_ask(r->port, "OPTIONS /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", out, OUT);
+  raw_ask(r->port, "OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", out,
+          OUT);
   assert_int_equal(raw_status(out), 204);
   assert_non_null(strstr(out, "Access-Control-Allow-Methods: "));
+  assert_non_null(strstr(out, "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key\r\n"));
+  raw_ask(r->port,
+          "OPTIONS /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+          "Access-Control-Request-Headers: authorization,x-stainless-lang, x-stainless-os\r\n\r\n",
+          out, OUT);
+  assert_non_null(
+      strstr(out, "Access-Control-Allow-Headers: authorization,x-stainless-lang, x-stainless-os\r\n"));
+  raw_ask(r->port,
+          "OPTIONS /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+          "Access-Control-Request-Headers: a;b\r\n\r\n",
+          out, OUT);
+  assert_non_null(strstr(out, "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key\r\n"));
+  /* without a key no byte of a body is waited for */
+  raw_ask(r->port, "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n", out, OUT);
+  assert_int_equal(raw_status(out), 401);
+  assert_non_null(strstr(out, "WWW-Authenticate: Bearer\r\n"));
+  raw_ask(
+      r->port,
+      "POST /nothing HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sesame\r\nContent-Length: 1\r\nConnection: "
+      "close\r\n\r\nx",
+      out, OUT);
+  assert_int_equal(raw_status(out), 404);
+  stop(r);
+}
+
+/* A page whose name was made to lead here is a page of somebody else's. */
+static void hosts(void **state) {
+  (void)state;
+  fake_reset();
+  static const char *const host[] = {"weir.example"};
+  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1, .host = host, .n_hosts = 1});
+  until(r, "/ready", 200);
+  static const struct {
+    const char *path, *host;
+    int code;
+  } rows[] = {{"/stats", "localhost", 200},          {"/stats", "LOCALHOST:8000", 200},
+              {"/stats", "127.0.0.1", 200},          {"/stats", "127.0.0.1:8000", 200},
+              {"/stats", "10.1.2.3:8000", 200},      {"/stats", "[::1]:8000", 200},
+              {"/stats", "weir.example:80", 200},    {"/stats", "weir.example.", 200},
+              {"/stats", "evil.example", 403},       {"/", "evil.example", 403},
+              {"/stats", "localhost.evil", 403},     {"/stats", "127.0.0.1.evil", 403},
+              {"/stats", "[::1].evil", 403},         {"/stats", "[evil]", 403},
+              {"/health", "evil.example:8000", 200}, {"/stats", "", 403}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char ask[256];
+    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", rows[i].path,
+             rows[i].host);
+    raw_ask(r->port, ask, out, OUT);
+    if (raw_status(out) != rows[i].code) fail_msg("%s %s: %s", rows[i].path, rows[i].host, out);
+  }
+  raw_ask(r->port, "GET /stats HTTP/1.0\r\n\r\n", out, OUT);
+  assert_int_equal(raw_status(out), 200);
+  stop(r);
+}
+
+/* A table full of the silent leaves /health to be asked. */
+static void health_on_a_full_table(void **state) {
+  (void)state;
+  fake_reset();
+  enum { MOST = 4 };
+  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1, .max_connections = MOST});
+  int fd[MOST];
+  until(r, "/ready", 200);
+  for (int i = 0; i < MOST; i++) {
+    fd[i] = raw_connect(r->port);
+    raw_puts(fd[i], "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
+  }
+  until(r, "/stats", 503);
+  get(r, "/health");
+  assert_int_equal(raw_status(out), 200);
+  get(r, "/ready");
+  assert_int_equal(raw_status(out), 200);
+  for (int i = 0; i < MOST; i++) close(fd[i]);
+  until(r, "/stats", 200);
+  stop(r);
+}
+
+static void says_that_it_loads(void **state) {
+  (void)state;
+  fake_reset();
+  fake_engine_of("fake:a")->silent = true;
+  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1});
+  get(r, "/health");
+  assert_int_equal(raw_status(out), 503);
+  assert_non_null(strstr(out, "loading"));
   stop(r);
 }
 
@@ -578,6 +721,12 @@ static void begin_drain(evutil_socket_t fd, short what, void *ctx) {
   weir_gw_drain(ctx, 200);
 }
 
+static void begin_long_drain(evutil_socket_t fd, short what, void *ctx) {
+  (void)fd;
+  (void)what;
+  weir_gw_drain(ctx, 60000);
+}
+
 static void drains(void **state) {
   rig *r = *state;
   const int held = raw_connect(r->port);
@@ -585,6 +734,9 @@ static void drains(void **state) {
   format_post(ask, sizeof ask, "/v1/completions", "{\"prompt\":\"hold decode\",\"stream\":true}");
   raw_puts(held, ask);
   assert_true(raw_read(held, "\"text\":\"Hel\"", out, OUT));
+  const int half = raw_connect(r->port); /* a request that does not come is not waited for */
+  char half_out[1024];
+  raw_puts(half, "GET /sta");
   raw_loop_stop(&r->loop); /* the base is ours for a moment */
   struct timeval now = {0, 0};
   char byte;
@@ -593,11 +745,35 @@ static void drains(void **state) {
   raw_loop_start(&r->loop);
   pthread_join(r->loop.thread, NULL); /* the held request does not end: the time to drain does */
   r->running = false;
+  assert_true(weir_gw_was_cut(r->gw));
   weir_gw_destroy(r->gw);
   r->gw = NULL;
   assert_true(raw_read(held, NULL, out, OUT));
+  assert_non_null(strstr(out, "\"type\":\"overloaded_error\"")); /* it was told */
+  assert_true(raw_read(half, NULL, half_out, sizeof half_out));
+  close(half);
   close(held);
   assert_int_equal(fake_engine_of("fake:a")->open, 0);
+}
+
+/* With nothing to answer it does not wait for its time. */
+static void drains_at_once(void **state) {
+  rig *r = *state;
+  const time_t from = time(NULL);
+  char byte;
+  const struct timeval now = {0, 0};
+  const int half = raw_connect(r->port);
+  raw_puts(half, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx");
+  get(r, "/health");
+  raw_loop_stop(&r->loop);
+  assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
+  event_base_once(r->loop.base, -1, EV_TIMEOUT, begin_long_drain, r->gw, &now);
+  raw_loop_start(&r->loop);
+  pthread_join(r->loop.thread, NULL);
+  r->running = false;
+  assert_true(time(NULL) - from < 8);
+  assert_false(weir_gw_was_cut(r->gw));
+  close(half);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -607,6 +783,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(whole_completion),
       TEST(whole_chat),
+      TEST(seeds_are_told_as_they_came),
       TEST(stop_tokens_and_prompts),
       TEST(stream_of_chat),
       TEST(stream_of_completions),
@@ -616,9 +793,14 @@ int main(void) {
       TEST(models_tokens_page),
       TEST(metrics_are_prometheus),
       cmocka_unit_test(engines_share_and_stand_in),
+      cmocka_unit_test(lost_requests_are_written_elsewhere),
       cmocka_unit_test(keys),
+      cmocka_unit_test(hosts),
+      cmocka_unit_test(health_on_a_full_table),
+      cmocka_unit_test(says_that_it_loads),
       cmocka_unit_test(addresses_of_others_need_a_key),
       TEST(drains),
+      TEST(drains_at_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

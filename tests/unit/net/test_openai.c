@@ -77,7 +77,7 @@ static const struct {
     {C, ASK "\"temperature\":2.1}", "temperature"},
     {C, ASK "\"temperature\":\"1\"}", "temperature"},
     {C, ASK "\"temperature\":[]}", "temperature"},
-    {C, ASK "\"top_p\":0}", "top_p"},
+    {C, ASK "\"top_p\":-0.1}", "top_p"},
     {C, ASK "\"top_p\":1.1}", "top_p"},
     {C, ASK "\"min_p\":-0.1}", "min_p"},
     {C, ASK "\"min_p\":2}", "min_p"},
@@ -264,6 +264,11 @@ static void every_field_arrives(void **state) {
   assert_false(h.has_temperature || h.has_seed || h.has_top_p || h.has_entropy);
   weir_openai_request_fini(&q);
 
+  static const char nucleus[] = ASK "\"temperature\":1,\"top_p\":0}";
+  assert_int_equal(weir_openai_parse(C, nucleus, sizeof nucleus - 1, &limits, &q, &e), 0);
+  assert_true(q.ask.has_temperature && q.ask.temperature == 0 && !q.ask.has_top_p); /* the likeliest alone */
+  weir_openai_request_fini(&q);
+
   static const char ids[] = "{\"prompt\":[1,2.0,3]}";
   assert_int_equal(weir_openai_parse(C, ids, sizeof ids - 1, &limits, &q, &e), 0);
   const weir_client_request i = weir_openai_ask(&q, 0, 0);
@@ -299,6 +304,12 @@ static void values_are_bounded(void **state) {
   n += (size_t)sprintf(body + n, "]}");
   assert_int_equal(weir_openai_parse(C, body, n, &limits, &q, &e), -1);
   assert_non_null(strstr(e.message, "values"));
+  /* members cost more than values */
+  n = (size_t)sprintf(body, "{\"prompt\":\"x\"");
+  for (int i = 0; i < 70000; i++) n += (size_t)sprintf(body + n, ",\"%x\":1", i);
+  n += (size_t)sprintf(body + n, "}");
+  assert_int_equal(weir_openai_parse(C, body, n, &limits, &q, &e), -1);
+  assert_non_null(strstr(e.message, "members"));
   n = (size_t)sprintf(body, "{\"prompt\":\"");
   memset(body + n, '[', N);
   n += N;
