@@ -141,6 +141,8 @@ weir_status weir_check_submit(const Weir__V1__SubmitRequest *r, const char **par
     st = check_cascade(r->cascade, param, e);
     if (st != WEIR_OK) return st;
   }
+  ASK(r->priority >= -WEIR_CHECK_MAX_PRIORITY && r->priority <= WEIR_CHECK_MAX_PRIORITY, "priority",
+      "%d, not -%d to %d", r->priority, WEIR_CHECK_MAX_PRIORITY, WEIR_CHECK_MAX_PRIORITY);
   ASK(r->deadline_ms <= INT32_MAX, "deadline_ms", "%u is too large", r->deadline_ms);
   ASK(r->top_logprobs <= WEIR_CHECK_MAX_TOP, "top_logprobs", "%u, at most %d", r->top_logprobs,
       WEIR_CHECK_MAX_TOP);

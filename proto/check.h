@@ -14,12 +14,13 @@ enum {
   WEIR_CHECK_MAX_STOP = 64,
   WEIR_CHECK_MAX_STOP_BYTES = 4096, /* of one */
   WEIR_CHECK_MAX_STOP_IDS = 256,
-  WEIR_CHECK_MAX_BIAS = 4096,
-  WEIR_CHECK_MAX_CHAT = 16384,  /* messages */
-  WEIR_CHECK_MAX_NAME = 256,    /* bytes of model, user */
-  WEIR_CHECK_MAX_TOKEN = 4096,  /* bytes of the token of authorisation */
-  WEIR_CHECK_MAX_TOP = 20,      /* of top_logprobs */
-  WEIR_CHECK_MAX_CURSORS = 8192 /* of a Poll, ids of a Cancel, updates of a reply */
+  WEIR_CHECK_MAX_BIAS = 1024,
+  WEIR_CHECK_MAX_PRIORITY = 1000000, /* either way */
+  WEIR_CHECK_MAX_CHAT = 16384,       /* messages */
+  WEIR_CHECK_MAX_NAME = 256,         /* bytes of model, user */
+  WEIR_CHECK_MAX_TOKEN = 4096,       /* bytes of the token of authorisation */
+  WEIR_CHECK_MAX_TOP = 20,           /* of top_logprobs */
+  WEIR_CHECK_MAX_CURSORS = 8192      /* of a Poll, ids of a Cancel, updates of a reply */
 };
 
 /* Well-formed UTF-8 (Unicode table 3-7: no surrogates, nothing overlong, nothing above U+10FFFF) without

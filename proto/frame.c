@@ -161,12 +161,12 @@ static void arena_free(void *ctx, void *p) { (void)ctx, (void)p; /* all at once,
 
 size_t weir_frame_budget(weir_frame_kind kind, size_t body_bytes) {
   /* A token of a reply is 12 bytes or more on the wire, and a struct of 150 with its place in the list of
-   * what was scanned (40). Requests are text and packed numbers, which protobuf-c at most quadruples; short
-   * chat messages cost ten times. */
+   * what was scanned (40). Requests are text and packed numbers, which protobuf-c at most quadruples; the
+   * shortest chat messages cost twenty times, and their number is bounded: they are what the rest is for. */
   const size_t times = kind & WEIR_FRAME_REPLY ? 32 : 12;
   size_t budget;
-  if (__builtin_mul_overflow(body_bytes, times, &budget) || budget > SIZE_MAX - (256u << 10)) return SIZE_MAX;
-  return budget + (256u << 10);
+  if (__builtin_mul_overflow(body_bytes, times, &budget) || budget > SIZE_MAX - (2u << 20)) return SIZE_MAX;
+  return budget + (2u << 20);
 }
 
 weir_status weir_frame_unpack(weir_frame_kind kind, const void *body, size_t body_bytes, size_t budget,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls: everything but Poll. Two lanes of them, so that a Tokenize that takes its time does not hold
  * Submits: control (Submit, Cancel, Models, Health) and query (Stats, Tokenize, Detokenize). One message a
- * lane is under way; nanomsg sends it again by itself, and what is late is ended here. The client's thread.
+ * lane is under way; the lane sends it again when no answer comes, and what is late is ended here. The
+ * client's thread.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -13,6 +13,12 @@
 #include "net/rpc_core_in.h"
 #include "net/rpc_poll.h"
 #include "proto/check.h"
+#include "sched/penalties.h"
+#include "sched/queue.h"
+
+/* What a client checks is what the service takes. */
+_Static_assert((int)WEIR_CHECK_MAX_BIAS == (int)WEIR_MAX_BIAS, "logit_bias");
+_Static_assert((int)WEIR_CHECK_MAX_PRIORITY == (int)WEIR_MAX_PRIORITY, "priority");
 
 enum { LEAST_POLL_BYTES = 1 << 10, MOST_POLL_BYTES = 8 << 20 };
 static const int64_t ms_ns = 1000000, retell_ns = 3000000000, sweep_ns = 250000000;

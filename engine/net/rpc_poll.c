@@ -45,12 +45,18 @@ typedef struct plan {
 
 enum { UPDATE_BYTES = 48, TOKEN_BYTES = 24, RECEIPT_BYTES = 40, TOP_BYTES = 24, END_BYTES = 512 };
 
-static size_t cost(const rpc_entry *x, const weir_reply_token *t) {
-  return t->len + TOKEN_BYTES + (x->receipts ? RECEIPT_BYTES : 0) + (size_t)t->n_top * TOP_BYTES;
+static size_t cost(const rpc_poll_env *env, const rpc_entry *x, const weir_reply_token *t) {
+  size_t n = t->len + TOKEN_BYTES + (x->receipts ? RECEIPT_BYTES : 0);
+  for (int32_t i = 0; i < t->n_top; i++) n += TOP_BYTES + weir_token_bytes(env->tokenizer, t->top[i].id).len;
+  return n;
+}
+
+static size_t end_cost(const weir_reply_end *x) {
+  return END_BYTES + strlen(x->stop) + strlen(x->error.message) + strlen(x->error.param);
 }
 
 /* Adds what a cursor has; false: the answer is full. */
-static bool add(plan *p, const rpc_cursor *c, size_t *left) {
+static bool add(plan *p, const rpc_poll_env *env, const rpc_cursor *c, size_t *left) {
   rpc_entry *x = c->entry;
   const weir_reply_log *log = weir_reply_tokens(x->reply);
   part *q = &p->part[p->n];
@@ -60,27 +66,37 @@ static bool add(plan *p, const rpc_cursor *c, size_t *left) {
   *left = *left > UPDATE_BYTES ? *left - UPDATE_BYTES : 0;
   for (; q->to < n; q->to++) {
     const weir_reply_token *t = weir_reply_log_at(log, q->to);
-    const size_t bytes = cost(x, t);
+    const size_t bytes = cost(env, x, t);
     if (bytes > *left && p->n_tokens > 0) break; /* one at least: an answer must bring the client on */
     *left = bytes < *left ? *left - bytes : 0;
     p->n_tokens++;
     p->n_tops += (size_t)t->n_top;
   }
-  q->end = q->state == WEIR_REPLY_ENDED && q->to == n;
-  if (q->end) *left = *left > END_BYTES ? *left - END_BYTES : 0;
+  const weir_reply_end *end =
+      q->state == WEIR_REPLY_ENDED && q->to == n ? weir_reply_get_end(x->reply) : NULL;
+  if (end) {
+    const size_t bytes = end_cost(end);
+    /* the same: an End alone always fits */
+    if (bytes > *left && (p->n > 0 || q->to > q->from)) {
+      p->n += q->to > q->from;
+      return false;
+    }
+    *left = bytes < *left ? *left - bytes : 0;
+    q->end = true;
+  }
   p->n++;
-  return q->to == n && *left > 0;
+  return q->to == n;
 }
 
-static weir_status make_plan(rpc_session *s, plan *p, weir_err *e) {
+static weir_status make_plan(rpc_session *s, const rpc_poll_env *env, plan *p, weir_err *e) {
   size_t left = s->max_bytes;
   const weir_status st = WEIR_NEW((size_t)s->n_cursors, &p->part, e);
   if (st != WEIR_OK) return st;
   for (int32_t i = 0; i < s->n_cursors; i++) {
     const int32_t at = (s->first_cursor + i) % s->n_cursors;
     if (!has_news(&s->cursor[at])) continue;
-    if (p->more || !add(p, &s->cursor[at], &left)) {
-      if (!p->more) s->first_cursor = at; /* who was cut goes first next time */
+    if ((left == 0 && p->n > 0) || !add(p, env, &s->cursor[at], &left)) {
+      s->first_cursor = at; /* who was cut goes first next time */
       p->more = true;
       break;
     }
@@ -230,7 +246,7 @@ weir_status rpc_poll_put(rpc_session *s, const rpc_poll_env *env, ProtobufCBinar
   plan p = {0};
   message m = {0};
   Weir__V1__PollReply reply = WEIR__V1__POLL_REPLY__INIT;
-  if (s) WEIR_TRY(make_plan(s, &p, e));
+  if (s) WEIR_TRY(make_plan(s, env, &p, e));
   WEIR_TRY(message_init(&m, &p, n_unknown, e));
   for (int32_t i = 0; i < p.n; i++) put_part(&m, env, &p.part[i], (size_t)i);
   for (size_t i = 0; i < n_unknown; i++) {

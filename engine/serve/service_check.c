@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "model/utf8.h"
+#include "sched/queue.h"
 #include "serve/service_in.h"
 
 enum { MAX_STOP = 64, MAX_STOP_BYTES = 4096, MAX_STOP_IDS = 256, MAX_CHAT = 16384 };
@@ -130,6 +131,8 @@ static weir_status check_lengths(const weir_service *g, const weir_service_reque
   r->job.min_new = (int32_t)q->min_tokens;
   NEED(q->top_logprobs <= WEIR_TOP_MAX, "top_logprobs", "%u, at most %d", q->top_logprobs, WEIR_TOP_MAX);
   r->job.n_top = (int32_t)q->top_logprobs;
+  NEED(q->priority >= -WEIR_MAX_PRIORITY && q->priority <= WEIR_MAX_PRIORITY, "priority", "%d, not -%d to %d",
+       q->priority, WEIR_MAX_PRIORITY, WEIR_MAX_PRIORITY);
   return WEIR_OK;
 }
 

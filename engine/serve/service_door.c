@@ -2,7 +2,9 @@
 /* The service's door: requests, cancellations and questions to the tokenizer come in here, and what was
  * written is looked at. Any thread; the service's lock is held for as long as a list is changed. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -172,6 +174,18 @@ void weir_call_finish(weir_call *c) {
   weir_service_tell(s);
 }
 
+/* The fields of a question have other names than those of a request. */
+static void rename_field(weir_service_error *x, const char *from, const char *to) {
+  char text[sizeof x->message];
+  const size_t n = strlen(from);
+  if (strcmp(x->param, from) != 0) return;
+  snprintf(x->param, sizeof x->param, "%s", to);
+  if (strncmp(x->message, from, n) != 0 || x->message[n] != ':') return;
+  snprintf(text, sizeof text, "%s", x->message + n);
+  snprintf(x->message, sizeof x->message, "%s%.400s", to, text);
+  weir_service_clean_text(x->message);
+}
+
 static weir_status ask(weir_service *s, const weir_service_text *t, bool detokenize, weir_call **out,
                        weir_service_error *x) {
   weir_call *c = NULL;
@@ -191,7 +205,11 @@ static weir_status ask(weir_service *s, const weir_service_text *t, bool detoken
   c->refs = 2;
   c->detokenize = detokenize;
   if (!detokenize || t->n_ids > 0) st = weir_source_copy(s, t, &c->source, x);
-  if (st != WEIR_OK) goto out;
+  if (st != WEIR_OK) {
+    rename_field(x, "prompt_ids", "id");
+    rename_field(x, "prompt", "text");
+    goto out;
+  }
   *out = c;
   to_prepare(s, &c->work, &c->source);
   return WEIR_OK;

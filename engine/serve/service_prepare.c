@@ -158,7 +158,8 @@ static void handle_call(weir_preparer *p, weir_call *c) {
     st = source_ids(p, &c->source, &c->ids, &e);
     if (st == WEIR_OK) st = token_texts(p, c, &e);
   }
-  if (st != WEIR_OK) weir_service_error_set(&c->result.error, code_of(st), "text", "%s", e.msg);
+  const char *field = c->detokenize ? "id" : c->source.chat ? "chat" : "text";
+  if (st != WEIR_OK) weir_service_error_set(&c->result.error, code_of(st), field, "%s", e.msg);
   weir_call_finish(c);
 }
 

@@ -675,6 +675,17 @@ static void test_questions(void **state) {
   assert_int_equal(m.as.detokenize_reply->text.len, 11);
   assert_memory_equal(m.as.detokenize_reply->text.data, "hello world", 11);
   weir_frame_msg_fini(&m);
+  /* a wrong field has the name that it has in the question */
+  uint32_t outside[] = {5, 9999999};
+  d.id = outside;
+  d.n_id = 2;
+  assert_int_equal(weir_frame_put(WEIR_FRAME_DETOKENIZE, &d.base, &b, NULL), WEIR_OK);
+  reply_of(r, send(r, &b), &m);
+  assert_int_equal(m.kind, WEIR_FRAME_ERROR);
+  assert_int_equal(m.as.error->code, 400);
+  assert_string_equal(m.as.error->param, "id");
+  assert_memory_equal(m.as.error->message, "id: ", 4);
+  weir_frame_msg_fini(&m);
   rig_close(r);
 }
 

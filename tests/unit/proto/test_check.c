@@ -89,6 +89,10 @@ static void only_chat(parts *p) { p->m.prompt = "", p->m.chat = p->chat_at, p->m
   X(frequency, "sampling.frequency_penalty", false, p->sampling.frequency_penalty = -2.5f)                 \
   X(repetition, "sampling.repetition_penalty", false, p->sampling.repetition_penalty = -1)                 \
   X(repetition_inf, "sampling.repetition_penalty", false, p->sampling.repetition_penalty = INFINITY)       \
+  X(priority_most, "", true, p->m.priority = 1000000)                                                      \
+  X(priority_least, "", true, p->m.priority = -1000000)                                                    \
+  X(priority_above, "priority", false, p->m.priority = 1000001)                                            \
+  X(priority_below, "priority", false, p->m.priority = -1000001)                                           \
   X(bias_fits, "", true, p->sampling.logit_bias = p->bias_at; p->sampling.n_logit_bias = 1;                \
     p->bias.add = -100)                                                                                    \
   X(bias_wild, "sampling.logit_bias", false, p->sampling.logit_bias = p->bias_at;                          \

@@ -264,6 +264,29 @@ static void budgets(void **state) {
   weir_buf_fini(&b);
 }
 
+/* As many messages as a chat may have, each as short as one can be: they fit, and not many more would. */
+static void longest_chat(void **state) {
+  (void)state;
+  static const char *const texts[] = {"", "x", "yes"};
+  static Weir__V1__ChatMessage *at[WEIR_CHECK_MAX_CHAT];
+  for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+    weir_buf b = {0};
+    weir_err e = {0};
+    Weir__V1__ChatMessage chat = WEIR__V1__CHAT_MESSAGE__INIT;
+    chat.role = "user";
+    chat.text = (char *)texts[k];
+    for (int i = 0; i < WEIR_CHECK_MAX_CHAT; i++) at[i] = &chat;
+    Weir__V1__SubmitRequest r = WEIR__V1__SUBMIT_REQUEST__INIT;
+    r.chat = at;
+    r.n_chat = WEIR_CHECK_MAX_CHAT;
+    assert_int_equal(weir_frame_put(WEIR_FRAME_SUBMIT, &r.base, &b, &e), WEIR_OK);
+    weir_frame_msg m = unpack_ok(WEIR_FRAME_SUBMIT, b.data + 8, b.len - 8);
+    assert_int_equal(m.as.submit->n_chat, WEIR_CHECK_MAX_CHAT);
+    weir_frame_msg_fini(&m);
+    weir_buf_fini(&b);
+  }
+}
+
 /* The frames of PROTOCOL.md are what it says they are. */
 static void document(void **state) {
   (void)state;
@@ -322,6 +345,7 @@ static void document(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(headers),   cmocka_unit_test(round_trips),
                                      cmocka_unit_test(malformed), cmocka_unit_test(hostile),
-                                     cmocka_unit_test(budgets),   cmocka_unit_test(document)};
+                                     cmocka_unit_test(budgets),   cmocka_unit_test(longest_chat),
+                                     cmocka_unit_test(document)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

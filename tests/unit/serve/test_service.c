@@ -342,6 +342,8 @@ static void test_refusals(void **state) {
       {{IDS, .bias = twice, .n_bias = 2}, 400, "sampling.logit_bias"},
       {{IDS, .bias = &strong, .n_bias = 1}, 400, "sampling.logit_bias"},
       {{IDS, .top_logprobs = 21}, 400, "top_logprobs"},
+      {{IDS, .priority = 1000001}, 400, "priority"},
+      {{IDS, .priority = -1000001}, 400, "priority"},
       {{IDS, .mode = "clever"}, 400, "cascade.mode"},
       {{IDS, .mode = "rollback"}, 400, "cascade.mode"}, /* not offered */
       {{IDS, .mode = "exact", .pin = true}, 400, "cascade.pin"},
