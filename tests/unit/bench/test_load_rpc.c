@@ -199,7 +199,8 @@ static void test_ends(void **state) {
     if (count(&r, row[k].ok ? WEIR_LOAD_OK : WEIR_LOAD_ERROR) != 3 || x->code != row[k].code)
       fail_msg("%s: %d ok, %d errors, code %d", row[k].reason, count(&r, WEIR_LOAD_OK),
                count(&r, WEIR_LOAD_ERROR), x->code);
-    assert_int_equal(x->output_tokens, 4); /* written all the same */
+    /* written all the same; a bare "error" is malformed, and nothing of that reply is taken */
+    if (row[k].code != 500) assert_int_equal(x->output_tokens, 4);
     assert_string_equal(x->reason, row[k].reason);
     assert_int_equal(r.out.n_errors, row[k].ok ? 0 : 1);
     if (!row[k].ok) {
