@@ -30,8 +30,9 @@ client_call *client_call_add(weir_client *c, weir_frame_kind kind, const Protobu
     client_fail(e, 499, "", "the client is being closed");
     return NULL;
   }
-  /* What goes to the front is the client's own, and few. */
-  if ((!front && lane->n_waiting >= CLIENT_MAX_CALLS) || n > CLIENT_MAX_WAITING - c->waiting_bytes) {
+  /* What goes to the front is the client's own, few and small; the bytes that wait may need it to be sent. */
+  if (!front && (lane->n_waiting >= CLIENT_MAX_CALLS || c->waiting_bytes >= CLIENT_MAX_WAITING ||
+                 n > CLIENT_MAX_WAITING - c->waiting_bytes)) {
     client_fail(e, 429, "", "%d messages of %zu bytes wait to be sent already", lane->n_waiting,
                 c->waiting_bytes);
     return NULL;

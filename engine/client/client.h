@@ -93,7 +93,7 @@ typedef struct weir_client_request {
 
   int32_t priority;
   uint32_t deadline_ms, top_logprobs;
-  bool receipts;
+  bool receipts; /* tokens say which tier wrote them, why, and how sure it was */
   const char *user;
 } weir_client_request;
 
@@ -106,12 +106,13 @@ typedef struct weir_client_top {
 
 /* Text is not NUL-terminated. Entropy, p_max, margin: NaN where the server gave none. */
 typedef struct weir_client_token {
-  uint32_t index, id, tier;
+  uint32_t index, id;
+  uint32_t tier; /* that wrote it; with `receipts` only, else 0 */
   const char *text;
   size_t len;
   float logprob, entropy, p_max, margin;
-  const char *why; /* "" without receipts */
-  uint32_t wait_us;
+  const char *why;  /* "" without receipts */
+  uint32_t wait_us; /* this and the next: 0 without receipts */
   bool wanted_up;
   const weir_client_top *top;
   size_t n_top;

@@ -337,7 +337,7 @@ static void on_cancel(weir_rpc_core *c, const Weir__V1__CancelRequest *q) {
     if (x && x->of == s)
       m.cancelled += weir_reply_cancel(x->reply, WEIR_CANCEL_CLIENT);
     else if (!x)
-      rpc_over_add(c->sessions, id); /* its Submit may still be on the way */
+      rpc_over_add_unknown(c->sessions, id); /* its Submit may still be on the way */
   }
   rpc_answer_message(c, c->ticket, WEIR_FRAME_CANCEL | WEIR_FRAME_REPLY, &m.base);
 }

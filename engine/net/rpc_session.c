@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tables of sessions and requests: chains in fixed numbers of buckets, since both are bounded; and a memory
- * of ids that are over, where a full bucket forgets its oldest. Owns the replies; the core's thread. */
+ * of ids that are over, where a full bucket forgets its oldest. Anybody can make up ids and cancel them, so
+ * those that were here have a memory of their own. Owns the replies; the core's thread. */
 #include "net/rpc_session.h"
 
 #include <stdlib.h>
@@ -19,7 +20,8 @@ struct rpc_sessions {
   weir_hash_key key;
   rpc_session *session[SESSION_BUCKETS];
   rpc_entry *entry[ENTRY_BUCKETS];
-  over_bucket *over; /* [OVER_BUCKETS] */
+  over_bucket *over;  /* [OVER_BUCKETS] of requests that were here */
+  over_bucket *never; /* [OVER_BUCKETS] of those that were cancelled before they came */
   rpc_session *first;
   int32_t n, n_entries;
 };
@@ -36,10 +38,11 @@ weir_status rpc_sessions_create(rpc_sessions **out, weir_err *e) {
   WEIR_TRY(WEIR_NEW(1, &s, e));
   s->key = weir_hash_key_draw();
   WEIR_TRY(WEIR_NEW(OVER_BUCKETS, &s->over, e));
+  WEIR_TRY(WEIR_NEW(OVER_BUCKETS, &s->never, e));
   *out = s;
   s = NULL;
 out:
-  free(s);
+  rpc_sessions_destroy(s);
   return st;
 }
 
@@ -47,6 +50,7 @@ void rpc_sessions_destroy(rpc_sessions *s) {
   if (!s) return;
   while (s->first) rpc_session_drop(s, s->first, WEIR_CANCEL_SHUTDOWN);
   free(s->over);
+  free(s->never);
   free(s);
 }
 
@@ -95,6 +99,30 @@ rpc_session *rpc_session_first(const rpc_sessions *s) { return s->first; }
 int32_t rpc_sessions_n(const rpc_sessions *s) { return s->n; }
 int32_t rpc_sessions_n_entries(const rpc_sessions *s) { return s->n_entries; }
 
+/* ---- ids that are over ---- */
+
+static bool holds(const over_bucket *b, const uint8_t *id) {
+  for (int i = 0; i < b->n; i++)
+    if (same(b->id[i], id)) return true;
+  return false;
+}
+
+static void put(over_bucket *b, const uint8_t *id) {
+  if (holds(b, id)) return;
+  memcpy(b->id[b->at], id, RPC_ID_BYTES);
+  b->at = (uint8_t)((b->at + 1) % OVER_WAYS);
+  if (b->n < OVER_WAYS) b->n++;
+}
+
+bool rpc_over_has(const rpc_sessions *s, const uint8_t *id) {
+  const size_t at = bucket(s, id, OVER_BUCKETS);
+  return holds(&s->over[at], id) || holds(&s->never[at], id);
+}
+
+void rpc_over_add_unknown(rpc_sessions *s, const uint8_t *id) {
+  put(&s->never[bucket(s, id, OVER_BUCKETS)], id);
+}
+
 /* ---- requests ---- */
 
 rpc_entry *rpc_entry_find(const rpc_sessions *s, const uint8_t *id) {
@@ -131,24 +159,7 @@ void rpc_entry_drop(rpc_sessions *s, rpc_entry *x) {
   if (x->next) x->next->prev = x->prev;
   x->of->n_entries--;
   s->n_entries--;
-  rpc_over_add(s, x->id);
+  put(&s->over[bucket(s, x->id, OVER_BUCKETS)], x->id);
   weir_reply_release(x->reply);
   free(x);
-}
-
-/* ---- ids that are over ---- */
-
-bool rpc_over_has(const rpc_sessions *s, const uint8_t *id) {
-  const over_bucket *b = &s->over[bucket(s, id, OVER_BUCKETS)];
-  for (int i = 0; i < b->n; i++)
-    if (same(b->id[i], id)) return true;
-  return false;
-}
-
-void rpc_over_add(rpc_sessions *s, const uint8_t *id) {
-  if (rpc_over_has(s, id)) return;
-  over_bucket *b = &s->over[bucket(s, id, OVER_BUCKETS)];
-  memcpy(b->id[b->at], id, RPC_ID_BYTES);
-  b->at = (uint8_t)((b->at + 1) % OVER_WAYS);
-  if (b->n < OVER_WAYS) b->n++;
 }

@@ -70,8 +70,9 @@ rpc_entry *rpc_entry_add(rpc_sessions *, rpc_session *, const uint8_t *id, weir_
 void rpc_entry_drop(rpc_sessions *, rpc_entry *);
 
 /* Ids that must not start again: of requests that are over, or were cancelled before they came. The last tens
- * of thousands. */
+ * of thousands of either. */
 bool rpc_over_has(const rpc_sessions *, const uint8_t *id);
-void rpc_over_add(rpc_sessions *, const uint8_t *id);
+/* One that was cancelled and is not known; however many there are, those that were here are not forgotten. */
+void rpc_over_add_unknown(rpc_sessions *, const uint8_t *id);
 
 #endif

@@ -153,6 +153,13 @@ static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
     return false;
   }
   if (cursor->have > r->shown) r->shown = cursor->have;
+  if (f->tells_prompt && r->written == 0 && !r->reason) {
+    if (r->told_prompt && !(cursor->has_state_case && cursor->state < 1)) return false;
+    r->told_prompt = true;
+    w->u.state = 1;
+    w->u.prompt_tokens = 5;
+    return true;
+  }
   const uint32_t from = f->repeats ? 0 : cursor->have;
   uint32_t to = r->written;
   if (f->per_reply && to - from > f->per_reply) to = from + f->per_reply;

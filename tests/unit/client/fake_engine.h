@@ -16,6 +16,7 @@ typedef struct fake_request {
   uint32_t shown;     /* most that a cursor had before the end */
   const char *reason; /* NULL: not ended */
   bool cancelled, forgotten;
+  bool told_prompt;
   int submits; /* times it came */
 } fake_request;
 
@@ -44,6 +45,7 @@ typedef struct fake_engine {
   bool stale;                           /* the reply before is sent again just before each */
   fake_msg last;                        /* that one */
   bool repeats;                         /* each update begins at token 0, whatever the cursor */
+  bool tells_prompt;                    /* state 1, once, or when the cursor says less */
   bool silent;                          /* receives and says nothing */
   uint32_t per_reply;                   /* tokens of a request in one reply; 0: all */
   int64_t delay_ns;                     /* of each reply */

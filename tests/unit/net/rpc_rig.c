@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -74,9 +75,9 @@ void rig_put_poll(weir_buf *b, uint32_t session, const rig_stream *const *stream
 
 void rig_put_cancel(weir_buf *b, uint32_t session, const uint32_t *request, int32_t n) {
   Weir__V1__CancelRequest m = WEIR__V1__CANCEL_REQUEST__INIT;
-  uint8_t id[16], ids[64][16];
-  ProtobufCBinaryData at[64];
-  assert_true(n <= 64);
+  uint8_t id[16], (*ids)[16] = calloc((size_t)n + 1, sizeof *ids);
+  ProtobufCBinaryData *at = calloc((size_t)n + 1, sizeof *at);
+  assert_true(ids && at);
   rig_id(1, session, id);
   for (int32_t i = 0; i < n; i++) {
     rig_id(2, request[i], ids[i]);
@@ -87,6 +88,8 @@ void rig_put_cancel(weir_buf *b, uint32_t session, const uint32_t *request, int3
   m.request_id = at;
   m.n_request_id = (size_t)n;
   put(b, WEIR_FRAME_CANCEL, &m.base);
+  free(ids);
+  free(at);
 }
 
 void rig_unpack(const void *bytes, size_t n, weir_frame_msg *out) {

@@ -380,6 +380,31 @@ static void test_done_before_end(void **state) {
   rig_close(r);
 }
 
+/* Ids that somebody makes up and cancels do not make the server forget which requests were here. */
+static void test_made_up_ids(void **state) {
+  (void)state;
+  enum { ROUNDS = 40, EACH = 8192 }; /* several times what the table holds */
+  rig *r = rig_open(NULL, NULL, 0);
+  static uint32_t ids[EACH];
+  weir_buf b = {0};
+  rig_stream x, *at = &x;
+  const rig_submit s = {.session = 1, .request = 1, .n_ids = 8, .max_tokens = 3};
+  submit(r, &s, &x);
+  poll_to_end(r, 1, &at, 1, 0);
+  poll_once(r, 1, &at, 1, 0, 0);
+  for (uint32_t k = 0; k < ROUNDS; k++) {
+    for (uint32_t i = 0; i < EACH; i++) ids[i] = 1000 + k * EACH + i;
+    rig_put_cancel(&b, 2, ids, EACH);
+    assert_int_equal(code_of(r, &b, NULL), 0);
+  }
+  assert_true(submit(r, &s, NULL));
+  assert_int_equal(weir_service_open_requests(r->served.service), 0);
+  /* and the last of them are remembered */
+  assert_true(
+      submit(r, &(rig_submit){.session = 1, .request = ids[EACH - 1], .n_ids = 8, .max_tokens = 3}, NULL));
+  rig_close(r);
+}
+
 static void test_session_gone(void **state) {
   (void)state;
   rig *r = rig_open(NULL, NULL, 0);
@@ -732,13 +757,21 @@ static void test_gauges_of_now(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_streams),      cmocka_unit_test(test_duplicates),
-      cmocka_unit_test(test_resume),       cmocka_unit_test(test_parked),
-      cmocka_unit_test(test_cancel),       cmocka_unit_test(test_done_before_end),
-      cmocka_unit_test(test_session_gone), cmocka_unit_test(test_session_without_polls),
-      cmocka_unit_test(test_lost_start),   cmocka_unit_test(test_bounds),
-      cmocka_unit_test(test_kept),         cmocka_unit_test(test_gauges_of_now),
-      cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_token),
+      cmocka_unit_test(test_streams),
+      cmocka_unit_test(test_duplicates),
+      cmocka_unit_test(test_resume),
+      cmocka_unit_test(test_parked),
+      cmocka_unit_test(test_cancel),
+      cmocka_unit_test(test_done_before_end),
+      cmocka_unit_test(test_made_up_ids),
+      cmocka_unit_test(test_session_gone),
+      cmocka_unit_test(test_session_without_polls),
+      cmocka_unit_test(test_lost_start),
+      cmocka_unit_test(test_bounds),
+      cmocka_unit_test(test_kept),
+      cmocka_unit_test(test_gauges_of_now),
+      cmocka_unit_test(test_nonsense),
+      cmocka_unit_test(test_token),
       cmocka_unit_test(test_questions),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
