@@ -35,8 +35,8 @@ int32_t weir_prefix_idle(const weir_prefix *);
 /* Offers the first n_pages full pages of a sequence, tok[0 .. 16*n_pages), which holds page[]. Where the
  * cache knows a text already, the sequence gets the cached page in exchange for its own (page[] is written,
  * the references go along): the same text is there once, and what is hung below a cached page is held
- * together with it. The pages must not belong to a step under way. Never fails: what does not fit is not
- * cached. */
+ * together with it. A step under way may still use a page that is given up so; one that starts later may not.
+ * Never fails: what does not fit is not cached. */
 void weir_prefix_insert(weir_prefix *, uint64_t salt, const int32_t *tok, int32_t *page, int32_t n_pages);
 /* Frees pages that nobody else holds, least recently used first, until `want` are free in the pool or nothing
  * is left to evict. Returns how many it freed. */
