@@ -75,6 +75,25 @@ static void free_keys(keys *k) {
   }
 }
 
+/* The first line of a file, owned. */
+static weir_status read_token_file(const char *path, char **out, weir_err *e) {
+  char line[1024] = "";
+  weir_status st = WEIR_OK;
+  FILE *f = fopen(path, "re");
+  if (!f) return weir_fail(e, WEIR_EIO, "--token-file %s: %s", path, strerror(errno));
+  const bool got = fgets(line, sizeof line, f) != NULL;
+  if (ferror(f)) st = weir_fail(e, WEIR_EIO, "--token-file %s: %s", path, strerror(errno));
+  line[strcspn(line, "\r\n")] = '\0';
+  if (st == WEIR_OK && (!got || !line[0]))
+    st = weir_fail(e, WEIR_EINVAL, "--token-file %s: no token in its first line", path);
+  if (st == WEIR_OK && strlen(line) + 1 == sizeof line)
+    st = weir_fail(e, WEIR_EINVAL, "--token-file %s: its first line is too long", path);
+  if (st == WEIR_OK && !(*out = strdup(line))) st = weir_fail(e, WEIR_ENOMEM, "no memory for the token");
+  explicit_bzero(line, sizeof line);
+  fclose(f);
+  return st;
+}
+
 /* ---- signals ---- */
 
 typedef struct ending {
@@ -91,6 +110,8 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx) {
     weir_log(WEIR_LOG_INFO, "%s: no new requests; what is under way has %.1f s", strsignal((int)sig),
              x->drain_ms / 1e3);
     weir_gw_drain(x->gw, x->drain_ms);
+  } else if (x->n == 2) {
+    weir_gw_cut(x->gw);
   } else {
     event_base_loopbreak(x->base);
   }
@@ -128,7 +149,7 @@ static int run(const weir_gw_cfg *cfg, int32_t drain_ms) {
   }
   weir_log(WEIR_LOG_INFO, "listening on %s, port %u, for %d engine%s", cfg->listen, weir_gw_port(gw),
            cfg->n_engines, cfg->n_engines == 1 ? "" : "s");
-  if (event_base_dispatch(base) >= 0) status = OK;
+  if (event_base_dispatch(base) >= 0 && !weir_gw_was_cut(gw)) status = OK;
 out:
   weir_gw_destroy(gw);
   for (int i = 0; i < 2; i++)
@@ -168,8 +189,21 @@ static int run_with(const weir_config *c) {
       .access_log = weir_config_bool(c, "access-log"),
   };
   cfg.engine = weir_config_strings(c, "engine", &cfg.n_engines);
+  cfg.host = weir_config_strings(c, "allow-host", &cfg.n_hosts);
   int status = USAGE;
   int32_t n = 0;
+  char *token = NULL;
+  const char *token_file = weir_config_string(c, "token-file");
+  if (token_file && cfg.token) {
+    weir_fail(&e, WEIR_EINVAL, "--token and --token-file say the same thing: give one");
+    status = tell(&e, USAGE);
+    goto out;
+  }
+  if (token_file && read_token_file(token_file, &token, &e) != WEIR_OK) {
+    status = tell(&e, e.code == WEIR_EINVAL ? USAGE : FAILED);
+    goto out;
+  }
+  if (token) cfg.token = token;
   const char *const *given = weir_config_strings(c, "api-key", &n);
   for (int32_t i = 0; i < n; i++)
     if (add_key(&k, given[i], &e) != WEIR_OK) {
@@ -191,6 +225,8 @@ static int run_with(const weir_config *c) {
   raise_descriptors((int64_t)cfg.max_connections + 64 + 16 * (int64_t)cfg.n_engines);
   status = run(&cfg, ms_of(c, "drain-timeout"));
 out:
+  if (token) explicit_bzero(token, strlen(token));
+  free(token);
   free_keys(&k);
   return status;
 }

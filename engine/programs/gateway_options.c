@@ -22,12 +22,17 @@ const weir_option weir_gateway_options[] = {
   {"token", 0, STRING, GW, "Addresses", "TEXT", NULL, ANY, NULL, false,
    "What the engines ask for. Better in WEIR_TOKEN or the file: a command line can be read by others."},
 
+  {"token-file", 0, STRING, GW, "Addresses", "FILE", NULL, ANY, NULL, false,
+   "A file whose first line is the token."},
+
   {"api-key", 'k', STRINGS, GW, "Access", "KEY", NULL, ANY, NULL, false,
    "Clients must show one of the keys, as `Authorization: Bearer KEY`, for all but /health, /ready and the page at /."},
   {"api-key-file", 0, STRING, GW, "Access", "FILE", NULL, ANY, NULL, false,
    "Keys, one a line; empty lines and lines that begin with # are left out."},
   {"insecure", 0, BOOL, GW, "Access", NULL, "false", ANY, NULL, false,
    "Listen without a key on an address that other machines reach."},
+  {"allow-host", 0, STRINGS, GW, "Access", "NAME", NULL, ANY, NULL, false,
+   "Without keys on an address of this machine, Host must say localhost, an IP address, the name in --listen, or one of these."},
   {"cors", 0, STRING, GW, "Access", "ORIGIN", NULL, ANY, NULL, false,
    "Pages of this origin, or * for any, may read answers in a browser. Without: none may but the gateway's own."},
 

@@ -332,21 +332,34 @@ static void cut(server *s) {
   while (weir_service_open_requests(s->service) > 0 && now(s) < until) (void)poll(NULL, 0, 10);
 }
 
-/* Lets it send what it has, until a time or a second signal. */
-static void stop_gateway(server *s, int64_t until_ns) {
+/* Lets it send what it has, until a time; another signal leaves it a moment to tell its clients. False: some
+ * of its answers were cut. */
+static bool stop_gateway(server *s, int64_t until_ns) {
   struct pollfd p = {.fd = weir_serve_signals_fd(), .events = POLLIN};
+  int had = weir_serve_signals_asked(), asked;
   weir_gateway_ask(s->gateway);
   /* asked first: that clears the descriptor, which its end must still make readable */
-  while (weir_serve_signals_asked() < 2 && !weir_gateway_gone(s->gateway) && now(s) < until_ns)
-    (void)poll(&p, 1, (int)((until_ns - now(s)) / MILLI) + 1);
+  while (asked = weir_serve_signals_asked(), !weir_gateway_gone(s->gateway) && now(s) < until_ns) {
+    if (asked > had) {
+      const int64_t soon = now(s) + CUT_S * SECOND;
+      had = asked;
+      if (soon < until_ns) until_ns = soon;
+      weir_gateway_ask(s->gateway); /* its second: it tells who waits, and ends */
+    }
+    const int64_t left = until_ns - now(s);
+    (void)poll(&p, 1, left > 0 ? (int)(left / MILLI) + 1 : 0);
+  }
   weir_gateway_stop(s->gateway, 0);
+  if (!weir_gateway_clean(s->gateway)) weir_log(WEIR_LOG_WARN, "the gateway had answers left to send: cut");
+  return weir_gateway_clean(s->gateway);
 }
 
-/* gateway_ns: how long the gateway may take to send what it has. */
-static void go_down(server *s, int64_t gateway_ns) {
+/* gateway_ns: how long the gateway may take to send what it has. False: it did not send all of it. */
+static bool go_down(server *s, int64_t gateway_ns) {
+  bool whole = true;
   if (s->ready_file) unlink(weir_config_string(s->c, "ready-file"));
   /* the gateway first: what it still has to fetch and to send, the engine is there for */
-  if (s->gateway) stop_gateway(s, now(s) + gateway_ns);
+  if (s->gateway) whole = stop_gateway(s, now(s) + gateway_ns);
   if (s->rpc && weir_rpc_sessions(s->rpc) > 0) (void)poll(NULL, 0, LINGER_MS); /* other clients' last polls */
   weir_rpc_destroy(s->rpc);
   weir_service_destroy(s->service);
@@ -354,6 +367,7 @@ static void go_down(server *s, int64_t gateway_ns) {
   weir_gateway_destroy(s->gateway);
   weir_served_close(&s->served);
   weir_serve_settings_fini(&s->set);
+  return whole;
 }
 
 static int serve(server *s) {
@@ -370,9 +384,12 @@ static int serve(server *s) {
   const bool drained = drain(s, &until);
   if (!drained) cut(s);
   const int64_t left = until - now(s), least = (drained ? GATEWAY_STOP_S : CUT_S) * SECOND;
-  go_down(s, drained && left > least ? left : least);
-  if (drained) weir_log(WEIR_LOG_INFO, "all requests have ended; bye");
-  return drained ? WEIR_EXIT_OK : WEIR_EXIT_FAILED;
+  const bool whole = go_down(s, drained && left > least ? left : least) && drained;
+  if (whole)
+    weir_log(WEIR_LOG_INFO, "all requests have ended; bye");
+  else
+    weir_log(WEIR_LOG_WARN, "ended; requests or their answers were cut");
+  return whole ? WEIR_EXIT_OK : WEIR_EXIT_FAILED;
 }
 
 static int print_config(const weir_config *c) {

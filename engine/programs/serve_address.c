@@ -65,6 +65,14 @@ static bool split(const char *text, long least_port, char host[WEIR_HOST_BYTES],
   return true;
 }
 
+/* A name may stand for addresses that this machine does not have, such as ::1 where IPv6 is off. */
+static bool is_here(const struct addrinfo *a) { /* its port is 0 */
+  const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool here = fd >= 0 && bind(fd, a->ai_addr, a->ai_addrlen) == 0;
+  if (fd >= 0) close(fd);
+  return here;
+}
+
 weir_status weir_address_parse(const char *text, weir_address *out, weir_err *e) {
   struct addrinfo want = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE},
                   *found = NULL;
@@ -75,8 +83,11 @@ weir_status weir_address_parse(const char *text, weir_address *out, weir_err *e)
   if (!out->host[0]) strcpy(out->host, "0.0.0.0");
   const int why = getaddrinfo(out->host, NULL, &want, &found);
   if (why != 0) return weir_fail(e, WEIR_EINVAL, "%.100s: %s", out->host, gai_strerror(why));
-  memcpy(&out->sock, found->ai_addr, found->ai_addrlen);
-  out->sock_len = found->ai_addrlen;
+  const struct addrinfo *a = found;
+  while (a && !is_here(a)) a = a->ai_next;
+  if (!a) a = found; /* the first says why not */
+  memcpy(&out->sock, a->ai_addr, a->ai_addrlen);
+  out->sock_len = a->ai_addrlen;
   freeaddrinfo(found);
   out->loopback = is_loopback(&out->sock);
   set_port(out, port);

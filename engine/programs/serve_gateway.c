@@ -37,6 +37,7 @@ struct weir_gateway {
   pid_t pid;            /* 0: not running */
   gateway_state state;
   bool was_up;      /* it has listened once */
+  bool unclean;     /* asked to end, it did not say that everything was answered */
   int64_t since_ns; /* of the state */
   int64_t wait_ns;  /* before the next start */
 };
@@ -338,9 +339,15 @@ void weir_gateway_ask(weir_gateway *g) {
 }
 
 bool weir_gateway_gone(weir_gateway *g) {
-  if (g->pid > 0 && waitpid(g->pid, NULL, WNOHANG) == g->pid) g->pid = 0;
+  int status;
+  if (g->pid > 0 && waitpid(g->pid, &status, WNOHANG) == g->pid) {
+    g->pid = 0;
+    g->unclean = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+  }
   return g->pid == 0;
 }
+
+bool weir_gateway_clean(const weir_gateway *g) { return !g->unclean; }
 
 void weir_gateway_stop(weir_gateway *g, int64_t wait_ns) {
   const struct timespec tick = {0, 10000000};
@@ -349,12 +356,14 @@ void weir_gateway_stop(weir_gateway *g, int64_t wait_ns) {
   bool killed = false;
   weir_gateway_ask(g);
   while (g->pid > 0) {
-    const pid_t got = waitpid(g->pid, NULL, killed ? 0 : WNOHANG);
+    int status = 0;
+    const pid_t got = waitpid(g->pid, &status, killed ? 0 : WNOHANG);
     if (got == g->pid || (got < 0 && errno != EINTR)) {
       g->pid = 0;
+      g->unclean = g->unclean || status != 0;
     } else if (!killed && weir_now_ns(&clock) >= until) {
       kill(g->pid, SIGKILL);
-      killed = true;
+      killed = g->unclean = true;
     } else if (!killed) {
       nanosleep(&tick, NULL);
     }

@@ -43,6 +43,8 @@ pid_t weir_gateway_pid(const weir_gateway *);  /* 0: not running */
 void weir_gateway_ask(weir_gateway *);
 /* Whether it has ended. */
 bool weir_gateway_gone(weir_gateway *);
+/* It ended by itself and said that everything was answered, or was not running when it was asked to. */
+bool weir_gateway_clean(const weir_gateway *);
 /* Asks it to end and waits, at most wait_ns; then ends it. */
 void weir_gateway_stop(weir_gateway *, int64_t wait_ns);
 void weir_gateway_destroy(weir_gateway *); /* stopped or killed; NULL is fine */

@@ -88,7 +88,7 @@ class Place:
         """A connection with the request sent."""
         s = socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
         data = json.dumps(body).encode()
-        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
         return s
 
     def ready(self, n):

@@ -84,6 +84,9 @@ static void test_loading(void **state) {
   free(log);
   want_status(port, "/health", NULL, NULL, 503);
   want_status(port, "/ready", NULL, NULL, 503);
+  http_answer said = http_ask(port, "/ready", NULL, NULL);
+  e2e_want_in(said.body, "loading", "/ready");
+  http_free(&said);
   want_status(port, "/v1/completions", NULL, completion, 503);
   assert_int_equal(access(s.ready, F_OK), -1);
   assert_int_equal(kill(s.pid, SIGTERM), 0);
@@ -158,6 +161,46 @@ static void test_cut(void **state) {
   }
   assert_true(cut > 0);
   assert_int_equal(serving_wait(&s), 1);
+}
+
+/* A request that never comes is nothing to wait for. */
+static void test_drains_at_once(void **state) {
+  (void)state;
+  serving s = serving_start("--listen 127.0.0.1:0 --drain-timeout 300", NULL);
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  a.sin_port = htons((uint16_t)s.port);
+  static const char half[] = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{";
+  assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+  assert_int_equal(send(fd, half, sizeof half - 1, MSG_NOSIGNAL), sizeof half - 1);
+  want_status(s.port, "/health", NULL, NULL, 200); /* it has been read */
+  stop(&s);                                        /* within what the rig waits, far less than 300 s */
+  close(fd);
+}
+
+/* Answers that were written and not sent are told as cut. */
+static void test_unread(void **state) {
+  (void)state;
+  /* ten megabytes: more than the system keeps for a connection */
+  static const char body[] =
+      "{\"prompt\": [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\"], \"max_tokens\": 300, \"n\": 8, "
+      "\"ignore_eos\": true, \"logprobs\": 20, \"weir\": {\"mode\": \"small\", \"receipts\": true}}";
+  const int small = 4096;
+  char first;
+  serving s = serving_start("--listen 127.0.0.1:0 --drain-timeout 60", NULL);
+  const int fd = http_send(s.port, "/v1/completions", NULL, body);
+  assert_true(fd >= 0);
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1);
+  assert_int_equal(kill(s.pid, SIGTERM), 0);
+  serving_wait_log(&s, "no new requests; what is under way"); /* the engine has nothing left */
+  assert_int_equal(kill(s.pid, SIGTERM), 0);
+  assert_int_equal(serving_wait(&s), 1);
+  char *log = serving_log(&s);
+  e2e_want_in(log, "ended; requests or their answers were cut", "the log");
+  assert_null(strstr(log, "all requests have ended"));
+  free(log);
+  close(fd);
 }
 
 static void test_gateway_dies(void **state) {
@@ -280,10 +323,11 @@ static int tear_down(void **state) { return serving_cleanup(state) | e2e_cleanup
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_demo),         cmocka_unit_test(test_loading),
-      cmocka_unit_test(test_drains),       cmocka_unit_test(test_cut),
-      cmocka_unit_test(test_gateway_dies), cmocka_unit_test(test_engine_dies),
-      cmocka_unit_test(test_port_in_use),  cmocka_unit_test(test_secrets),
+      cmocka_unit_test(test_demo),           cmocka_unit_test(test_loading),
+      cmocka_unit_test(test_drains),         cmocka_unit_test(test_cut),
+      cmocka_unit_test(test_drains_at_once), cmocka_unit_test(test_unread),
+      cmocka_unit_test(test_gateway_dies),   cmocka_unit_test(test_engine_dies),
+      cmocka_unit_test(test_port_in_use),    cmocka_unit_test(test_secrets),
       cmocka_unit_test(test_json_log),
   };
   return cmocka_run_group_tests(tests, NULL, tear_down);
