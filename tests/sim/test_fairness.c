@@ -232,6 +232,36 @@ static void test_door_after_a_death(void **state) {
   }
 }
 
+/* Those who go on without the large tier give back at once what they held there. */
+static void test_dead_tier_holds_no_pages(void **state) {
+  (void)state;
+  world_opts o = world_roomy();
+  o.fail_at[1] = 5;
+  o.prefix_pages = 0;
+  world_open(&w, &o);
+  for (int32_t i = 0; i < 6; i++) {
+    plain(&job[i], 40, 60, WEIR_MODE_DEFER);
+    job[i].draw.seed = (uint64_t)i;
+    world_submit(&w, &job[i], w.clock_ns);
+  }
+  int32_t held = 0;
+  bool busy = true;
+  for (int32_t turn = 0; turn < 10000; turn++) {
+    const weir_engine_stats s = weir_engine_get_stats(w.engine);
+    if (s.tier[1].dead) {
+      assert_int_equal(s.tier[1].kv_pages_used, 0);
+      assert_int_equal(s.active, 6); /* they all go on */
+      break;
+    }
+    held = s.tier[1].kv_pages_used;
+    assert_int_equal(weir_engine_step(w.engine, &busy, NULL), WEIR_OK);
+  }
+  assert_true(held > 6 && weir_engine_get_stats(w.engine).tier[1].dead);
+  world_run(&w, job, 6);
+  for (int32_t i = 0; i < 6; i++) assert_int_equal(job[i].end, WEIR_END_LENGTH);
+  world_close(&w);
+}
+
 /* What can never fit ends with a reason, and nobody else notices. */
 static void test_too_large(void **state) {
   (void)state;
@@ -412,6 +442,29 @@ static void test_ahead(void **state) {
   assert_true(done[1] < done[0]);
 }
 
+/* Whether prompts are worth it is learnt from whether requests of late needed the large tier. */
+static void test_ahead_learns(void **state) {
+  (void)state;
+  static const float tau[] = {20, 0, 20}; /* nobody defers, everybody does, nobody */
+  int64_t ahead[3][2] = {{0}};
+  world_opts o = world_roomy();
+  o.async = o.overlap = true;
+  o.prefix_pages = 0;
+  world_open(&w, &o);
+  for (int32_t phase = 0; phase < 3; phase++)
+    for (int32_t i = 0; i < 30; i++) {
+      const int64_t before = w.note_ahead;
+      plain(&job[0], 300, 12, WEIR_MODE_DEFER);
+      job[0].tau = tau[phase];
+      world_run(&w, job, 1);
+      ahead[phase][i >= 15] += w.note_ahead - before;
+    }
+  assert_true(ahead[0][0] > 0 && ahead[2][0] > 0);
+  assert_int_equal(ahead[0][1], 0);
+  assert_int_equal(ahead[2][1], 0);
+  world_close(&w);
+}
+
 /* ---- overlap ---- */
 
 /* The same work takes less time where the tiers have devices of their own, and the loop never spins. */
@@ -434,6 +487,28 @@ static void test_overlap_is_faster(void **state) {
     world_close(&w);
   }
   assert_true(took[1] < took[0] * 9 / 10);
+}
+
+/* ... and no longer than until there is enough of it. */
+static void test_large_batch_is_enough(void **state) {
+  (void)state;
+  for (int32_t batch = 4; batch <= 5; batch++) {
+    world_opts o = world_roomy();
+    o.large_batch = batch;
+    o.large_wait_ns = 5 * MS;
+    o.ahead = WEIR_AHEAD_OFF;
+    world_open(&w, &o);
+    for (int32_t i = 0; i < 8; i++) { /* four that defer each token beside four that never do */
+      plain(&job[i], 20 + i, i % 2 ? 4 : 90, i % 2 ? WEIR_MODE_DEFER : WEIR_MODE_SMALL);
+      job[i].tau = 0;
+    }
+    world_run(&w, job, 8);
+    if (batch == 4)
+      assert_true(w.max_wait_ns < 2 * MS);
+    else
+      assert_true(w.max_wait_ns >= 5 * MS); /* a fifth never comes */
+    world_close(&w);
+  }
 }
 
 /* A deferral waits for company no longer than it may. */
@@ -482,6 +557,27 @@ static void test_deadlines(void **state) {
       assert_true(late >= 0 && late < MS); /* at the end of the step under way */
     }
     assert_int_equal(weir_engine_get_stats(w.engine).jobs_done[WEIR_END_DEADLINE], 2);
+    world_close(&w);
+  }
+}
+
+/* A deadline that passes while a long step is under way is kept all the same. */
+static void test_deadline_within_a_step(void **state) {
+  (void)state;
+  for (int32_t large = 0; large < 2; large++) {
+    world_opts o = world_roomy();
+    o.async = true;
+    o.step_ns[0] = o.step_ns[1] = 100 * MS;
+    world_open(&w, &o);
+    for (int32_t i = 0; i < 3; i++) plain(&job[i], 10, 4, large ? WEIR_MODE_LARGE : WEIR_MODE_SMALL);
+    job[0].deadline_ns = 7 * MS;
+    job[1].deadline_ns = 130 * MS;
+    world_run(&w, job, 3);
+    for (int32_t i = 0; i < 2; i++) {
+      assert_int_equal(job[i].end, WEIR_END_DEADLINE);
+      assert_int_equal(job[i].done_ns - 1000000000, job[i].deadline_ns);
+    }
+    assert_int_equal(job[2].end, WEIR_END_LENGTH);
     world_close(&w);
   }
 }
@@ -555,14 +651,18 @@ int main(void) {
       cmocka_unit_test(test_admission_waits_for_pages),
       cmocka_unit_test(test_hung_tier),
       cmocka_unit_test(test_door_after_a_death),
+      cmocka_unit_test(test_dead_tier_holds_no_pages),
       cmocka_unit_test(test_too_large),
       cmocka_unit_test(test_callbacks_may_call),
       cmocka_unit_test(test_turns_hit),
       cmocka_unit_test(test_published_while_writing),
       cmocka_unit_test(test_ahead),
+      cmocka_unit_test(test_ahead_learns),
       cmocka_unit_test(test_overlap_is_faster),
       cmocka_unit_test(test_large_wait_is_bounded),
+      cmocka_unit_test(test_large_batch_is_enough),
       cmocka_unit_test(test_deadlines),
+      cmocka_unit_test(test_deadline_within_a_step),
       cmocka_unit_test(test_refusals),
   };
   weir_log_set_level(WEIR_LOG_ERROR - 1);
