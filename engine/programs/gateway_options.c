@@ -39,7 +39,7 @@ const weir_option weir_gateway_options[] = {
   {"max-body", 0, INT, GW, "Limits", "BYTES", "4194304", 1024, 268435456, NULL, NULL, false,
    "Of a request; longer ones are refused with 413."},
   {"max-connections", 0, INT, GW, "Limits", "N", "512", 1, 65536, NULL, NULL, false,
-   "At once; one more is refused with 503."},
+   "At once; one more takes the place of one that is silent, or is refused with 503. /health and /ready are answered."},
   {"max-n", 0, INT, GW, "Limits", "N", "8", 1, 128, NULL, NULL, false, "Answers to one prompt that a request may ask for."},
   {"max-prompts", 0, INT, GW, "Limits", "N", "64", 1, 1024, NULL, NULL, false, "Prompts in one request."},
   {"max-unsent", 0, INT, GW, "Limits", "BYTES", "8388608", 65536, 1073741824, NULL, NULL, false,
@@ -53,7 +53,7 @@ const weir_option weir_gateway_options[] = {
   {"engine-timeout", 0, FLOAT, GW, "Times", "S", "10", 0.1, 3600, NULL, NULL, false,
    "An engine that says nothing for so long has lost its requests."},
   {"drain-timeout", 0, FLOAT, GW, "Times", "S", "30", 0, 86400, NULL, NULL, false,
-   "After SIGTERM, for what is under way. A second signal ends it at once."},
+   "After SIGTERM, for what is under way. A second signal cuts it."},
 
   {"access-log", 0, BOOL, GW, "Log", NULL, "true", ANY, NULL, false, "A line for every request, on standard error."},
   {"log-level", 0, ENUM, GW, "Log", NULL, "info", 0, 0, "error|warning|info|debug", NULL, false, "What is logged."},

@@ -51,6 +51,9 @@ class Place:
         self.program = os.path.abspath(program)
         self.engines = {}
         self.processes = []
+        self.token = os.path.join(self.dir, "token")
+        with open(self.token, "w") as f:
+            f.write("sesame\n")
 
     def url_of(self, name):
         return f"ipc://{self.dir}/{name}.ipc"
@@ -63,11 +66,11 @@ class Place:
 
     def engine(self, name):
         self.engines[name] = self.start(name, self.program, "serve", "--no-http", "--rpc", self.url_of(name), "--runtime-dir", self.dir,
-                                        "--max-active", "2")
+                                        "--max-active", "2", "--token-file", self.token)
 
     def gateway(self):
         p = self.start("gateway", os.path.join(os.path.dirname(self.program), "weir-gateway"), "--listen", "127.0.0.1:0",
-                       "--engine-timeout", "2", *(w for name in self.engines for w in ("--engine", self.url_of(name))))
+                       "--engine-timeout", "2", "--token-file", self.token, *(w for name in self.engines for w in ("--engine", self.url_of(name))))
         self.port = int(until(lambda: re.search(r"port (\d+)", self.said("gateway")), "the gateway does not listen").group(1))
         return p
 
@@ -144,12 +147,20 @@ def hang_ups_cancel(place):
         until(place.idle, "requests go on without their clients")
         got = place.cancelled() - before
         need(got >= max(1, n - 2), f"{got} of {n} requests were cancelled")  # the two oldest may have been done
+    log = place.said("gateway").splitlines()
+    gone = [x for x in log if re.search(r" gone=(accepted|decode|stream) ", x)]
+    need(gone and all(re.search(r" prompt_tokens=[1-9]", x) for x in gone), f"prompts of the gone are not told: {gone}")
+    need(any(re.search(r" gone=stream .* completion_tokens=[1-9]", x) for x in gone), f"tokens of the gone are not told: {gone}")
+    need(not any("GET /ready" in x or "GET /metrics" in x for x in log), "probes are in the log")
 
 
 def engines_come_and_go(place):
     held = [place.open({**LONG, "prompt": str(i), "n": 8, "stream": True}) for i in range(4)]
     for s in held:
         need(b"200 OK" in s.recv(4096), "a stream that does not begin")
+    # of these nothing is sent before all is there: what is lost with an engine is written by the other
+    whole = [place.open({"prompt": str(i), "max_tokens": 8, "ignore_eos": True, "seed": i}) for i in range(8)]
+    until(lambda: place.under_way() >= 4 * 8 + 8 // 2, "the requests are not taken")
     place.engines["b"].kill()
     place.engines["b"].wait()
     broken = 0
@@ -158,12 +169,18 @@ def engines_come_and_go(place):
         broken += '"error"' in text
         need(("[DONE]" in text) != ('"error"' in text), "a stream must end with [DONE] or with an error")
         s.close()
+    for s in whole:
+        text = b"".join(iter(lambda: s.recv(65536), b"")).decode(errors="replace")
+        need(" 200 OK" in text and '"completion_tokens":8' in text, f"a whole answer was lost: {text[:400]}")
+        s.close()
+    again = sum(map(float, re.findall(r"(?m)^weir:gateway_retries_total (\S+)", place.get("/metrics"))))
+    need(again > 0, "nothing was tried again")
     until(lambda: place.ready(1), "a dead engine is not left out")
     for i in range(8):
         place.post({"prompt": f"{i}", "max_tokens": 2})
     place.engine("b")
     until(lambda: place.ready(2), "an engine that is back is not used again")
-    print(f"engine killed: {broken} of 4 streams broke off with an error", flush=True)
+    print(f"engine killed: {broken} of 4 streams broke off with an error, {again:.0f} answers were written elsewhere", flush=True)
 
 
 def ends_in_order(place, gateway):

@@ -61,8 +61,10 @@ def sampling(c, model):
 
     need(text(temperature=1, seed=7) == text(temperature=1, seed=7), "the same seed, the same text")
     need(len({text(temperature=1, seed=s) for s in range(6)}) > 1, "other seeds, other texts")
+    need(text(temperature=1, top_p=0, seed=3) == text(temperature=0), "top_p 0 is greedy")
     many = c.completions.create(model=model, prompt=TALE, max_tokens=8, n=3, temperature=1, seed=1)
     need([x.index for x in many.choices] == [0, 1, 2] and many.usage.completion_tokens == 24, f"n: {many}")
+    need(many.usage.weir["seed"] == 1, f"the seed that was asked for: {many.usage}")
     two = c.completions.create(model=model, prompt=[TALE, PROMPT], max_tokens=4, temperature=0)
     need(len(two.choices) == 2 and two.choices[0].text == text(temperature=0)[:len(two.choices[0].text)], "two prompts")
     base = text(temperature=0)
@@ -105,11 +107,15 @@ def chats(c, model):
 def errors(c, model):
     create = c.completions.create
     raises(openai.NotFoundError, "an unknown model", lambda: create(model="gpt-4", prompt="x"))
-    for bad in ({"temperature": -1}, {"top_p": 0}, {"max_tokens": -5}, {"n": 100000}, {"presence_penalty": 3},
-                {"logit_bias": {"99999999": 1}}, {"stop": [""]}, {"extra_body": {"weir": {"mode": "best"}}},
-                {"extra_body": {"top_k": -2}}, {"max_tokens": 10 ** 9, "prompt": "x " * 5000}):
+    rows = (({"temperature": -1}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": -5}, "max_tokens"), ({"n": 100000}, "n"),
+            ({"presence_penalty": 3}, "presence_penalty"), ({"logit_bias": {"99999999": 1}}, "logit_bias"), ({"stop": [""]}, "stop"),
+            ({"extra_body": {"weir": {"mode": "best"}}}, "weir.mode"), ({"extra_body": {"top_k": -2}}, "top_k"),
+            ({"extra_body": {"stop_token_ids": [99999999]}}, "stop_token_ids"), ({"prompt": [99999999]}, "prompt"),
+            ({"max_tokens": 10 ** 9, "prompt": "x " * 5000}, None))
+    for bad, param in rows:
         e = raises(openai.BadRequestError, str(bad), lambda b=bad: create(**{"model": model, "prompt": "x", **b}))
         need(e.body and e.body.get("message"), f"{bad}: no message in {e.body}")
+        need(param is None or e.param == param, f"{bad}: param is {e.param}")
     raises(openai.BadRequestError, "a role", lambda: c.chat.completions.create(model=model, messages=[{"role": "robot", "content": "x"}]))
     raises(openai.BadRequestError, "no messages", lambda: c.chat.completions.create(model=model, messages=[]))
 

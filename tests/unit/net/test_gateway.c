@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "fake_client.h"
 #include "http_raw.h"
-#include "net/gateway.h"
+#include "net/gateway_in.h"
 
 typedef struct rig {
   raw_loop loop;
@@ -429,6 +429,31 @@ static void models_tokens_page(void **state) {
   json_decref(j);
 }
 
+/* Rates are of lately: a look of a minute ago is none. */
+static void rates_are_of_lately(void **state) {
+  rig *r = *state;
+  static const struct {
+    int64_t ago_s[2]; /* when /stats looked; 0: it did not */
+    double rate;      /* of the small tier, which has written 90; 0: none is told */
+  } rows[] = {{{10, 5}, 9}, {{60, 10}, 9}, {{60, 30}, 0}, {{0, 30}, 0}, {{0, 10}, 9}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char byte;
+    raw_loop_stop(&r->loop); /* the gateway is ours for a moment */
+    assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
+    for (int k = 0; k < 2; k++) {
+      const int64_t ago = rows[i].ago_s[k];
+      r->gw->look[k] = (weir_gw_look){.ns = ago ? weir_now_ns(&r->gw->clock) - ago * 1000000000 : 0};
+    }
+    raw_loop_start(&r->loop);
+    get(r, "/stats");
+    json_t *j = body_json();
+    const json_t *x = json_object_get(json_object_get(j, "tokens_per_second"), "small");
+    const double rate = json_number_value(x); /* a little less than 9: time goes on */
+    if (rows[i].rate > 0 ? !(rate > 7 && rate <= 9) : !json_is_null(x)) fail_msg("row %zu: %g", i, rate);
+    json_decref(j);
+  }
+}
+
 static void metrics_are_prometheus(void **state) {
   rig *r = *state;
   post(r, "/v1/completions", "{\"prompt\":\"write 1\"}");
@@ -791,6 +816,7 @@ int main(void) {
       TEST(errors_come_with_their_status),
       TEST(hang_ups_cancel),
       TEST(models_tokens_page),
+      TEST(rates_are_of_lately),
       TEST(metrics_are_prometheus),
       cmocka_unit_test(engines_share_and_stand_in),
       cmocka_unit_test(lost_requests_are_written_elsewhere),
