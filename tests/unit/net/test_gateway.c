@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gateway over raw sockets, with engines that do what the prompt tells them (fake_client.h). */
+/* Requests and answers of the gateway over raw sockets, with engines that do what the prompt tells them
+ * (fake_client.h). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,85 +18,16 @@
 
 #include "base/log.h"
 #include "fake_client.h"
-#include "http_raw.h"
-#include "net/gateway_in.h"
-
-typedef struct rig {
-  raw_loop loop;
-  weir_gw *gw;
-  uint16_t port;
-  bool running;
-} rig;
-
-enum { OUT = 1 << 17 };
-static char out[OUT];
-
-static rig *start(weir_gw_cfg cfg) {
-  rig *r = calloc(1, sizeof *r);
-  weir_err e = {0};
-  cfg.listen = "127.0.0.1:0";
-  cfg.health_ms = 20;
-  raw_loop_init(&r->loop);
-  if (weir_gw_create(r->loop.base, &cfg, &r->gw, &e) != WEIR_OK) fail_msg("%s", e.msg);
-  r->port = weir_gw_port(r->gw);
-  raw_loop_start(&r->loop);
-  r->running = true;
-  return r;
-}
-
-static void stop(rig *r) {
-  if (r->running) raw_loop_stop(&r->loop);
-  weir_gw_destroy(r->gw);
-  raw_loop_fini(&r->loop);
-  free(r);
-}
-
-static const char *const one[] = {"fake:a"}, *const two[] = {"fake:a", "fake:b"};
-
-static void get(rig *r, const char *path) {
-  char ask[256];
-  snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
-  raw_ask(r->port, ask, out, OUT);
-}
-
-static void format_post(char *ask, size_t bytes, const char *path, const char *body) {
-  snprintf(ask, bytes,
-           "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-           "Content-Length: %zu\r\n\r\n%s",
-           path, strlen(body), body);
-}
-
-static void post(rig *r, const char *path, const char *body) {
-  char ask[8192];
-  format_post(ask, sizeof ask, path, body);
-  raw_ask(r->port, ask, out, OUT);
-}
-
-/* Asks until the answer is that: health is found out by and by. */
-static void until(rig *r, const char *path, int code) {
-  const time_t end = time(NULL) + 8;
-  do get(r, path);
-  while (raw_status(out) != code && time(NULL) < end);
-  assert_int_equal(raw_status(out), code);
-}
-
-static rig *ready(const char *const *urls, int32_t n) {
-  rig *r = start((weir_gw_cfg){.engine = urls, .n_engines = n});
-  until(r, "/ready", 200);
-  const time_t end = time(NULL) + 8; /* models come right after */
-  do get(r, "/v1/models");
-  while (!strstr(out, "\"demo\"") && time(NULL) < end);
-  return r;
-}
+#include "gateway_rig.h"
 
 static int setup(void **state) {
   fake_reset();
-  *state = ready(one, 1);
+  *state = rig_ready(one, 1);
   return 0;
 }
 
 static int teardown(void **state) {
-  stop(*state);
+  rig_stop(*state);
   return 0;
 }
 
@@ -158,8 +90,8 @@ static const char *text_at(const json_t *j, const char *a, const char *b) {
 /* ---- whole answers ---- */
 
 static void whole_completion(void **state) {
-  post(*state, "/v1/completions",
-       "{\"model\":\"demo\",\"prompt\":\"write 6\",\"logprobs\":1,\"weir\":{\"receipts\":true}}");
+  rig_post(*state, "/v1/completions",
+           "{\"model\":\"demo\",\"prompt\":\"write 6\",\"logprobs\":1,\"weir\":{\"receipts\":true}}");
   assert_int_equal(raw_status(out), 200);
   json_t *j = body_json();
   const json_t *c = choice(j, 0), *lp = json_object_get(c, "logprobs");
@@ -193,11 +125,11 @@ static void whole_completion(void **state) {
 
 static void whole_chat(void **state) {
   rig *r = *state;
-  post(r, "/v1/chat/completions",
-       "{\"messages\":[{\"role\":\"system\",\"content\":\"x\"},{\"role\":\"user\",\"content\":[{\"type\":"
-       "\"text\","
-       "\"text\":\"stop END\"}]}],\"logprobs\":true,\"top_logprobs\":2,\"n\":2,\"seed\":5,\"user\":\"u\","
-       "\"weir\":{\"mode\":\"exact\",\"entropy\":0.25,\"pin\":true}}");
+  rig_post(r, "/v1/chat/completions",
+           "{\"messages\":[{\"role\":\"system\",\"content\":\"x\"},{\"role\":\"user\",\"content\":[{\"type\":"
+           "\"text\","
+           "\"text\":\"stop END\"}]}],\"logprobs\":true,\"top_logprobs\":2,\"n\":2,\"seed\":5,\"user\":\"u\","
+           "\"weir\":{\"mode\":\"exact\",\"entropy\":0.25,\"pin\":true}}");
   assert_int_equal(raw_status(out), 200);
   json_t *j = body_json();
   assert_string_equal(text_at(j, "object", NULL), "chat.completion");
@@ -232,13 +164,14 @@ static void seeds_are_told_as_they_came(void **state) {
       char body[128], want[64];
       snprintf(body, sizeof body, "{\"prompt\":\"write 1\",\"n\":%d,\"seed\":%s}", n, seeds[i]);
       snprintf(want, sizeof want, "\"seed\":%s,", seeds[i]);
-      post(*state, "/v1/completions", body);
+      rig_post(*state, "/v1/completions", body);
       if (!strstr(out, want)) fail_msg("%s: %s", body, out);
     }
 }
 
 static void stop_tokens_and_prompts(void **state) {
-  post(*state, "/v1/completions", "{\"prompt\":[\"stop\",\"write 1\",[1,2]],\"stop_token_ids\":[2],\"n\":2}");
+  rig_post(*state, "/v1/completions",
+           "{\"prompt\":[\"stop\",\"write 1\",[1,2]],\"stop_token_ids\":[2],\"n\":2}");
   assert_int_equal(raw_status(out), 200);
   json_t *j = body_json();
   assert_int_equal(json_array_size(json_object_get(j, "choices")), 6);
@@ -251,9 +184,9 @@ static void stop_tokens_and_prompts(void **state) {
 /* ---- streams ---- */
 
 static void stream_of_chat(void **state) {
-  post(*state, "/v1/chat/completions",
-       "{\"messages\":[{\"role\":\"user\",\"content\":\"write 4\"}],\"stream\":true,"
-       "\"stream_options\":{\"include_usage\":true},\"weir\":{\"receipts\":true}}");
+  rig_post(*state, "/v1/chat/completions",
+           "{\"messages\":[{\"role\":\"user\",\"content\":\"write 4\"}],\"stream\":true,"
+           "\"stream_options\":{\"include_usage\":true},\"weir\":{\"receipts\":true}}");
   assert_int_equal(raw_status(out), 200);
   assert_non_null(strstr(out, "Content-Type: text/event-stream"));
   json_t *e[16];
@@ -285,7 +218,8 @@ static void stream_of_chat(void **state) {
 }
 
 static void stream_of_completions(void **state) {
-  post(*state, "/v1/completions", "{\"prompt\":[\"write 2\",\"write 3\"],\"stream\":true,\"logprobs\":0}");
+  rig_post(*state, "/v1/completions",
+           "{\"prompt\":[\"write 2\",\"write 3\"],\"stream\":true,\"logprobs\":0}");
   json_t *e[16];
   bool done;
   char text[2][64] = {"", ""};
@@ -308,7 +242,7 @@ static void stream_of_completions(void **state) {
 }
 
 static void late_errors_end_a_stream(void **state) {
-  post(*state, "/v1/completions", "{\"prompt\":\"late 500\",\"stream\":true}");
+  rig_post(*state, "/v1/completions", "{\"prompt\":\"late 500\",\"stream\":true}");
   assert_int_equal(raw_status(out), 200);
   json_t *e[16];
   bool done;
@@ -347,11 +281,11 @@ static void errors_come_with_their_status(void **state) {
       {"/health", "{}", 405, "Allow: GET, HEAD, OPTIONS\r\n"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    post(*state, rows[i].path, rows[i].body);
+    rig_post(*state, rows[i].path, rows[i].body);
     if (raw_status(out) != rows[i].code || !strstr(out, rows[i].says))
       fail_msg("%s %s: %s", rows[i].path, rows[i].body, out);
   }
-  get(*state, "/v1/completions");
+  rig_get(*state, "/v1/completions");
   assert_int_equal(raw_status(out), 405);
   assert_non_null(strstr(out, "Allow: POST, OPTIONS\r\n"));
 }
@@ -371,18 +305,18 @@ static void hang_ups_cancel(void **state) {
     const time_t end = time(NULL) + 8;
     const int before = x->cancels, had = x->submits;
     snprintf(body, sizeof body, "{\"prompt\":\"%s\",\"stream\":%s,\"n\":2}", rows[i].prompt, rows[i].stream);
-    format_post(ask, sizeof ask, "/v1/completions", body);
+    rig_format_post(ask, sizeof ask, "/v1/completions", body);
     const int fd = raw_connect(r->port);
     raw_puts(fd, ask);
-    while (x->submits < had + 2 && time(NULL) < end) get(r, "/health");
+    while (x->submits < had + 2 && time(NULL) < end) rig_get(r, "/health");
     if (i == 5) assert_true(raw_read(fd, "\"text\":\"Hel\"", out, OUT));
-    get(r, "/health"); /* a turn of the loop: the engine has been at it */
+    rig_get(r, "/health"); /* a turn of the loop: the engine has been at it */
     close(fd);
-    while (x->cancels < before + 2 && time(NULL) < end) get(r, "/health");
+    while (x->cancels < before + 2 && time(NULL) < end) rig_get(r, "/health");
     if (x->cancels != before + 2) fail_msg("%s, stream %s: not cancelled", rows[i].prompt, rows[i].stream);
     assert_int_equal(x->open, 0);
   }
-  get(r, "/metrics");
+  rig_get(r, "/metrics");
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"queued\"} 2\n"));
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"accepted\"} 2\n"));
   assert_non_null(strstr(out, "weir:http_disconnects_total{state=\"decode\"} 1\n"));
@@ -393,24 +327,24 @@ static void hang_ups_cancel(void **state) {
 
 static void models_tokens_page(void **state) {
   rig *r = *state;
-  get(r, "/v1/models");
+  rig_get(r, "/v1/models");
   json_t *j = body_json();
   const json_t *m = json_array_get(json_object_get(j, "data"), 0);
   assert_string_equal(text_at(m, "id", NULL), "demo");
   assert_int_equal(json_integer_value(json_object_get(json_object_get(m, "weir"), "context")), 512);
   assert_int_equal(json_array_size(json_object_get(json_object_get(m, "weir"), "tiers")), 2);
   json_decref(j);
-  get(r, "/v1/models/d%65mo");
+  rig_get(r, "/v1/models/d%65mo");
   assert_int_equal(raw_status(out), 200);
-  get(r, "/v1/models/other");
+  rig_get(r, "/v1/models/other");
   assert_int_equal(raw_status(out), 404);
-  get(r, "/v1/models/%");
+  rig_get(r, "/v1/models/%");
   assert_int_equal(raw_status(out), 404);
-  post(r, "/tokenize", "{\"prompt\":\"abc\"}");
+  rig_post(r, "/tokenize", "{\"prompt\":\"abc\"}");
   assert_string_equal(raw_body(out), "{\"tokens\":[1,2,3],\"count\":3,\"max_model_len\":512}");
-  post(r, "/detokenize", "{\"tokens\":[1]}");
+  rig_post(r, "/detokenize", "{\"tokens\":[1]}");
   assert_string_equal(raw_body(out), "{\"prompt\":\"h\xef\xbf\xbd\"}");
-  get(r, "/");
+  rig_get(r, "/");
   assert_int_equal(raw_status(out), 200);
   assert_non_null(strstr(out, "Content-Type: text/html; charset=utf-8\r\n"));
   assert_non_null(strstr(out, "Content-Security-Policy: default-src 'none'; script-src 'sha256-"));
@@ -421,7 +355,7 @@ static void models_tokens_page(void **state) {
   raw_ask(r->port, ask, out, OUT);
   assert_int_equal(raw_status(out), 304);
   assert_string_equal(raw_body(out), "");
-  get(r, "/stats");
+  rig_get(r, "/stats");
   j = body_json();
   assert_true(json_number_value(json_object_get(j, "deferral_rate")) == 0.1);
   assert_true(json_number_value(json_object_get(j, "goodput")) == 12.5);
@@ -437,15 +371,13 @@ static void rates_are_of_lately(void **state) {
     double rate;      /* of the small tier, which has written 90; 0: none is told */
   } rows[] = {{{10, 5}, 9}, {{60, 10}, 9}, {{60, 30}, 0}, {{0, 30}, 0}, {{0, 10}, 9}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    char byte;
-    raw_loop_stop(&r->loop); /* the gateway is ours for a moment */
-    assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
+    rig_pause(r);
     for (int k = 0; k < 2; k++) {
       const int64_t ago = rows[i].ago_s[k];
       r->gw->look[k] = (weir_gw_look){.ns = ago ? weir_now_ns(&r->gw->clock) - ago * 1000000000 : 0};
     }
-    raw_loop_start(&r->loop);
-    get(r, "/stats");
+    rig_go_on(r);
+    rig_get(r, "/stats");
     json_t *j = body_json();
     const json_t *x = json_object_get(json_object_get(j, "tokens_per_second"), "small");
     const double rate = json_number_value(x); /* a little less than 9: time goes on */
@@ -456,8 +388,8 @@ static void rates_are_of_lately(void **state) {
 
 static void metrics_are_prometheus(void **state) {
   rig *r = *state;
-  post(r, "/v1/completions", "{\"prompt\":\"write 1\"}");
-  get(r, "/metrics");
+  rig_post(r, "/v1/completions", "{\"prompt\":\"write 1\"}");
+  rig_get(r, "/metrics");
   assert_int_equal(raw_status(out), 200);
   const char *text = raw_body(out);
   static const char *const lines[] = {
@@ -487,57 +419,57 @@ static void metrics_are_prometheus(void **state) {
 static void engines_share_and_stand_in(void **state) {
   (void)state;
   fake_reset();
-  rig *r = ready(two, 2);
+  rig *r = rig_ready(two, 2);
   fake_engine *a = fake_engine_of("fake:a"), *b = fake_engine_of("fake:b");
   const time_t end = time(NULL) + 8;
-  do get(r, "/stats");
+  do rig_get(r, "/stats");
   while (strstr(out, "\"ready\":false") && time(NULL) < end);
   char body[128];
   for (int i = 0; i < 40; i++) {
     snprintf(body, sizeof body, "{\"prompt\":\"write 1 %d\"}", i);
-    post(r, "/v1/completions", body);
+    rig_post(r, "/v1/completions", body);
     assert_int_equal(raw_status(out), 200);
   }
   assert_true(a->submits > 5 && b->submits > 5); /* 40 prompts, one engine: 2^-35 */
   const int before = a->submits;
-  post(r, "/v1/completions", "{\"prompt\":\"write 1 same\"}");
+  rig_post(r, "/v1/completions", "{\"prompt\":\"write 1 same\"}");
   const bool is_a = a->submits > before;
-  for (int i = 0; i < 5; i++) post(r, "/v1/completions", "{\"prompt\":\"write 1 same\"}");
+  for (int i = 0; i < 5; i++) rig_post(r, "/v1/completions", "{\"prompt\":\"write 1 same\"}");
   assert_int_equal(a->submits, before + (is_a ? 6 : 0));
   /* refused at either: the other takes it */
   for (int i = 0; i < 2; i++) {
     snprintf(body, sizeof body, "{\"prompt\":\"refuse-on fake:%c 503\"}", 'a' + i);
-    post(r, "/v1/completions", body);
+    rig_post(r, "/v1/completions", body);
     assert_int_equal(raw_status(out), 200);
   }
-  post(r, "/v1/completions", "{\"prompt\":\"refuse 503\"}"); /* at both */
+  rig_post(r, "/v1/completions", "{\"prompt\":\"refuse 503\"}"); /* at both */
   assert_int_equal(raw_status(out), 503);
-  get(r, "/metrics");
+  rig_get(r, "/metrics");
   assert_non_null(strstr(out, "weir:tokens_total{tier=\"small\",engine=\"fake:b\"} 90\n"));
   assert_null(strstr(strstr(out, "# TYPE weir:tokens_total") + 5, "# TYPE weir:tokens_total"));
   /* one goes away: it is left out; both: 503; one comes back */
   a->live = false;
   const int had = a->submits;
-  do get(r, "/stats");
+  do rig_get(r, "/stats");
   while (!strstr(out, "{\"url\":\"fake:a\",\"live\":false") && time(NULL) < end);
   for (int i = 0; i < 10; i++) {
     snprintf(body, sizeof body, "{\"prompt\":\"write 1 %d\"}", i);
-    post(r, "/v1/completions", body);
+    rig_post(r, "/v1/completions", body);
     assert_int_equal(raw_status(out), 200);
   }
   assert_int_equal(a->submits, had);
   b->ready = false;
-  until(r, "/ready", 503);
-  get(r, "/health");
+  rig_until(r, "/ready", 503);
+  rig_get(r, "/health");
   assert_int_equal(raw_status(out), 200);
-  post(r, "/v1/completions", "{\"prompt\":\"write 1\",\"stream\":true}");
+  rig_post(r, "/v1/completions", "{\"prompt\":\"write 1\",\"stream\":true}");
   assert_int_equal(raw_status(out), 503);
   assert_non_null(strstr(out, "Retry-After: "));
   b->silent = true; /* it hangs: no answer at all */
-  until(r, "/health", 503);
+  rig_until(r, "/health", 503);
   a->live = true;
-  until(r, "/ready", 200);
-  stop(r);
+  rig_until(r, "/ready", 200);
+  rig_stop(r);
 }
 
 /* What was lost with its engine is written by the other, unless some of it was sent. */
@@ -556,9 +488,9 @@ static void lost_requests_are_written_elsewhere(void **state) {
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\"},"
       "{\"role\":\"user\",\"content\":\"";
   fake_reset();
-  rig *r = ready(two, 2);
+  rig *r = rig_ready(two, 2);
   const time_t end = time(NULL) + 8;
-  do get(r, "/stats");
+  do rig_get(r, "/stats");
   while (strstr(out, "\"ready\":false") && time(NULL) < end);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     int bad = 0;
@@ -566,7 +498,7 @@ static void lost_requests_are_written_elsewhere(void **state) {
       char body[512];
       int n = snprintf(body, sizeof body, "%s", turns);
       snprintf(body + n, sizeof body - (size_t)n, rows[i].last, 'a' + k);
-      post(r, "/v1/chat/completions", body);
+      rig_post(r, "/v1/chat/completions", body);
       assert_int_equal(raw_status(out), 200);
       bad += strstr(out, "\"error\"") != NULL;
       if (i < 2 || i == 4) assert_non_null(strstr(out, "\"content\":\"Hello w\xef\xbf\xbd\""));
@@ -574,231 +506,12 @@ static void lost_requests_are_written_elsewhere(void **state) {
     }
     assert_int_equal(bad, rows[i].good ? 0 : 1);
   }
-  post(r, "/v1/completions", "{\"prompt\":\"lose 1\"}"); /* at both */
+  rig_post(r, "/v1/completions", "{\"prompt\":\"lose 1\"}"); /* at both */
   assert_int_equal(raw_status(out), 503);
-  get(r, "/metrics");
+  rig_get(r, "/metrics");
   assert_non_null(strstr(out, "weir:gateway_retries_total 7\n"));
   assert_int_equal(fake_engine_of("fake:a")->open + fake_engine_of("fake:b")->open, 0);
-  stop(r);
-}
-
-/* ---- who may ---- */
-
-static void keys(void **state) {
-  (void)state;
-  fake_reset();
-  static const char *const key[] = {"sesame", "second"};
-  rig *r =
-      start((weir_gw_cfg){.engine = one, .n_engines = 1, .key = key, .n_keys = 2, .cors = "https://a.b"});
-  until(r, "/ready", 200);
-  static const struct {
-    const char *path, *header;
-    int code;
-  } rows[] = {{"/health", "", 200},
-              {"/", "", 200},
-              {"/v1/models", "", 401},
-              {"/metrics", "", 401},
-              {"/stats", "", 401},
-              {"/nothing", "", 401},
-              {"/v1/models", "Authorization: Bearer sesame\r\n", 200},
-              {"/v1/models", "authorization: bearer  second\r\n", 200},
-              {"/v1/models", "X-Api-Key: second\r\n", 200},
-              {"/v1/models", "Authorization: Bearer sesam\r\n", 401},
-              {"/v1/models", "Authorization: Bearer sesame2\r\n", 401},
-              {"/v1/models", "Authorization: Bearer \r\n", 401},
-              {"/v1/models", "Authorization: Basic sesame\r\n", 401},
-              {"/nothing", "Authorization: Bearer sesame\r\n", 404}};
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    char ask[256];
-    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n",
-             rows[i].path, rows[i].header);
-    raw_ask(r->port, ask, out, OUT);
-    if (raw_status(out) != rows[i].code) fail_msg("%s %s: %s", rows[i].path, rows[i].header, out);
-    assert_non_null(strstr(out, "Access-Control-Allow-Origin: https://a.b\r\n"));
-  }
-  raw_ask(r->port, "OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", out,
-          OUT);
-  assert_int_equal(raw_status(out), 204);
-  assert_non_null(strstr(out, "Access-Control-Allow-Methods: "));
-  assert_non_null(strstr(out, "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key\r\n"));
-  raw_ask(r->port,
-          "OPTIONS /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-          "Access-Control-Request-Headers: authorization,x-stainless-lang, x-stainless-os\r\n\r\n",
-          out, OUT);
-  assert_non_null(
-      strstr(out, "Access-Control-Allow-Headers: authorization,x-stainless-lang, x-stainless-os\r\n"));
-  raw_ask(r->port,
-          "OPTIONS /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-          "Access-Control-Request-Headers: a;b\r\n\r\n",
-          out, OUT);
-  assert_non_null(strstr(out, "Access-Control-Allow-Headers: Authorization, Content-Type, X-Api-Key\r\n"));
-  /* without a key no byte of a body is waited for */
-  raw_ask(r->port, "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n", out, OUT);
-  assert_int_equal(raw_status(out), 401);
-  assert_non_null(strstr(out, "WWW-Authenticate: Bearer\r\n"));
-  raw_ask(
-      r->port,
-      "POST /nothing HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sesame\r\nContent-Length: 1\r\nConnection: "
-      "close\r\n\r\nx",
-      out, OUT);
-  assert_int_equal(raw_status(out), 404);
-  stop(r);
-}
-
-/* A page whose name was made to lead here is a page of somebody else's. */
-static void hosts(void **state) {
-  (void)state;
-  fake_reset();
-  static const char *const host[] = {"weir.example"};
-  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1, .host = host, .n_hosts = 1});
-  until(r, "/ready", 200);
-  static const struct {
-    const char *path, *host;
-    int code;
-  } rows[] = {{"/stats", "localhost", 200},          {"/stats", "LOCALHOST:8000", 200},
-              {"/stats", "127.0.0.1", 200},          {"/stats", "127.0.0.1:8000", 200},
-              {"/stats", "10.1.2.3:8000", 200},      {"/stats", "[::1]:8000", 200},
-              {"/stats", "weir.example:80", 200},    {"/stats", "weir.example.", 200},
-              {"/stats", "evil.example", 403},       {"/", "evil.example", 403},
-              {"/stats", "localhost.evil", 403},     {"/stats", "127.0.0.1.evil", 403},
-              {"/stats", "[::1].evil", 403},         {"/stats", "[evil]", 403},
-              {"/health", "evil.example:8000", 200}, {"/stats", "", 403}};
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    char ask[256];
-    snprintf(ask, sizeof ask, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", rows[i].path,
-             rows[i].host);
-    raw_ask(r->port, ask, out, OUT);
-    if (raw_status(out) != rows[i].code) fail_msg("%s %s: %s", rows[i].path, rows[i].host, out);
-  }
-  raw_ask(r->port, "GET /stats HTTP/1.0\r\n\r\n", out, OUT);
-  assert_int_equal(raw_status(out), 200);
-  stop(r);
-}
-
-/* A table full of the silent leaves /health to be asked. */
-static void health_on_a_full_table(void **state) {
-  (void)state;
-  fake_reset();
-  enum { MOST = 4 };
-  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1, .max_connections = MOST});
-  int fd[MOST];
-  until(r, "/ready", 200);
-  for (int i = 0; i < MOST; i++) {
-    fd[i] = raw_connect(r->port);
-    raw_puts(fd[i], "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
-  }
-  until(r, "/stats", 503);
-  get(r, "/health");
-  assert_int_equal(raw_status(out), 200);
-  get(r, "/ready");
-  assert_int_equal(raw_status(out), 200);
-  for (int i = 0; i < MOST; i++) close(fd[i]);
-  until(r, "/stats", 200);
-  stop(r);
-}
-
-static void says_that_it_loads(void **state) {
-  (void)state;
-  fake_reset();
-  fake_engine_of("fake:a")->silent = true;
-  rig *r = start((weir_gw_cfg){.engine = one, .n_engines = 1});
-  get(r, "/health");
-  assert_int_equal(raw_status(out), 503);
-  assert_non_null(strstr(out, "loading"));
-  stop(r);
-}
-
-static void addresses_of_others_need_a_key(void **state) {
-  (void)state;
-  struct {
-    const char *listen;
-    bool insecure, key;
-    weir_status want;
-  } rows[] = {{"0.0.0.0:0", false, false, WEIR_EINVAL},
-              {"0.0.0.0:0", true, false, WEIR_OK},
-              {"0.0.0.0:0", false, true, WEIR_OK},
-              {"127.0.0.1:0", false, false, WEIR_OK},
-              {"127.0.0.1", false, false, WEIR_EINVAL}};
-  static const char *const key[] = {"k"};
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    raw_loop l;
-    weir_gw *g = NULL;
-    weir_err e = {0};
-    raw_loop_init(&l);
-    const weir_gw_cfg cfg = {.listen = rows[i].listen,
-                             .engine = one,
-                             .n_engines = 1,
-                             .insecure = rows[i].insecure,
-                             .key = key,
-                             .n_keys = rows[i].key};
-    const weir_status st = weir_gw_create(l.base, &cfg, &g, &e);
-    if (st != rows[i].want) fail_msg("%s: %d %s", rows[i].listen, st, e.msg);
-    weir_gw_destroy(g);
-    raw_loop_fini(&l);
-  }
-}
-
-/* ---- the end ---- */
-
-static void begin_drain(evutil_socket_t fd, short what, void *ctx) {
-  (void)fd;
-  (void)what;
-  weir_gw_drain(ctx, 200);
-}
-
-static void begin_long_drain(evutil_socket_t fd, short what, void *ctx) {
-  (void)fd;
-  (void)what;
-  weir_gw_drain(ctx, 60000);
-}
-
-static void drains(void **state) {
-  rig *r = *state;
-  const int held = raw_connect(r->port);
-  char ask[512];
-  format_post(ask, sizeof ask, "/v1/completions", "{\"prompt\":\"hold decode\",\"stream\":true}");
-  raw_puts(held, ask);
-  assert_true(raw_read(held, "\"text\":\"Hel\"", out, OUT));
-  const int half = raw_connect(r->port); /* a request that does not come is not waited for */
-  char half_out[1024];
-  raw_puts(half, "GET /sta");
-  raw_loop_stop(&r->loop); /* the base is ours for a moment */
-  struct timeval now = {0, 0};
-  char byte;
-  assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
-  event_base_once(r->loop.base, -1, EV_TIMEOUT, begin_drain, r->gw, &now);
-  raw_loop_start(&r->loop);
-  pthread_join(r->loop.thread, NULL); /* the held request does not end: the time to drain does */
-  r->running = false;
-  assert_true(weir_gw_was_cut(r->gw));
-  weir_gw_destroy(r->gw);
-  r->gw = NULL;
-  assert_true(raw_read(held, NULL, out, OUT));
-  assert_non_null(strstr(out, "\"type\":\"overloaded_error\"")); /* it was told */
-  assert_true(raw_read(half, NULL, half_out, sizeof half_out));
-  close(half);
-  close(held);
-  assert_int_equal(fake_engine_of("fake:a")->open, 0);
-}
-
-/* With nothing to answer it does not wait for its time. */
-static void drains_at_once(void **state) {
-  rig *r = *state;
-  const time_t from = time(NULL);
-  char byte;
-  const struct timeval now = {0, 0};
-  const int half = raw_connect(r->port);
-  raw_puts(half, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx");
-  get(r, "/health");
-  raw_loop_stop(&r->loop);
-  assert_int_equal(read(r->loop.pipe[0], &byte, 1), 1);
-  event_base_once(r->loop.base, -1, EV_TIMEOUT, begin_long_drain, r->gw, &now);
-  raw_loop_start(&r->loop);
-  pthread_join(r->loop.thread, NULL);
-  r->running = false;
-  assert_true(time(NULL) - from < 8);
-  assert_false(weir_gw_was_cut(r->gw));
-  close(half);
+  rig_stop(r);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -820,13 +533,6 @@ int main(void) {
       TEST(metrics_are_prometheus),
       cmocka_unit_test(engines_share_and_stand_in),
       cmocka_unit_test(lost_requests_are_written_elsewhere),
-      cmocka_unit_test(keys),
-      cmocka_unit_test(hosts),
-      cmocka_unit_test(health_on_a_full_table),
-      cmocka_unit_test(says_that_it_loads),
-      cmocka_unit_test(addresses_of_others_need_a_key),
-      TEST(drains),
-      TEST(drains_at_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
