@@ -332,22 +332,24 @@ static void cut(server *s) {
   while (weir_service_open_requests(s->service) > 0 && now(s) < until) (void)poll(NULL, 0, 10);
 }
 
-/* Lets it send what it has, until a time; another signal leaves it a moment to tell its clients. False: some
- * of its answers were cut. */
+/* Lets it send what it has, until a time or another signal; then it has a moment to tell its clients. False:
+ * some of its answers were cut. */
 static bool stop_gateway(server *s, int64_t until_ns) {
   struct pollfd p = {.fd = weir_serve_signals_fd(), .events = POLLIN};
-  int had = weir_serve_signals_asked(), asked;
+  const int had = weir_serve_signals_asked();
+  bool last = false;
+  int asked;
   weir_gateway_ask(s->gateway);
   /* asked first: that clears the descriptor, which its end must still make readable */
-  while (asked = weir_serve_signals_asked(), !weir_gateway_gone(s->gateway) && now(s) < until_ns) {
-    if (asked > had) {
-      const int64_t soon = now(s) + CUT_S * SECOND;
-      had = asked;
-      if (soon < until_ns) until_ns = soon;
+  while (asked = weir_serve_signals_asked(), !weir_gateway_gone(s->gateway)) {
+    const bool over = now(s) >= until_ns;
+    if (last && over) break;
+    if (!last && (over || asked > had)) {
+      last = true;
+      until_ns = now(s) + CUT_S * SECOND;
       weir_gateway_ask(s->gateway); /* its second: it tells who waits, and ends */
     }
-    const int64_t left = until_ns - now(s);
-    (void)poll(&p, 1, left > 0 ? (int)(left / MILLI) + 1 : 0);
+    (void)poll(&p, 1, (int)((until_ns - now(s)) / MILLI) + 1);
   }
   weir_gateway_stop(s->gateway, 0);
   if (!weir_gateway_clean(s->gateway)) weir_log(WEIR_LOG_WARN, "the gateway had answers left to send: cut");
