@@ -47,8 +47,8 @@ static void learn_large(weir_goodput *g, int32_t rows, int32_t prompt_rows, doub
 
 void weir_goodput_step(weir_goodput *g, int64_t now_ns, bool large, int32_t rows, int32_t prompt_rows,
                        int64_t device_ns) {
-  /* Steps of two devices overlap: time counts once. */
-  g->from_ns = min64(now_ns, max64(now_ns - device_ns, max64(g->to_ns, 1)));
+  g->from_ns =
+      max64(now_ns - max64(device_ns, 0), 1); /* where steps of two devices overlap, slots are shared */
   g->to_ns = now_ns;
   struct weir_goodput_done done = {0};
   if (!large) done = (struct weir_goodput_done){.small_rows = rows, .prompt_rows = prompt_rows};

@@ -27,7 +27,7 @@ typedef struct weir_goodput {
   struct weir_goodput_size { /* large steps of 2^i .. 2^(i+1) - 1 rows, averaged */
     double rows, ns;         /* rows 0: none was measured */
   } size[WEIR_GOODPUT_SIZES];
-  int64_t from_ns, to_ns;       /* of the last step; not before the end of the one before */
+  int64_t from_ns, to_ns;       /* of the last step */
   double prompt_row_ns;         /* 0: not measured */
   int64_t since_ns, last_told;  /* since when the other side of the comparison holds; 0: it does not */
   bool large_faster, ever_told; /* what the hysteresis says */
