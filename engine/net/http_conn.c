@@ -161,13 +161,17 @@ static bool take_place(weir_http_conn *c) {
   return true;
 }
 
-/* One more beyond the bound must always be able to come, so the oldest of those that have not been answered
- * goes. */
+/* One more beyond the bound must always be able to come, so when half of their room is taken the oldest of
+ * those that have not been answered goes. */
 static void drop_oldest_extra(weir_http_server *s) {
   weir_http_conn *oldest = NULL;
-  for (weir_http_conn *x = s->first; x; x = x->next) /* the list begins with the newest */
-    if (x->extra && x->ev && (x->state == WEIR_CONN_READING || x->state == WEIR_CONN_REFUSING)) oldest = x;
-  if (oldest) weir_http_conn_cut_later(oldest);
+  int32_t n = 0;
+  for (weir_http_conn *x = s->first; x; x = x->next) { /* the list begins with the newest */
+    if (!x->extra || x->state == WEIR_CONN_CUT) continue;
+    n++;
+    if (x->ev && (x->state == WEIR_CONN_READING || x->state == WEIR_CONN_REFUSING)) oldest = x;
+  }
+  if (oldest && n > WEIR_HTTP_EXTRA / 2) weir_http_conn_cut_later(oldest);
 }
 
 /* ---- reading ---- */
@@ -306,6 +310,8 @@ static bool adopt(weir_http_conn *c) {
     snprintf(c->peer, sizeof c->peer, six ? "[%s]:%d" : "%s:%d", ip,
              ntohs(six ? ((struct sockaddr_in6 *)&sa)->sin6_port : ((struct sockaddr_in *)&sa)->sin_port));
   }
+  /* those that came in one turn of the loop could not be dropped when they came */
+  if (c->extra && !take_place(c)) drop_oldest_extra(c->server);
   const weir_http_server_cfg *cfg = &c->server->cfg;
   int32_t ms = cfg->head_ms < cfg->idle_ms ? cfg->head_ms : cfg->idle_ms;
   if (c->extra && ms > EXTRA_MS) ms = EXTRA_MS;
@@ -365,7 +371,7 @@ struct bufferevent *weir_http_conn_new(struct event_base *base, void *server) {
   if (s->n_connections - s->n_extra > s->cfg.max_connections) {
     c->extra = true;
     s->n_extra++;
-    if (!take_place(c) && s->n_extra > WEIR_HTTP_EXTRA / 2) drop_oldest_extra(s);
+    if (!take_place(c)) drop_oldest_extra(s);
   }
   weir_http_server_count(s);
   wake(c);
