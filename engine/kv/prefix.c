@@ -84,10 +84,8 @@ static void settle(weir_prefix *x, int32_t i) {
     heap_remove(x, i);
 }
 
-static void touch(weir_prefix *x, int32_t i) {
-  x->entries[i].used = x->now;
-  if (x->entries[i].heap != NONE) heap_down(x, x->entries[i].heap, i);
-}
+/* Whoever does holds its page: it is not in the heap. */
+static void touch(weir_prefix *x, int32_t i) { x->entries[i].used = x->now; }
 
 static void set_alone(weir_prefix *x, int32_t i, bool alone) {
   x->n_alone += (int32_t)alone - (int32_t)x->entries[i].alone;
@@ -141,9 +139,9 @@ static void drop(weir_prefix *x, int32_t i) {
   x->stats.held--;
 }
 
-/* Evicts the oldest idle entry; false when there is none, or when it belongs to the operation under way. */
+/* Evicts the oldest idle entry; false when there is none. (What an operation has come by is held.) */
 static bool evict_one(weir_prefix *x) {
-  if (x->n_heap == 0 || x->entries[x->heap[0]].used == x->now) return false;
+  if (x->n_heap == 0) return false;
   drop(x, x->heap[0]);
   x->stats.evicted++;
   return true;
@@ -223,9 +221,9 @@ int32_t weir_prefix_match(weir_prefix *x, uint64_t salt, const int32_t *tok, int
     key = chain_key(key, tok + k * WEIR_PAGE_TOKENS);
     const int32_t i = find(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS);
     if (i == NONE) break;
-    touch(x, i);
     page[k] = x->entries[i].page;
     weir_pages_ref(x->pages, page[k]);
+    touch(x, i);
     parent = i;
   }
   x->stats.hit_pages += k;
@@ -264,8 +262,8 @@ void weir_prefix_insert(weir_prefix *x, uint64_t salt, const int32_t *tok, int32
     key = chain_key(key, tok + k * WEIR_PAGE_TOKENS);
     int32_t i = find(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS);
     if (i != NONE) {
-      touch(x, i);
       adopt(x, i, &page[k]);
+      touch(x, i);
     } else {
       i = add(x, key, salt, parent, tok + k * WEIR_PAGE_TOKENS, page[k]);
     }
