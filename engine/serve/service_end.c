@@ -36,6 +36,8 @@ static void count_end(weir_reply *r, weir_cancel_why why) {
   weir_metric_observe(m->prefill_time, seconds(x->first_token_ns - x->queued_ns));
   weir_metric_observe(m->decode_time, seconds(x->total_ns - x->first_token_ns));
   weir_metric_observe(m->inference_time, seconds(x->total_ns - x->queued_ns));
+  weir_metric_inc(m->mode_tokens[r->mode], n);
+  weir_metric_inc(m->mode_seconds[r->mode], seconds(x->total_ns - x->first_token_ns));
   weir_metric_observe(m->req_prompt, atomic_load(&r->n_prompt));
   weir_metric_observe(m->req_generation, n);
   weir_metric_observe(m->req_max_tokens, r->job.max_new);

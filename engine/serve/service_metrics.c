@@ -173,6 +173,15 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->pinned = counter(k, "weir:pinned_requests_total", "Requests pinned to the small tier.");
   s->pinned_large_rows = counter(k, "weir:pinned_large_rows_total",
                                  "Rows of pinned requests that were fed to the large tier: always 0.");
+  for (int i = 0; i < WEIR_N_MODES; i++)
+    s->mode_tokens[i] =
+        with(k, WEIR_METRIC_COUNTER, "weir:mode_tokens_total",
+             "Generation tokens of requests that have ended, by mode: its rate is the mode's goodput.",
+             "mode", weir_mode_name((weir_mode)i));
+  for (int i = 0; i < WEIR_N_MODES; i++)
+    s->mode_seconds[i] = with(k, WEIR_METRIC_COUNTER, "weir:mode_decode_seconds_total",
+                              "Time from the first token to the end, of the same requests together.", "mode",
+                              weir_mode_name((weir_mode)i));
   for (int i = 0; i < WEIR_N_REFUSED; i++)
     s->refused[i] = with(k, WEIR_METRIC_COUNTER, "weir:requests_refused_total",
                          "Requests that were not taken.", "reason", refused[i]);

@@ -5,6 +5,7 @@
 #ifndef WEIR_SERVE_SERVICE_METRICS_H
 #define WEIR_SERVE_SERVICE_METRICS_H
 #include "base/metrics.h"
+#include "cascade/cascade_conf.h"
 #include "serve/engine.h"
 
 enum { WEIR_SM_TIERS = 2, WEIR_SM_WHYS = WEIR_WHY_HOLD + 1, WEIR_SM_KV_STATES = 3 };
@@ -56,6 +57,7 @@ typedef struct weir_service_metrics {
   weir_metric *entropy, *large_wait, *large_batch, *large_rows, *drafts_refused;
   weir_metric *goodput, *large_only_goodput, *threshold;
   weir_metric *pinned, *pinned_large_rows;
+  weir_metric *mode_tokens[WEIR_N_MODES], *mode_seconds[WEIR_N_MODES];
   weir_metric *refused[WEIR_N_REFUSED], *cancelled[WEIR_N_CANCELLED], *reply_bytes;
 } weir_service_metrics;
 

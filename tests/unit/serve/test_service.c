@@ -70,6 +70,15 @@ static void test_answers(void **state) {
   assert_true(served_metric(&v, "weir:pinned_large_rows_total", NULL) == 0);
   assert_true(served_metric(&v, "weir:generation_tokens_total", NULL) == 300);
   assert_true(served_metric(&v, "weir:inter_token_latency_seconds", NULL) == 297);
+  double by_mode = 0;
+  for (int i = 0; i < WEIR_N_MODES; i++)
+    by_mode += served_metric(&v, "weir:mode_tokens_total", weir_mode_name((weir_mode)i));
+  assert_true(by_mode == 300);
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    const char *mode = cases[c].pin ? "small" : cases[c].mode;
+    assert_true(served_metric(&v, "weir:mode_tokens_total", mode) >= 100);
+    assert_true(served_metric(&v, "weir:mode_decode_seconds_total", mode) > 0);
+  }
   assert_true(served_metric(&v, "weir:request_success_total", "length") == 3);
   assert_true(served_metric(&v, "weir:request_success_total", "abort") == 0);
   assert_true(served_metric(&v, "weir:e2e_request_latency_seconds", NULL) == 3);
