@@ -4,38 +4,13 @@
 are those of proto/weir.proto. Inputs found by fuzzing are added beside them by hand (found-*)."""
 import os
 import struct
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from proto_wire import f32, f64, packed, s, u  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def varint(n):
-    n &= (1 << 64) - 1
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def u(field, n):
-    return varint(field << 3) + varint(n)
-
-
-def s(field, data):
-    data = data.encode() if isinstance(data, str) else data
-    return varint(field << 3 | 2) + varint(len(data)) + data
-
-
-def f32(field, x):
-    return varint(field << 3 | 5) + struct.pack("<f", x)
-
-
-def f64(field, x):
-    return varint(field << 3 | 1) + struct.pack("<d", x)
-
-
-def packed(field, numbers):
-    return s(field, b"".join(varint(n) for n in numbers))
 
 
 def frame(kind, body, version=1, zero=0):

@@ -4,34 +4,13 @@
 Python; the encoding of protobuf is a few lines. Run from the repository root."""
 import os
 import struct
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from proto_wire import f32, packed, s as raw, u as num  # noqa: E402
 
 SUBMIT, POLL, CANCEL, STATS, MODELS, TOKENIZE, DETOKENIZE, HEALTH, SKIP, TURN = range(1, 11)
-
-
-def varint(n):
-    n &= (1 << 64) - 1
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def num(field, n):
-    return varint(field << 3) + varint(n)
-
-
-def raw(field, data):
-    data = data.encode() if isinstance(data, str) else data
-    return varint(field << 3 | 2) + varint(len(data)) + data
-
-
-def f32(field, x):
-    return varint(field << 3 | 5) + struct.pack("<f", x)
-
-
-def packed(field, ids):
-    return raw(field, b"".join(varint(i) for i in ids))
 
 
 def sid(n):
