@@ -27,16 +27,6 @@ static int print_help(const weir_bench_command *cmd, const weir_config *c) {
   return fflush(stdout) == 0 ? WEIR_BENCH_OK : WEIR_BENCH_FAILED;
 }
 
-static weir_status read_options(weir_config *c, int argc, char **argv, weir_err *e) {
-  weir_status st = WEIR_OK;
-  const char *file = weir_config_has(c, "config") ? weir_config_peek_arg(c, argc, argv, "config") : NULL;
-  if (file) WEIR_TRY(weir_config_read_file(c, file, e));
-  WEIR_TRY(weir_config_read_env(c, NULL, e));
-  st = weir_config_read_args(c, argc, argv, e);
-out:
-  return st;
-}
-
 static int run_command(const weir_bench_command *cmd, int argc, char **argv) {
   weir_config *c = NULL;
   weir_err e = {0};
@@ -45,7 +35,7 @@ static int run_command(const weir_bench_command *cmd, int argc, char **argv) {
     return tell(&e, WEIR_BENCH_FAILED);
   if (weir_config_peek_arg(c, argc, argv, "help"))
     status = print_help(cmd, c);
-  else if (read_options(c, argc, argv, &e) != WEIR_OK)
+  else if (weir_config_read_all(c, argc, argv, &e) != WEIR_OK)
     status = tell(&e, e.code == WEIR_EINVAL ? WEIR_BENCH_USAGE : WEIR_BENCH_FAILED);
   else
     status = cmd->main(c);

@@ -96,6 +96,24 @@ weir_status weir_config_unknown(const weir_config *c, const char *source, const 
   return weir_fail(e, WEIR_EINVAL, "%s%s %s (%s)", prefix, word, why, source);
 }
 
+weir_status weir_config_read_all(weir_config *c, int argc, char *const *argv, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_config_read_env(c, NULL, e)); /* it may name the file */
+  if (weir_config_has(c, "config")) {
+    const char *named = weir_config_peek_arg(c, argc, argv, "config");
+    const char *file = named ? named : weir_config_string(c, "config");
+    if (file) {
+      char path[4096]; /* the second reading frees what weir_config_string lent */
+      snprintf(path, sizeof path, "%s", file);
+      WEIR_TRY(weir_config_read_file(c, path, e));
+      WEIR_TRY(weir_config_read_env(c, NULL, e)); /* and goes before what that says */
+    }
+  }
+  st = weir_config_read_args(c, argc, argv, e);
+out:
+  return st;
+}
+
 /* ---- values ---- */
 
 static void clear(weir_opt_value *v) {

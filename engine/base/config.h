@@ -78,6 +78,9 @@ weir_status weir_config_read_args(weir_config *, int argc, char *const *argv, we
  * file it names. NULL when it is not there; the last one counts. */
 const char *weir_config_peek_arg(const weir_config *, int argc, char *const *argv, const char *name);
 
+/* All of it in the order above: the file that --config (or its variable) names, the environment, argv. */
+weir_status weir_config_read_all(weir_config *, int argc, char *const *argv, weir_err *e);
+
 /* ---- values. The name must be one of this command's and of the type asked for: anything else is a mistake
  * in the program, stopped by an assertion. ---- */
 bool weir_config_has(const weir_config *, const char *name);    /* whether this command has such an option */

@@ -80,13 +80,6 @@ out:
   return st;
 }
 
-static bool is_utf8(weir_str s) {
-  int32_t len;
-  for (size_t at = 0; at < s.len; at += (size_t)len)
-    if (weir_utf8_next(s.data + at, s.len - at, &len) != WEIR_UTF8_CHAR) return false;
-  return true;
-}
-
 /* The result lies in one of the decoder's buffers or is `text`. */
 static weir_status decode(decoder *d, weir_str text, weir_str *out, weir_err *e) {
   weir_status st = WEIR_OK;
@@ -96,7 +89,7 @@ static weir_status decode(decoder *d, weir_str text, weir_str *out, weir_err *e)
     weir_buf *to = i % 2 ? &d->b : &d->a;
     weir_buf_truncate(to, 0);
     if (s->kind == WEIR_DECODE_REPLACE) {
-      if (!is_utf8(now)) continue; /* a byte: later steps see no text */
+      if (!weir_utf8_valid(now.data, now.len)) continue; /* a byte: later steps see no text */
       WEIR_TRY(replace(d->regex[i], s->content, now, &d->budget, to, e));
     } else if (s->kind == WEIR_DECODE_BYTE_FALLBACK) {
       const int32_t byte = weir_piece_byte(now);

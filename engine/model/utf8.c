@@ -31,6 +31,13 @@ weir_utf8_kind weir_utf8_next(const char *text, size_t n, int32_t *len) {
   return WEIR_UTF8_CHAR;
 }
 
+bool weir_utf8_valid(const char *p, size_t n) {
+  int32_t len;
+  for (size_t at = 0; at < n; at += (size_t)len)
+    if (weir_utf8_next(p + at, n - at, &len) != WEIR_UTF8_CHAR) return false;
+  return true;
+}
+
 uint32_t weir_utf8_code(const char *text, int32_t len) {
   const unsigned char *p = (const unsigned char *)text;
   switch (len) {

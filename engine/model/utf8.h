@@ -2,6 +2,7 @@
 /* One step through bytes that may or may not be UTF-8. */
 #ifndef WEIR_MODEL_UTF8_H
 #define WEIR_MODEL_UTF8_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,9 @@ typedef enum {
 
 /* Looks at p[0..n), n >= 1; *len (1 to 4) is how many bytes the unit takes. */
 weir_utf8_kind weir_utf8_next(const char *p, size_t n, int32_t *len);
+
+/* Whether p[0..n) is well-formed throughout. */
+bool weir_utf8_valid(const char *p, size_t n);
 
 /* The code point of a well-formed character of `len` bytes. */
 uint32_t weir_utf8_code(const char *p, int32_t len);

@@ -144,13 +144,18 @@ static void on_text(void *ctx, const char *text, size_t len, const weir_client_e
   call_end(ctx, &b, e->code ? WEIR_OK : put_prompt(&b, text, len, NULL), e);
 }
 
-void weir_gw_tokenize(weir_gw *g, weir_http_request *r) {
+/* ---- the two paths: they differ in how the body is read and in what the engine is asked ---- */
+
+typedef int parse_fn(const char *body, size_t len, weir_openai_tokenize *, weir_openai_error *);
+typedef int ask_fn(weir_gw_engine *, const weir_openai_tokenize *, call *, weir_client_error *);
+
+static void start(weir_gw *g, weir_http_request *r, parse_fn *parse, ask_fn *ask) {
   size_t len;
   const char *body = weir_http_body(r, &len);
   weir_openai_tokenize q;
   weir_openai_error error;
   weir_client_error why;
-  if (weir_openai_parse_tokenize(body, len, &q, &error) != 0) {
+  if (parse(body, len, &q, &error) != 0) {
     weir_gw_reply_error(r, &error);
     return;
   }
@@ -158,27 +163,21 @@ void weir_gw_tokenize(weir_gw *g, weir_http_request *r) {
   call *c = x ? call_new(g, r, x) : NULL;
   if (!x)
     weir_gw_reply_error(r, &error);
-  else if (c && weir_client_tokenize(x->client, q.text ? q.text : "", q.text ? strlen(q.text) : 0, false,
-                                     q.bare, q.message, q.n_messages, on_ids, c, &why) != 0)
+  else if (c && ask(x, &q, c, &why) != 0)
     call_end(c, &(weir_buf){0}, WEIR_OK, &why);
   weir_openai_tokenize_fini(&q);
 }
 
+static int ask_ids(weir_gw_engine *x, const weir_openai_tokenize *q, call *c, weir_client_error *e) {
+  return weir_client_tokenize(x->client, q->text ? q->text : "", q->text ? strlen(q->text) : 0, false,
+                              q->bare, q->message, q->n_messages, on_ids, c, e);
+}
+
+static int ask_text(weir_gw_engine *x, const weir_openai_tokenize *q, call *c, weir_client_error *e) {
+  return weir_client_detokenize(x->client, q->ids, q->n_ids, on_text, c, e);
+}
+
+void weir_gw_tokenize(weir_gw *g, weir_http_request *r) { start(g, r, weir_openai_parse_tokenize, ask_ids); }
 void weir_gw_detokenize(weir_gw *g, weir_http_request *r) {
-  size_t len;
-  const char *body = weir_http_body(r, &len);
-  weir_openai_tokenize q;
-  weir_openai_error error;
-  weir_client_error why;
-  if (weir_openai_parse_detokenize(body, len, &q, &error) != 0) {
-    weir_gw_reply_error(r, &error);
-    return;
-  }
-  weir_gw_engine *x = weir_gw_engine_for(g, q.model, (uint64_t)g->n_pending, -1, &error);
-  call *c = x ? call_new(g, r, x) : NULL;
-  if (!x)
-    weir_gw_reply_error(r, &error);
-  else if (c && weir_client_detokenize(x->client, q.ids, q.n_ids, on_text, c, &why) != 0)
-    call_end(c, &(weir_buf){0}, WEIR_OK, &why);
-  weir_openai_tokenize_fini(&q);
+  start(g, r, weir_openai_parse_detokenize, ask_text);
 }

@@ -256,16 +256,7 @@ static int print_help(const weir_config *c) {
 /* The environment is read twice: it may name the file, and goes before what that says. */
 static weir_status read_options(weir_config *c, int argc, char **argv, weir_err *e) {
   weir_status st = WEIR_OK;
-  WEIR_TRY(weir_config_read_env(c, NULL, e));
-  const char *named = weir_config_peek_arg(c, argc, argv, "config");
-  const char *file = named ? named : weir_config_string(c, "config");
-  if (file) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s", file);
-    WEIR_TRY(weir_config_read_file(c, path, e));
-    WEIR_TRY(weir_config_read_env(c, NULL, e));
-  }
-  WEIR_TRY(weir_config_read_args(c, argc, argv, e));
+  WEIR_TRY(weir_config_read_all(c, argc, argv, e));
   int32_t n;
   const char *const *operand = weir_config_operands(c, &n);
   if (n > 0) st = weir_fail(e, WEIR_EINVAL, "%s: there is nothing to name beside the options", operand[0]);

@@ -88,33 +88,17 @@ static void warn_of_slips(const weir_config *c) {
              (int)strcspn(odd, "="), odd, meant);
 }
 
-/* The environment is read twice: it may name the file, and goes before what that says. */
-static weir_status read_options(weir_config *c, int argc, char **argv, weir_err *e) {
-  weir_status st = WEIR_OK;
-  WEIR_TRY(weir_config_read_env(c, NULL, e));
-  warn_of_slips(c);
-  const char *named = weir_config_peek_arg(c, argc, argv, "config");
-  const char *file = named ? named : weir_config_string(c, "config");
-  if (file) {
-    char path[4096]; /* the second reading frees what weir_config_string lent */
-    snprintf(path, sizeof path, "%s", file);
-    WEIR_TRY(weir_config_read_file(c, path, e));
-    WEIR_TRY(weir_config_read_env(c, NULL, e));
-  }
-  st = weir_config_read_args(c, argc, argv, e);
-out:
-  return st;
-}
-
 static int run_command(const weir_command *cmd, int argc, char **argv) {
   weir_config *c = NULL;
   weir_err e = {0};
   int status = WEIR_EXIT_USAGE;
   if (weir_config_create(weir_options, weir_n_options, cmd->bit, &c, &e) != WEIR_OK)
     return weir_tell(&e, WEIR_EXIT_FAILED);
-  if (weir_config_peek_arg(c, argc, argv, "help"))
+  const bool help = weir_config_peek_arg(c, argc, argv, "help") != NULL;
+  if (!help) warn_of_slips(c);
+  if (help)
     status = print_help(cmd, c);
-  else if (read_options(c, argc, argv, &e) != WEIR_OK)
+  else if (weir_config_read_all(c, argc, argv, &e) != WEIR_OK)
     status = e.code == WEIR_EINVAL ? weir_tell_usage(cmd->name, &e) : weir_tell(&e, WEIR_EXIT_FAILED);
   else
     status = cmd->main(c);

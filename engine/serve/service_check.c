@@ -42,13 +42,6 @@ static weir_status no_memory(weir_service_error *x, const weir_err *e) {
   return weir_service_error_set(x, 500, "", "%s", e->msg);
 }
 
-static bool is_utf8(const char *p, size_t n) {
-  int32_t len;
-  for (size_t at = 0; at < n; at += (size_t)len)
-    if (weir_utf8_next(p + at, n - at, &len) != WEIR_UTF8_CHAR) return false;
-  return true;
-}
-
 static bool within(float v, float low, float high) { return v >= low && v <= high; } /* NaN: no */
 
 /* ---- the prompt ---- */
@@ -92,7 +85,7 @@ static weir_status copy_chat(const weir_service *g, const weir_service_text *t, 
     weir_chat_role role;
     NEED(t->chat[i].role && weir_chat_role_parse(t->chat[i].role, &role), "chat.role",
          "message %zu is of none of system, user, assistant", i);
-    NEED(is_utf8(t->chat[i].text, len), "chat.text", "message %zu is not UTF-8", i);
+    NEED(weir_utf8_valid(t->chat[i].text, len), "chat.text", "message %zu is not UTF-8", i);
     memcpy(s->text + at, t->chat[i].text, len);
     s->chat[i] = (weir_chat_message){role, {s->text + at, len}};
     at += len;
@@ -112,7 +105,7 @@ weir_status weir_source_copy(const weir_service *g, const weir_service_text *t, 
   if (t->n_ids > 0) return copy_ids(g, t, s, x);
   if (t->n_chat > 0) return copy_chat(g, t, s, x);
   NEED(t->len <= WEIR_TOKENIZE_MAX_BYTES, "prompt", "%zu bytes are too many", t->len);
-  NEED(is_utf8(t->text, t->len), "prompt", "it is not UTF-8");
+  NEED(weir_utf8_valid(t->text, t->len), "prompt", "it is not UTF-8");
   if (WEIR_NEW(t->len, &s->text, &e) != WEIR_OK) return no_memory(x, &e);
   memcpy(s->text, t->text, t->len);
   s->len = t->len;
@@ -145,7 +138,7 @@ static weir_status copy_stops(const weir_service *g, const weir_service_request 
     const size_t len = q->stop[i] ? strlen(q->stop[i]) : 0;
     NEED(len > 0, "stop", "number %zu is empty", i);
     NEED(len <= MAX_STOP_BYTES, "stop", "number %zu is longer than %d bytes", i, MAX_STOP_BYTES);
-    NEED(is_utf8(q->stop[i], len), "stop", "number %zu is not UTF-8", i);
+    NEED(weir_utf8_valid(q->stop[i], len), "stop", "number %zu is not UTF-8", i);
     bytes += len + 1;
   }
   const size_t heads = q->n_stop * sizeof *r->stop;
