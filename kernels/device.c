@@ -128,6 +128,25 @@ weir_status weir_dev_download(weir_dev *dev, void *dst, const void *src, size_t 
 
 weir_status weir_dev_sync(weir_dev *dev, weir_err *e) { return dev->ops->sync(dev, e); }
 
+weir_status weir_dev_memory(weir_dev *dev, size_t *free_bytes, size_t *total_bytes, weir_err *e) {
+  *free_bytes = *total_bytes = 0;
+  if (!dev->ops->memory)
+    return weir_fail(e, WEIR_EUNSUP, "the %s device has no memory of its own", dev->ops->name);
+  return dev->ops->memory(dev, free_bytes, total_bytes, e);
+}
+
+/* ---- records ---- */
+
+weir_status weir_dev_replay(weir_dev *dev, uint64_t key, weir_enqueue_fn enqueue, void *ctx, weir_err *e) {
+  return dev->ops->replay ? dev->ops->replay(dev, key, enqueue, ctx, e) : enqueue(ctx, e);
+}
+
+uint32_t weir_dev_new_owner(weir_dev *dev) { return ++dev->last_owner; }
+
+void weir_dev_forget(weir_dev *dev, uint32_t owner) {
+  if (dev->ops->forget) dev->ops->forget(dev, owner);
+}
+
 static int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 
 weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_err *e) {
@@ -271,6 +290,20 @@ weir_status weir_op_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_r
   CHECK(check_finite(op, "softcap", a->softcap, e));
   if (a->softcap < 0.0f) return weir_fail(e, WEIR_EINVAL, "%s: softcap is %g", op, a->softcap);
   return r->n_tokens ? dev->ops->attend(dev, out, q, r, kv, a, e) : WEIR_OK;
+}
+
+weir_status weir_op_attend_plan(weir_dev *dev, weir_ragged *r, int32_t slot, int32_t n_heads,
+                                weir_kv_layer kv, weir_err *e) {
+  const char *op = "attend_plan";
+  CHECK(check_ragged(op, dev, r, e));
+  CHECK(check_kv(op, dev, kv, e));
+  CHECK(check_range(op, "slot", slot, 0, WEIR_PLAN_SLOTS - 1, e));
+  CHECK(check_range(op, "n_heads", n_heads, 1, dev->limits.max_heads, e));
+  r->plan = NULL;
+  if (!dev->ops->attend_plan || r->n_tokens == 0) return WEIR_OK;
+  CHECK(check_ptr(op, "batch's host_q_indptr", r->host_q_indptr, e));
+  CHECK(check_ptr(op, "batch's host_kv_len", r->host_kv_len, e));
+  return dev->ops->attend_plan(dev, r, slot, n_heads, kv, e);
 }
 
 static weir_status check_act(const char *op, weir_act act, weir_err *e) {

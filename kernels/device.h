@@ -53,6 +53,10 @@ typedef struct weir_ragged {
   const int32_t *page_indptr;    /* [n_seqs+1] */
   const int32_t *page;           /* [page_indptr[n_seqs]] physical pages in order of position */
   int32_t max_q_len, max_kv_len; /* over the sequences */
+  const int32_t
+      *host_q_indptr;         /* q_indptr and kv_len once more, in host memory: attention's work is planned */
+  const int32_t *host_kv_len; /* from them. Only weir_op_attend_plan reads these */
+  void *plan;                 /* what weir_op_attend_plan has made; NULL on devices that plan nothing */
 } weir_ragged;
 
 /* KV bytes of one layer: [n_pages, 2, n_kv_heads, page_size, head_dim], K then V. */
@@ -117,9 +121,13 @@ typedef struct weir_dev_limits {
   int32_t max_expert_ff; /* width inside an expert: input of its down */
 } weir_dev_limits;
 
-/* The table a device fills. All slots are required. Arguments have passed the checks of device.c. */
+/* What is enqueued between two waits; weir_dev_replay. */
+typedef weir_status (*weir_enqueue_fn)(void *ctx, weir_err *);
+
+/* The table a device fills. Slots are required but where it says otherwise. Arguments have passed the checks
+ * of device.c. */
 typedef struct weir_dev_ops {
-  const char *name; /* "cpu" */
+  const char *name; /* "cpu", "cuda" */
   void (*destroy)(weir_dev *);
   weir_status (*alloc)(weir_dev *, size_t bytes, void **out, weir_err *); /* zeroed, 64-byte aligned */
   void (*release)(weir_dev *, void *);
@@ -148,11 +156,19 @@ typedef struct weir_dev_ops {
   weir_status (*sample)(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
                         const weir_ask *ask, weir_err *);
   weir_status (*kv_copy)(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
+  /* Optional, NULL where there is nothing to it. */
+  weir_status (*attend_plan)(weir_dev *, weir_ragged *, int32_t slot, int32_t n_heads, weir_kv_layer,
+                             weir_err *);
+  weir_status (*replay)(weir_dev *, uint64_t key, weir_enqueue_fn, void *ctx, weir_err *);
+  void (*forget)(weir_dev *, uint32_t owner); /* records of keys with this owner */
+  weir_status (*memory)(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
 } weir_dev_ops;
 
 struct weir_dev {
   const weir_dev_ops *ops;
   weir_dev_limits limits; /* what was reserved so far */
+  char desc[128];         /* for people: "NVIDIA H200, 132 SMs, sm_90" */
+  uint32_t last_owner;    /* of weir_dev_new_owner */
   void *impl;
 };
 
@@ -165,6 +181,23 @@ weir_status weir_dev_download(weir_dev *, void *dst, const void *src, size_t byt
 weir_status weir_dev_sync(weir_dev *, weir_err *);
 /* Must be called before the first operation; a call within earlier limits costs nothing. */
 weir_status weir_dev_reserve(weir_dev *, const weir_dev_limits *, weir_err *);
+
+/* Device memory that is free and in all; WEIR_EUNSUP on devices whose memory is the machine's. */
+weir_status weir_dev_memory(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
+
+/* ---- records of what is enqueued ---- */
+/* Runs enqueue(ctx), which calls operations and nothing that goes between host and device: no upload,
+ * download, sync, sample or kv_copy. A device may keep a record of what was enqueued under `key` and play it
+ * again instead of calling enqueue when that key comes again (CUDA graphs), so for one key it must enqueue
+ * the same operations on the same addresses and sizes each time; what the addresses hold may change. */
+weir_status weir_dev_replay(weir_dev *, uint64_t key, weir_enqueue_fn enqueue, void *ctx, weir_err *);
+/* Keys are weir_replay_key(owner, shape), the owner one of weir_dev_new_owner. Whoever releases memory that
+ * records refer to forgets them first. */
+uint32_t weir_dev_new_owner(weir_dev *);
+static inline uint64_t weir_replay_key(uint32_t owner, uint32_t shape) {
+  return (uint64_t)owner << 32 | shape;
+}
+void weir_dev_forget(weir_dev *, uint32_t owner);
 
 /* Concatenates the parts by rows (each may have its own dtype; all have the same cols) and repacks them for
  * this device. `out` is released by weir_weight_release. */
@@ -198,6 +231,14 @@ weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_r
  * before the windows of all rows of their sequence are not looked at, nor their numbers. */
 weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
                            const weir_attend_args *, weir_err *);
+/* Cuts the work of all attends over `r` in this step, on the host, from host_q_indptr and host_kv_len, and
+ * brings it to the device: r->plan is set. Called once a step for each batch that is attended over, before
+ * the first attend; `slot` (0 .. WEIR_PLAN_SLOTS-1) says which of the device's places the plan takes: the
+ * next plan there overwrites it, and a record replayed finds it at the same address. `kv` is any layer of the
+ * model. */
+enum { WEIR_PLAN_SLOTS = 2 };
+weir_status weir_op_attend_plan(weir_dev *, weir_ragged *r, int32_t slot, int32_t n_heads, weir_kv_layer kv,
+                                weir_err *);
 /* y[n, f] = act(gate) * up with gate_up[n, 2f] = gate | up. */
 weir_status weir_op_glu(weir_dev *, weir_mat y, weir_mat gate_up, weir_act, weir_err *);
 /* The experts' part of a layer; y[n, dim] shares no memory with what it reads. A row's result depends on

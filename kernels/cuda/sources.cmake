@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+# The files of the CUDA device, for both who compile them: nvcc (kernels/cuda) and the emulator (tests/emu).
+set(WEIR_CUDA_HOST # C
+)
+set(WEIR_CUDA_KERNELS # CUDA C
+)
