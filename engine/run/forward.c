@@ -63,15 +63,20 @@ static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arr
                                .page_indptr = ON_DEVICE(page_indptr),
                                .page = ON_DEVICE(page),
                                .max_q_len = max_q,
-                               .max_kv_len = max_kv},
+                               .max_kv_len = max_kv,
+                               .host_q_indptr = q_indptr,
+                               .host_kv_len = kv_len},
                        .token = ON_DEVICE(token),
                        .out_row = ON_DEVICE(out_row)};
   out->wanted = out->all;
-  out->wanted.n_tokens = b->n_out;
-  out->wanted.pos = ON_DEVICE(w_pos);
-  out->wanted.seq = ON_DEVICE(w_seq);
-  out->wanted.q_indptr = ON_DEVICE(w_indptr);
-  out->wanted.max_q_len = max_w;
+  if (b->n_out < b->n_tokens) {
+    out->wanted.n_tokens = b->n_out;
+    out->wanted.pos = ON_DEVICE(w_pos);
+    out->wanted.seq = ON_DEVICE(w_seq);
+    out->wanted.q_indptr = ON_DEVICE(w_indptr);
+    out->wanted.host_q_indptr = w_indptr;
+    out->wanted.max_q_len = max_w;
+  }
 #undef ON_DEVICE
   return weir_dev_upload(m->dev, dev, host, (size_t)(page + n_pages - host) * sizeof *host, e);
 }
@@ -158,70 +163,115 @@ out:
   return st;
 }
 
-/* The hidden states of the wanted rows are the sum of *hidden and the first n_out rows of the workspace's
- * delta. The last layer is computed for these rows only: for the others it has nothing to do but fill KV,
- * which is most of what a prompt or a catch-up asks of it. */
-static weir_status body(weir_instance *m, const weir_batch *b, weir_mat *hidden, weir_err *e) {
-  const weir_workspace *ws = &m->ws;
-  const int32_t n = b->n_tokens, n_q = m->h.n_heads * m->h.head_dim, last = m->h.n_layers - 1;
+/* One step under way. */
+typedef struct step {
+  weir_instance *m;
+  const weir_batch *b;
   step_arrays a;
+} step;
+
+/* All that goes between host and device before a step's first operation. */
+static weir_status begin(step *s, weir_instance *m, const weir_batch *b, weir_err *e) {
+  const weir_kv_layer kv = m->kv.layer[0];
   weir_status st = WEIR_OK;
-  weir_mat x = rows_of(ws->x, n), q = rows_of(ws->qkv, n);
-  q.cols = n_q;
-  if (b->page_indptr[b->n_seqs] > ws->max_page_entries)
+  *s = (step){.m = m, .b = b};
+  if (b->page_indptr[b->n_seqs] > m->ws.max_page_entries)
     return weir_fail(e, WEIR_EINVAL, "batch: %d page entries, at most %d", b->page_indptr[b->n_seqs],
-                     ws->max_page_entries);
-  WEIR_TRY(upload_arrays(m, b, &a, e));
-  for (int32_t i = 0; b->n_copies > 0 && i <= last; i++)
+                     m->ws.max_page_entries);
+  WEIR_TRY(upload_arrays(m, b, &s->a, e));
+  WEIR_TRY(weir_op_attend_plan(m->dev, &s->a.all, 0, m->h.n_heads, kv, e));
+  if (b->n_out < b->n_tokens)
+    WEIR_TRY(weir_op_attend_plan(m->dev, &s->a.wanted, 1, m->h.n_heads, kv, e));
+  else
+    s->a.wanted.plan = s->a.all.plan;
+  for (int32_t i = 0; b->n_copies > 0 && i < m->h.n_layers; i++)
     WEIR_TRY(weir_op_kv_copy(m->dev, m->kv.layer[i], b->copy_src_dst, b->n_copies, e));
-  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a.token, m->h.embed_scale, e));
-  for (int32_t i = 0; i < 2; i++) {
-    const weir_turn *t = i ? &ws->turn_local : &ws->turn;
-    if (t->inv_freq)
-      WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(t->angles, n), &a.all, t->inv_freq, t->mscale, e));
-  }
-  for (int32_t i = 0; i < last; i++) {
-    WEIR_TRY(project(m, i, &a.all, e));
-    WEIR_TRY(mix(m, i, &a.all, x, q, e));
-  }
-  WEIR_TRY(project(m, last, &a.all, e));
-  if (b->n_out == 0) goto out;
-  if (b->n_out < n) {
-    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_x, b->n_out), x, a.out_row, e));
-    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_q, b->n_out), q, a.out_row, e));
-    x = rows_of(ws->last_x, b->n_out);
-    q = rows_of(ws->last_q, b->n_out);
-  }
-  WEIR_TRY(mix(m, last, &a.wanted, x, q, e));
-  *hidden = x;
 out:
   return st;
 }
 
-/* Logits of wanted rows [first, first+n) into the workspace. */
-static weir_status head(weir_instance *m, weir_mat hidden, int32_t first, int32_t n, weir_mat *logits,
-                        weir_err *e) {
+/* The hidden states of the wanted rows are the sum of this and the first n_out rows of the workspace's delta.
+ */
+static weir_mat hidden_of(const step *s) {
+  const weir_workspace *ws = &s->m->ws;
+  return rows_of(s->b->n_out < s->b->n_tokens ? ws->last_x : ws->x, s->b->n_out);
+}
+
+/* All layers. The last is computed for the wanted rows only: for the others it has nothing to do but fill KV,
+ * which is most of what a prompt or a catch-up asks of it. */
+static weir_status body(const step *s, weir_err *e) {
+  weir_instance *m = s->m;
+  const step_arrays *a = &s->a;
   const weir_workspace *ws = &m->ws;
-  const weir_mat norm = rows_of(ws->norm, n);
+  const int32_t n = s->b->n_tokens, n_out = s->b->n_out, last = m->h.n_layers - 1;
   weir_status st = WEIR_OK;
-  *logits = rows_of(ws->logits, n);
-  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden, first, n), rows_at(ws->delta, first, n),
+  weir_mat x = rows_of(ws->x, n), q = rows_of(ws->qkv, n);
+  q.cols = m->h.n_heads * m->h.head_dim;
+  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a->token, m->h.embed_scale, e));
+  for (int32_t i = 0; i < 2; i++) {
+    const weir_turn *t = i ? &ws->turn_local : &ws->turn;
+    if (t->inv_freq)
+      WEIR_TRY(weir_op_rope_angles(m->dev, rows_of(t->angles, n), &a->all, t->inv_freq, t->mscale, e));
+  }
+  for (int32_t i = 0; i < last; i++) {
+    WEIR_TRY(project(m, i, &a->all, e));
+    WEIR_TRY(mix(m, i, &a->all, x, q, e));
+  }
+  WEIR_TRY(project(m, last, &a->all, e));
+  if (n_out == 0) goto out;
+  if (n_out < n) {
+    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_x, n_out), x, a->out_row, e));
+    WEIR_TRY(weir_op_gather_rows(m->dev, rows_of(ws->last_q, n_out), q, a->out_row, e));
+    x = rows_of(ws->last_x, n_out);
+    q = rows_of(ws->last_q, n_out);
+  }
+  WEIR_TRY(mix(m, last, &a->wanted, x, q, e));
+out:
+  return st;
+}
+
+/* Logits of wanted rows [first, first+n) into the first n rows of the workspace's. */
+static weir_status head(const step *s, int32_t first, int32_t n, weir_err *e) {
+  const weir_instance *m = s->m;
+  const weir_workspace *ws = &m->ws;
+  const weir_mat norm = rows_of(ws->norm, n), logits = rows_of(ws->logits, n);
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden_of(s), first, n), rows_at(ws->delta, first, n),
                                m->w.out_norm, m->h.norm_eps, e));
-  WEIR_TRY(weir_op_linear(m->dev, *logits, norm, m->w.head, NULL, e));
-  if (m->h.final_softcap > 0.0f) WEIR_TRY(weir_op_softcap(m->dev, *logits, m->h.final_softcap, e));
+  WEIR_TRY(weir_op_linear(m->dev, logits, norm, m->w.head, NULL, e));
+  if (m->h.final_softcap > 0.0f) WEIR_TRY(weir_op_softcap(m->dev, logits, m->h.final_softcap, e));
+out:
+  return st;
+}
+
+/* A step of the shape that comes most: one token of each sequence, a row wanted of each. Such steps of the
+ * same number of sequences differ in what the step arrays hold and in nothing else. */
+static bool is_decode(const weir_batch *b) { return b->n_tokens == b->n_seqs && b->n_out == b->n_tokens; }
+
+static weir_status body_and_first_head(void *ctx, weir_err *e) {
+  const step *s = (const step *)ctx;
+  const int32_t n = s->b->n_out, most = s->m->ws.max_head_rows;
+  weir_status st = WEIR_OK;
+  WEIR_TRY(body(s, e));
+  if (n > 0) WEIR_TRY(head(s, 0, n < most ? n : most, e));
 out:
   return st;
 }
 
 weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_mat hidden, logits;
-  WEIR_TRY(body(m, b, &hidden, e));
+  step s;
+  WEIR_TRY(begin(&s, m, b, e));
+  if (is_decode(b))
+    WEIR_TRY(weir_dev_replay(m->dev, weir_replay_key(m->owner, (uint32_t)b->n_tokens), body_and_first_head,
+                             &s, e));
+  else
+    WEIR_TRY(body_and_first_head(&s, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
-    WEIR_TRY(head(m, hidden, i, n, &logits, e));
+    if (i > 0) WEIR_TRY(head(&s, i, n, e));
     weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
-    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, logits, m->n_valid, b->ask + i, e));
+    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, rows_of(m->ws.logits, n), m->n_valid, b->ask + i, e));
   }
   WEIR_TRY(weir_dev_sync(m->dev, e));
 out:
@@ -231,12 +281,13 @@ out:
 weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *out_logits, weir_err *e) {
   const size_t vocab = (size_t)m->h.n_vocab;
   weir_status st = WEIR_OK;
-  weir_mat hidden, logits;
-  WEIR_TRY(body(m, b, &hidden, e));
+  step s;
+  WEIR_TRY(begin(&s, m, b, e));
+  WEIR_TRY(body_and_first_head(&s, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
-    WEIR_TRY(head(m, hidden, i, n, &logits, e));
-    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, logits.data,
+    if (i > 0) WEIR_TRY(head(&s, i, n, e));
+    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, m->ws.logits.data,
                                (size_t)n * vocab * sizeof(float), e));
     WEIR_TRY(weir_dev_sync(m->dev, e));
   }

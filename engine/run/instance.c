@@ -117,6 +117,7 @@ weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const we
                      o->max_tokens, o->max_seqs, o->n_pages, o->n_ctx);
   WEIR_TRY(WEIR_NEW(1, &m, e));
   m->dev = dev;
+  m->owner = weir_dev_new_owner(dev);
   m->h = *h;
   m->n_ctx = o->n_ctx > 0 && o->n_ctx < h->n_ctx ? o->n_ctx : h->n_ctx;
   m->n_pages = o->n_pages;
@@ -146,6 +147,7 @@ out:
 
 void weir_instance_destroy(weir_instance *m) {
   if (!m) return;
+  weir_dev_forget(m->dev, m->owner);
   workspace_fini(m);
   weir_kvstore_fini(&m->kv);
   weir_weights_release(&m->w);

@@ -45,7 +45,8 @@ typedef struct weir_workspace {
 } weir_workspace;
 
 typedef struct weir_instance {
-  weir_dev *dev; /* borrowed */
+  weir_dev *dev;  /* borrowed */
+  uint32_t owner; /* of the device's records of this instance's steps */
   weir_hparams h;
   weir_weights w;
   weir_kvstore kv;

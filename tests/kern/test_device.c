@@ -140,7 +140,7 @@ static void right(call *c) {
   c->weight = (weir_weight){.dev = &dev, .rows = ROWS, .cols = COLS, .bytes = 1, .impl = cell};
   c->vec = cell;
   c->index = ids;
-  c->batch = (weir_ragged){N, 2, ids, ids, ids, ids, ids, ids, 2, 9};
+  c->batch = (weir_ragged){N, 2, ids, ids, ids, ids, ids, ids, 2, 9, ids, ids, NULL};
   c->batch_p = &c->batch;
   c->kv = (weir_kv_layer){cell, WEIR_F16, 5, KV_HEADS, 16, HEAD};
   for (int i = 0; i < N; i++) c->ask[i] = (weir_ask){.temperature = 0.8f, .top_p = 1, .probe = -1};
