@@ -2,8 +2,10 @@
 # How every target of weir is compiled, in one place.
 
 function(weir_compile_options target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-                                           -Wpointer-arith -Wvla -fno-math-errno -ffp-contract=off)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wpointer-arith -Wvla
+                                           $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes>
+                                           $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
+                                           -fno-math-errno -ffp-contract=off)
   if(WEIR_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()

@@ -30,6 +30,7 @@ typedef struct weir_cuda {
   cudaStream_t stream;
   bool capturing; /* a record is being made: nothing may go between host and device */
   bool no_graphs;
+  weir_cuda_log_fn log;
   weir_cuda_ring *ring;
   weir_cuda_graphs *graphs;
   weir_cuda_dense *dense;
@@ -41,14 +42,19 @@ typedef struct weir_cuda {
   size_t sample_bytes;
   void *plan[WEIR_PLAN_SLOTS]; /* [plan_bytes] device memory each: attention's work */
   size_t plan_bytes;
-  void *plan_host[WEIR_PLAN_SLOTS]; /* struct of attend.c that r->plan points to */
+  void *plan_host[WEIR_PLAN_SLOTS]; /* struct of attend.c that r->plan points to; free() */
   weir_err dead;                    /* the first failure of the GPU; code WEIR_OK while there is none */
 } weir_cuda;
 
 static inline weir_cuda *weir_cuda_of(const weir_dev *dev) { return (weir_cuda *)dev->impl; }
 
+/* entry.c's two functions. */
+weir_status weir_cuda_dev_open(const weir_cuda_opts *, weir_cuda_log_fn log, weir_dev **out, weir_err *e);
+int32_t weir_cuda_dev_count(weir_err *e);
+
 /* Turns a CUDA error into a status: the device is dead from the first one on, and every later call says what
- * that was. `what` names the call: "launch attend_decode". */
+ * that was. Two kinds leave it alive: memory that ran out (WEIR_ENOMEM), and what cannot be recorded while a
+ * record is made (WEIR_EUNSUP). `what` names the call: "launch attend_decode". */
 weir_status weir_cuda_check(weir_dev *, cudaError_t, const char *what, weir_err *e);
 
 /* Host to device, enqueued; src may be reused at once (it is copied to pinned memory first). Refused while a
@@ -56,6 +62,17 @@ weir_status weir_cuda_check(weir_dev *, cudaError_t, const char *what, weir_err 
 weir_status weir_cuda_upload(weir_dev *, void *dst, const void *src, size_t bytes, weir_err *e);
 /* Device to host, enqueued; dst is written by the next weir_dev_sync. Refused while a record is made. */
 weir_status weir_cuda_download(weir_dev *, void *dst, const void *src, size_t bytes, weir_err *e);
+
+extern const weir_dev_ops weir_cuda_ops; /* ops.c */
+/* WEIR_OK while the device lives; makes its GPU the thread's. Every slot of the table begins with it. */
+weir_status weir_cuda_enter(weir_dev *, weir_err *e);
+/* The slots of cuda_dev.c. */
+void weir_cuda_dev_destroy(weir_dev *);
+weir_status weir_cuda_alloc(weir_dev *, size_t bytes, void **out, weir_err *e);
+void weir_cuda_release(weir_dev *, void *p);
+weir_status weir_cuda_sync(weir_dev *, weir_err *e);
+weir_status weir_cuda_reserve(weir_dev *, const weir_dev_limits *, weir_err *e);
+weir_status weir_cuda_memory(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *e);
 
 /* Bytes operations need within `lim`; SIZE_MAX when that overflows. */
 size_t weir_cuda_linear_scratch(const weir_cuda *, const weir_dev_limits *lim);

@@ -4,6 +4,7 @@
  * linked. */
 #ifndef WEIR_KERNELS_CUDA_OPEN_H
 #define WEIR_KERNELS_CUDA_OPEN_H
+#include "base/log.h"
 #include "kernels/device.h"
 
 typedef struct weir_cuda_opts {
@@ -20,13 +21,17 @@ weir_status weir_dev_open_cuda(const weir_cuda_opts *, weir_dev **out, weir_err 
 /* How many GPUs there are; 0 and the reason in `e` when there is no library or no driver. */
 int32_t weir_cuda_count(const char *library, weir_err *e);
 
+/* Where the library's lines go: weir_log of the program that opened it. */
+typedef void (*weir_cuda_log_fn)(weir_log_level level, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* What the shared object exports, as `weir_cuda_entry`. */
 enum { WEIR_CUDA_ABI = 1 };
-typedef struct weir_cuda_entry {
+typedef struct weir_cuda_api {
   uint32_t abi;
   uint32_t dev_bytes, ops_bytes; /* sizeof weir_dev and weir_dev_ops where it was built */
-  weir_status (*open)(const weir_cuda_opts *, weir_dev **out, weir_err *);
+  weir_status (*open)(const weir_cuda_opts *, weir_cuda_log_fn, weir_dev **out, weir_err *);
   int32_t (*count)(weir_err *);
-} weir_cuda_entry;
+} weir_cuda_api;
 
 #endif

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The files of the CUDA device, for both who compile them: nvcc (kernels/cuda) and the emulator (tests/emu).
 set(WEIR_CUDA_HOST # C
+  cuda_dev.c
+  entry.c
+  graphs.c
+  ops.c
+  ring.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
 )

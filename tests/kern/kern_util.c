@@ -99,8 +99,8 @@ static float *host_of(weir_dev *dev, weir_mat m) {
   weir_err e = {0};
   float *h = (float *)malloc(sizeof *h * (mat_len(m) + 1));
   assert_non_null(h);
-  kern_ok(weir_dev_sync(dev, &e), &e, "sync");
   kern_ok(weir_dev_download(dev, h, m.data, sizeof *h * mat_len(m), &e), &e, "download");
+  kern_ok(weir_dev_sync(dev, &e), &e, "sync");
   return h;
 }
 

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records of what is enqueued (CUDA graphs), by key: weir_dev_replay of the CUDA device. Inside of
+ * kernels/cuda. */
+#ifndef WEIR_KERNELS_CUDA_GRAPHS_H
+#define WEIR_KERNELS_CUDA_GRAPHS_H
+#include "kernels/cuda/cuda_dev.h"
+
+/* Records kept; of more the one unused for longest goes. A decode step of a model has one for each batch size
+ * that is padded to, a dozen or two, and at most a handful of models share a GPU. */
+enum { WEIR_CUDA_MAX_RECORDS = 64 };
+
+weir_status weir_cuda_graphs_create(weir_cuda_graphs **out, weir_err *e);
+void weir_cuda_graphs_destroy(weir_cuda_graphs *); /* NULL is fine */
+
+/* The first time a key comes, enqueue(ctx) runs as it is: what is loaded or chosen on first use (kernels,
+ * cuBLASLt's algorithms) cannot be recorded. The second time it is recorded and the record played, later only
+ * played. A key whose recording fails is enqueued as it is from then on; that is logged once. */
+weir_status weir_cuda_graphs_replay(weir_dev *, uint64_t key, weir_enqueue_fn enqueue, void *ctx,
+                                    weir_err *e);
+void weir_cuda_graphs_forget(weir_cuda_graphs *, uint32_t owner);
+/* Addresses within records have changed. */
+void weir_cuda_graphs_drop(weir_cuda_graphs *);
+
+#endif
