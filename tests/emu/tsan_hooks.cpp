@@ -9,11 +9,11 @@ using emu::touch;
 extern "C" {
 void __tsan_init();
 void __tsan_func_entry(void *pc);
-void __tsan_func_exit();
-void __tsan_vptr_read(void **p);
-void __tsan_vptr_update(void **p, void *v);
-void __tsan_read_range(void *p, unsigned long n);
-void __tsan_write_range(void *p, unsigned long n);
+void __tsan_func_exit(void *pc);
+void __tsan_vptr_read(void *p);
+void __tsan_vptr_update(void *p, void *v);
+void __tsan_read_range(void *p, long n);
+void __tsan_write_range(void *p, long n);
 void *__tsan_memset(void *p, int v, unsigned long n);
 void *__tsan_memcpy(void *d, const void *s, unsigned long n);
 void *__tsan_memmove(void *d, const void *s, unsigned long n);
@@ -22,11 +22,11 @@ void __tsan_atomic_signal_fence(int order);
 
 void __tsan_init() { emu::config.race = 1; }
 void __tsan_func_entry(void *) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_read(void **) {}
-void __tsan_vptr_update(void **, void *) {}
-void __tsan_read_range(void *p, unsigned long n) { touch(p, n, false); }
-void __tsan_write_range(void *p, unsigned long n) { touch(p, n, true); }
+void __tsan_func_exit(void *) {}
+void __tsan_vptr_read(void *) {}
+void __tsan_vptr_update(void *, void *) {}
+void __tsan_read_range(void *p, long n) { touch(p, (size_t)n, false); }
+void __tsan_write_range(void *p, long n) { touch(p, (size_t)n, true); }
 void *__tsan_memset(void *p, int v, unsigned long n) {
   touch(p, n, true);
   return memset(p, v, n);
