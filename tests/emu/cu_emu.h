@@ -61,7 +61,7 @@ static inline void launch_of(const char *name, bool coop, void (*kernel)(P...), 
 #define CU_LAUNCH_COOP(kern, grid, block, smem, stream, ...) \
   emu::launch_of(#kern, true, kern, dim3(grid), dim3(block), smem, (void *)(stream), __VA_ARGS__)
 /* What the launches of this OS thread since the last call came to. */
-#define CU_LAUNCH_STATUS() ((cudaError_t)emu_launch_status())
+#define CU_LAUNCH_STATUS() cudaGetLastError()
 
 /* Opts a kernel in to more than 48 KB of dynamic shared memory. */
 template <class... P>
