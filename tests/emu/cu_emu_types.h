@@ -94,9 +94,9 @@ typedef uint16_t f16;  /* storage of an IEEE binary16 */
 
 /* A 2-D tensor map: what cuTensorMapEncodeTiled is told, unpacked. */
 struct CUtensorMap {
-  const char *base;
-  uint64_t dim[2], stride; /* elements, elements, bytes */
-  uint32_t box[2], elem_bytes;
-  int swizzle; /* 128-byte swizzle */
+  const char *base = nullptr;
+  uint64_t dim[2] = {0, 0}, stride = 0; /* elements, bytes */
+  uint32_t box[2] = {0, 0}, elem_bytes = 0;
+  int swizzle = 0; /* 128-byte swizzle */
 };
 #endif

@@ -14,21 +14,18 @@ __thread Worker *W;
 __thread Block *B;
 void (*launch_hook)(void *stream, std::function<void()> work);
 
-static emu_config first_config() {
-  emu_config c = {EMU_ASCENDING, 1, 1, 1, 0, 1, 20 * 1000 * 1000};
-  const char *order = getenv("WEIR_EMU_ORDER"), *seed = getenv("WEIR_EMU_SEED"),
-             *late = getenv("WEIR_EMU_LATE"), *threads = getenv("WEIR_EMU_THREADS");
-  if (order)
-    c.order = order[0] == 'd' || order[0] == '1'   ? EMU_DESCENDING
-              : order[0] == 'r' || order[0] == '2' ? EMU_RANDOM
-                                                   : EMU_ASCENDING;
-  if (seed) c.seed = strtoull(seed, NULL, 10);
-  if (late) c.late = atoi(late) != 0;
-  if (threads) c.threads = atoi(threads);
-  return c;
+/* A constant, and set before any constructor: an instrumented kernel file turns race tracking on in its own. */
+emu_config config = {EMU_ASCENDING, 1, 1, 1, 0, 1, 20 * 1000 * 1000};
+
+__attribute__((constructor)) static void configure() {
+  const char *order = getenv("WEIR_EMU_ORDER"), *seed = getenv("WEIR_EMU_SEED"), *late = getenv("WEIR_EMU_LATE"),
+             *threads = getenv("WEIR_EMU_THREADS");
+  if (order && (order[0] == 'd' || order[0] == '1')) config.order = EMU_DESCENDING;
+  if (order && (order[0] == 'r' || order[0] == '2')) config.order = EMU_RANDOM;
+  if (seed) config.seed = strtoull(seed, NULL, 10);
+  if (late) config.late = atoi(late) != 0;
+  if (threads) config.threads = atoi(threads);
 }
-/* Before other constructors: an instrumented kernel file turns race tracking on in its own. */
-emu_config config __attribute__((init_priority(101))) = first_config();
 
 static pthread_mutex_t smem_lock = PTHREAD_MUTEX_INITIALIZER;
 static std::map<const void *, size_t> *smem_allowed; /* never destroyed */

@@ -79,7 +79,18 @@ void exec_mma(const Group &g) {
     mma_16(g, g.op == MMA_F16);
 }
 
-/* Lane 8 i + r has the address of row r of matrix i. */
+/* Lane 8 i + r has the address of row r of matrix i; the row itself goes to four lanes or more, so whoever wrote it,
+ * another lane reads it: two of them are told to the race detector. */
+static void row_is_read(const void *row, int r, bool trans) {
+  const ThreadIndex *caller = cur;
+  const Thread *warp = &B->thread[self()->warp * 32];
+  cur = &warp[trans ? r / 2 : r * 4];
+  touch(row, 16, false);
+  cur = &warp[trans ? r / 2 + 4 : r * 4 + 1];
+  touch(row, 16, false);
+  cur = caller;
+}
+
 void exec_ldmatrix(const Group &g) {
   const bool trans = g.op >= LDMATRIX_X1_T;
   const int n = g.op == LDMATRIX_X1 || g.op == LDMATRIX_X1_T   ? 1
@@ -93,7 +104,7 @@ void exec_ldmatrix(const Group &g) {
     if ((uintptr_t)p % 16) die("%s: row address is not a multiple of 16", op_name(g.op));
     if (!in_arena(B, p) || !shared_holds(B, p, 16))
       die("%s: row address is outside of shared memory", op_name(g.op));
-    touch(p, 16, false);
+    if (config.race) row_is_read(p, lane & 7, trans);
     memcpy(mat[lane >> 3][lane & 7], p, 16);
   }
   cur = caller;
