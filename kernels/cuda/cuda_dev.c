@@ -18,7 +18,7 @@ enum { SEGMENT_BYTES = 2 << 20, N_SEGMENTS = 8, DOWNLOAD_BYTES = 4 << 20 };
 /* What kernels/cuda/CMakeLists.txt compiles for: 80-real runs on 8.x from there on, 90a-real on 9.0 alone, a
  * number without -real on everything newer. */
 #ifndef WEIR_CUDA_ARCHS
-#define WEIR_CUDA_ARCHS "80-real;90a-real"
+#define WEIR_CUDA_ARCHS "80-real,90a-real"
 #endif
 
 /* ---- failure ---- */
@@ -164,16 +164,16 @@ out:
 
 /* ---- a device's life ---- */
 
-/* Whether a list such as "80-real;90a-real" has code that runs on compute capability cc. */
+/* Whether a list such as "80-real,90a-real" has code that runs on compute capability cc. */
 static bool have_code(const char *archs, int32_t cc) {
   for (const char *p = archs; *p;) {
     char *end;
     const long arch = strtol(p, &end, 10);
-    const size_t n = strcspn(end, ";");
+    const size_t n = strcspn(end, ",");
     const bool exact = *end == 'a', real = n >= 5 && strncmp(end + n - 5, "-real", 5) == 0;
     if (exact ? cc == arch : real ? cc >= arch && cc / 10 == arch / 10 : arch > 0 && cc >= arch) return true;
     p = end + n;
-    if (*p == ';') p++;
+    if (*p == ',') p++;
   }
   return false;
 }

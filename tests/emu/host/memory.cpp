@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "emu.h"
 #include "shim.h"
 
-// A launch that the emulator refused (grid, shared memory); absent where no emulator is linked.
-extern "C" int emu_launch_status(void) __attribute__((weak));
 extern "C" void __asan_poison_memory_region(void const volatile *, size_t) __attribute__((weak));
 extern "C" void __asan_unpoison_memory_region(void const volatile *, size_t) __attribute__((weak));
 
@@ -159,7 +158,10 @@ void cu_shim_reset(const cu_shim_config *config) {
   Lock lock;
   State &s = state();
   drop_streams();
-  for (const auto &b : s.device) let_go(b.first, b.second);
+  for (const auto &b : s.device) {
+    emu_mem_unwatch((void *)b.first);
+    let_go(b.first, b.second);
+  }
   for (const auto &b : s.pinned) let_go(b.first, b.second);
   for (void *h : s.handles) free(h);
   s.device.clear();
@@ -286,7 +288,7 @@ cudaError_t cudaPeekAtLastError(void) {
 
 cudaError_t cudaGetLastError(void) {
   Lock lock;
-  const int refused = emu_launch_status ? emu_launch_status() : 0;
+  const int refused = emu_launch_status();  // grid, shared memory
   if (refused && last_error == cudaSuccess) last_error = (cudaError_t)refused;
   const cudaError_t e = state().sticky != cudaSuccess ? state().sticky : last_error;
   last_error = cudaSuccess;
@@ -349,6 +351,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
   Block b;
   char *at = bytes > all || used > all - bytes ? nullptr : take(bytes, &b);
   if (!at) return fail(cudaErrorMemoryAllocation);
+  (void)emu_mem_watch(at, bytes, GUARD);
   state().device[at] = b;
   *p = at;
   return cudaSuccess;
@@ -368,6 +371,7 @@ cudaError_t cudaFree(void *p) {
   drain_all();
   const Block b = it->second;
   state().device.erase(it);
+  emu_mem_unwatch(p);
   let_go((const char *)p, b);
   return e != cudaSuccess ? e : state().sticky != cudaSuccess ? fail(state().sticky) : cudaSuccess;
 }
@@ -415,8 +419,12 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value) {
   SHIM_CALL(cudaFuncSetAttribute);
+  if (attr == cudaFuncAttributeMaxDynamicSharedMemorySize) {
+    if (value < 0 || value > (state().config.cc == 90 ? 227 : 163) << 10) return fail(cudaErrorInvalidValue);
+    emu_allow_smem(kernel, (size_t)value);
+  }
   return cudaSuccess;
 }
 
