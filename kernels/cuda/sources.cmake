@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The files of the CUDA device, for both who compile them: nvcc (kernels/cuda) and the emulator (tests/emu).
 set(WEIR_CUDA_HOST # C
+  attend.c
   cuda_dev.c
   entry.c
   graphs.c
@@ -8,4 +9,8 @@ set(WEIR_CUDA_HOST # C
   ring.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
+  attend_any.cu
+  attend_decode.cu
+  attend_merge.cu
+  attend_prefill.cu
 )
