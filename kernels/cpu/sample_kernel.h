@@ -41,15 +41,6 @@ static inline uint32_t eq16(const vf a[VF_PER16], float b) {
   for (int g = 0; g < VF_PER16; g++) bits |= vf_eq_bits(a[g], vf_set1(b)) << (g * VF_LANES);
   return bits;
 }
-/* The float of a key, kept between the infinities. */
-static inline float unkey(uint32_t key) {
-  const uint32_t low = 0x007fffffu, high = 0xff800000u; /* keys of -inf and inf */
-  const uint32_t k = key < low ? low : key > high ? high : key;
-  const uint32_t u = k & 0x80000000u ? k & 0x7fffffffu : ~k;
-  float f;
-  memcpy(&f, &u, sizeof f);
-  return f;
-}
 static inline vf weight(vf x, const weir_sample_law *law) {
   return vf_exp(vf_div(vf_sub(x, vf_set1(law->max)), vf_set1(law->temperature)));
 }
@@ -127,7 +118,6 @@ static inline void distances16(float f[16], const vf x[VF_PER16], const weir_sam
     vf_store(f + g * VF_LANES,
              vf_min(vf_mul(vf_sub(vf_set1(law->max), x[g]), vf_set1(scale)), vf_set1(WEIR_SAMPLE_BINS - 1)));
 }
-static inline uint64_t mass_of(float w) { return (uint64_t)(int64_t)(w * 0x1p40f); }
 
 static void sample_hist(const float *l, int32_t n, const weir_sample_law *law, const weir_sample_cut *c,
                         weir_sample_hist *h) {
@@ -154,7 +144,7 @@ static void sample_hist(const float *l, int32_t n, const weir_sample_law *law, c
       for (int j = 0; j < m; j++) {
         const int32_t b = WEIR_SAMPLE_BINS - 1 - (int32_t)f[j];
         h->count[b]++;
-        h->mass[b] += mass_of(w[j]);
+        h->mass[b] += weir_sample_mass(w[j]);
       }
       continue;
     }
@@ -162,15 +152,15 @@ static void sample_hist(const float *l, int32_t n, const weir_sample_law *law, c
       const int j = __builtin_ctz(bits);
       const uint32_t key = weir_sample_key(l[i + j]);
       if (weir_sample_digits(key, c->level - 1) != c->prefix) continue;
-      const uint32_t b = weir_sample_digits(key, c->level) & (c->level == 3 ? 0x3ffu : 0x7ffu);
+      const uint32_t b = weir_sample_bin(key, c->level);
       h->count[b]++;
-      h->mass[b] += mass_of(w[j]);
+      h->mass[b] += weir_sample_mass(w[j]);
     }
   }
 }
 
 static int32_t sample_ties(const float *l, int32_t n, uint32_t key) {
-  const float f = unkey(key);
+  const float f = weir_sample_unkey(key);
   int32_t ties = 0;
   for (int32_t i = 0; i < n; i += 16) {
     vf x[VF_PER16];
@@ -182,20 +172,12 @@ static int32_t sample_ties(const float *l, int32_t n, uint32_t key) {
   return ties;
 }
 
-/* Below this logit no id can arrive before `best`: u is at least 2^-33 and E >= u, so it needs w >
- * 2^-33/best; another factor of 2 covers the roundings of w. */
-static inline float race_floor(const weir_sample_law *law, double best) {
-  const double d = (double)law->max + (double)law->temperature * log(0x1p-34 / best);
-  const float f = nextafterf((float)d, -INFINITY), cut = unkey(law->min_key);
-  return f > cut ? f : cut;
-}
-
 static void sample_race(const float *l, int32_t first, int32_t n, const weir_sample_law *law,
                         weir_sample_win *out) {
   /* The most likely id sets the mark for every chunk. Its weight is exactly 1, and it is never cut. */
   const weir_noise4 head = weir_noise_quad(law->seed, law->pos, law->purpose, (uint32_t)law->top / 4);
   weir_sample_win win = {weir_sample_arrival(head.v[law->top % 4], 1.0f), law->top, law->max};
-  float least = race_floor(law, win.at);
+  float least = weir_sample_race_floor(law, win.at);
   for (int32_t i = 0; i < n; i += 64) {
     vf x[4][VF_PER16];
     uint64_t bits = 0;
@@ -229,7 +211,7 @@ static void sample_race(const float *l, int32_t first, int32_t n, const weir_sam
       if (key < law->min_key || (key == law->min_key && id >= law->end_ties)) continue;
       const weir_sample_win it = {weir_sample_arrival(noise[j], w[j]), id, l[i + j]};
       const weir_sample_win first_of = weir_sample_first(win, it);
-      if (first_of.at < win.at) least = race_floor(law, first_of.at);
+      if (first_of.at < win.at) least = weir_sample_race_floor(law, first_of.at);
       win = first_of;
     }
   }
