@@ -424,6 +424,55 @@ static const spec ragged[] = {
      .n_seqs = 8, /* no more rows than sequences: decode does all 7 */
      .seq = {{90, 7}, {3, 0}, {3, 0}, {3, 0}, {3, 0}, {3, 0}, {3, 0}, {3, 0}}},
 };
+/* Short and long sequences in one batch: two kernels, one merge. */
+static const struct {
+  spec s;
+  bool has_short, has_long, has_merges[2];
+} mixed[] = {
+    {{128,
+      2,
+      4,
+      16,
+      WEIR_F16,
+      {.n_ctas = 3, .piece_cost = -1, .min_blocks = 1},
+      .lead = 1,
+      .tail = 1,
+      .n_seqs = 4,
+      .seq = {{300, 1}, {260, 30}, {9, 0}, {17, 4}}},
+     true,
+     true,
+     {true, true}},
+    {{64,
+      1,
+      8,
+      16,
+      WEIR_F16,
+      {0},
+      .window = 70,
+      .gaps = true,
+      .n_seqs = 3,
+      .seq = {{333, 1}, {400, 40}, {50, 3}}},
+     true,
+     true,
+     {false, false}},
+    {{64, 2, 2, 32, WEIR_F16, {.min_blocks = 1}, .softcap = 4.0f, .n_seqs = 2, .seq = {{90, 70}, {600, 9}}},
+     false,
+     true,
+     {false, true}},
+};
+static void test_mixed(void **state) {
+  (void)state;
+  weir_dev *dev = open_small(8);
+  for (size_t n = 0; n < sizeof mixed / sizeof *mixed; n++) {
+    const weir_cuda_attend_counts c = run(dev, &mixed[n].s, n + 70);
+    assert_int_equal(c.n_items[0] > 0, mixed[n].has_short);
+    assert_int_equal(c.n_items[1] > 0, mixed[n].has_long);
+    for (int i = 0; i < 2; i++)
+      if (mixed[n].has_merges[i]) assert_in_range(c.n_merges[i], 1, 99);
+  }
+  cuda_test_close(dev);
+}
+
 static void test_ragged(void **state) {
   (void)state;
   weir_dev *dev = open_small(4);
@@ -501,6 +550,47 @@ static void test_replay(void **state) {
   cuda_test_close(dev);
 }
 
+/* A record of a step that may have long sequences, played with and without. */
+static void test_replay_mixed(void **state) {
+  (void)state;
+  weir_dev *dev = open_small(9);
+  weir_err e = {0};
+  const int32_t rows[][2] = {{1, 39}, {38, 2}, {20, 20}, {40, 0}, {2, 38}};
+  const uint64_t key = weir_replay_key(weir_dev_new_owner(dev), 9);
+  spec s = {64, 1, 4, 16, WEIR_F16, {0}, .n_seqs = 2, .seq = {{300, 20}, {200, 20}}};
+  batch room = make(&s, 31);
+  placed p = place(dev, &room);
+  step t = {&p, 0};
+  for (int i = 0; i < 5; i++) {
+    for (int k = 0; k < 2; k++) s.seq[k].n_rows = rows[i][k];
+    batch b = make(&s, 32 + (uint64_t)i);
+    kern_put(dev, p.q, b.q);
+    const struct {
+      const void *to, *from;
+      size_t bytes;
+    } all[] = {{p.g.pos, b.pos, sizeof(int32_t) * 40},
+               {p.g.q_indptr, b.q_indptr, sizeof b.q_indptr},
+               {p.g.page, b.page, sizeof(int32_t) * (size_t)b.n_pages},
+               {p.kv.base, b.kv, b.kv_bytes}};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+      kern_ok(weir_dev_upload(dev, (void *)(uintptr_t)all[k].to, all[k].from, all[k].bytes, &e), &e,
+              "upload");
+    p.g.host_q_indptr = b.q_indptr;
+    p.g.host_kv_len = b.kv_len;
+    p.g.max_q_len = b.max_q;
+    kern_ok(weir_op_attend_plan(dev, &p.g, 1, 4, p.kv, &e), &e, "plan");
+    assert_true(weir_cuda_attend_count(&p.g).n_items[1] > 0);
+    kern_ok(weir_dev_replay(dev, key, enqueue, &t, &e), &e, "replay");
+    check(&b, &p, F16_BOUND, "replayed");
+    drop(&b);
+  }
+  assert_int_equal(t.n_enqueued, 2);
+  weir_dev_forget(dev, (uint32_t)(key >> 32));
+  unplace(&p);
+  drop(&room);
+  cuda_test_close(dev);
+}
+
 static void test_refused(void **state) {
   (void)state;
   weir_dev *dev = open_small(7);
@@ -531,9 +621,9 @@ static void test_refused(void **state) {
 int main(int argc, char **argv) {
   everything = argc > 1 && strcmp(argv[1], "full") == 0;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_decode),  cmocka_unit_test(test_general), cmocka_unit_test(test_splits),
-      cmocka_unit_test(test_ragged),  cmocka_unit_test(test_alone),   cmocka_unit_test(test_replay),
-      cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_decode), cmocka_unit_test(test_general), cmocka_unit_test(test_splits),
+      cmocka_unit_test(test_ragged), cmocka_unit_test(test_mixed),   cmocka_unit_test(test_replay_mixed),
+      cmocka_unit_test(test_alone),  cmocka_unit_test(test_replay),  cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests_name("cuda_attend", tests, NULL, NULL);
 }
