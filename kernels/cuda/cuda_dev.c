@@ -86,9 +86,8 @@ out:
 
 /* cudaFree waits for the device: nothing that is under way loses its memory. */
 void weir_cuda_release(weir_dev *dev, void *p) {
-  weir_err e = {0};
-  (void)cudaSetDevice(weir_cuda_of(dev)->ordinal);
-  (void)weir_cuda_check(dev, cudaFree(p), "release memory", &e);
+  (void)weir_cuda_enter(dev, NULL); /* a dead device's memory goes too */
+  (void)weir_cuda_check(dev, cudaFree(p), "release memory", NULL);
 }
 
 weir_status weir_cuda_upload(weir_dev *dev, void *dst, const void *src, size_t bytes, weir_err *e) {
@@ -101,6 +100,20 @@ weir_status weir_cuda_download(weir_dev *dev, void *dst, const void *src, size_t
   return st != WEIR_OK ? st : weir_cuda_ring_download(dev, weir_cuda_of(dev)->ring, dst, src, bytes, e);
 }
 
+weir_status weir_cuda_at_sync(weir_dev *dev, weir_cuda_look_fn fn, const void *ctx, int32_t first, int32_t n,
+                              weir_err *e) {
+  weir_cuda *cu = weir_cuda_of(dev);
+  if (cu->n_looks == cu->max_looks) {
+    const int32_t max = cu->max_looks ? 2 * cu->max_looks : 8;
+    weir_cuda_look *more = realloc(cu->look, sizeof *more * (size_t)max);
+    if (!more) return weir_fail(e, WEIR_ENOMEM, "memory for %d checks of downloads", max);
+    cu->look = more;
+    cu->max_looks = max;
+  }
+  cu->look[cu->n_looks++] = (weir_cuda_look){fn, ctx, first, n};
+  return WEIR_OK;
+}
+
 weir_status weir_cuda_sync(weir_dev *dev, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
   weir_status st = outside_records(dev, "sync", e);
@@ -110,6 +123,9 @@ weir_status weir_cuda_sync(weir_dev *dev, weir_err *e) {
     weir_cuda_ring_deliver(cu->ring);
   else
     weir_cuda_ring_abandon(cu->ring);
+  for (int32_t i = 0; i < cu->n_looks && st == WEIR_OK; i++)
+    st = cu->look[i].fn(cu->look[i].ctx, cu->look[i].first, cu->look[i].n, e);
+  cu->n_looks = 0;
   return st;
 }
 
@@ -227,6 +243,7 @@ void weir_cuda_dev_destroy(weir_dev *dev) {
   if (cu->scratch) (void)cudaFree(cu->scratch);
   if (cu->stream) (void)cudaStreamDestroy(cu->stream);
   (void)cudaGetLastError();
+  free(cu->look);
   free(cu);
   free(dev);
 }

@@ -21,6 +21,14 @@ typedef struct weir_cuda_ring weir_cuda_ring;     /* pinned staging: ring.c */
 typedef struct weir_cuda_graphs weir_cuda_graphs; /* records: graphs.c */
 typedef struct weir_cuda_dense weir_cuda_dense;   /* cuBLASLt handle, chosen algorithms: dense.c */
 
+/* Looks at what has come back from the device. */
+typedef weir_status (*weir_cuda_look_fn)(const void *ctx, int32_t first, int32_t n, weir_err *);
+typedef struct weir_cuda_look {
+  weir_cuda_look_fn fn;
+  const void *ctx;
+  int32_t first, n;
+} weir_cuda_look;
+
 typedef struct weir_cuda {
   int32_t ordinal;
   int32_t n_sms;
@@ -43,7 +51,9 @@ typedef struct weir_cuda {
   void *plan[WEIR_PLAN_SLOTS]; /* [plan_bytes] device memory each: attention's work */
   size_t plan_bytes;
   void *plan_host[WEIR_PLAN_SLOTS]; /* struct of attend.c that r->plan points to; free() */
-  weir_err dead;                    /* the first failure of the GPU; code WEIR_OK while there is none */
+  weir_cuda_look *look;             /* [n_looks], room for max_looks; owned */
+  int32_t n_looks, max_looks;
+  weir_err dead; /* the first failure of the GPU; code WEIR_OK while there is none */
 } weir_cuda;
 
 static inline weir_cuda *weir_cuda_of(const weir_dev *dev) { return (weir_cuda *)dev->impl; }
@@ -62,6 +72,10 @@ weir_status weir_cuda_check(weir_dev *, cudaError_t, const char *what, weir_err 
 weir_status weir_cuda_upload(weir_dev *, void *dst, const void *src, size_t bytes, weir_err *e);
 /* Device to host, enqueued; dst is written by the next weir_dev_sync. Refused while a record is made. */
 weir_status weir_cuda_download(weir_dev *, void *dst, const void *src, size_t bytes, weir_err *e);
+/* fn(ctx, first, n) is called once by the next sync that the GPU gets through, behind its downloads. The
+ * first error is the sync's; the device is as well as before. */
+weir_status weir_cuda_at_sync(weir_dev *, weir_cuda_look_fn fn, const void *ctx, int32_t first, int32_t n,
+                              weir_err *e);
 
 extern const weir_dev_ops weir_cuda_ops; /* ops.c */
 /* WEIR_OK while the device lives; makes its GPU the thread's. Every slot of the table begins with it. */

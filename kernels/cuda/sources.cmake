@@ -3,12 +3,19 @@
 set(WEIR_CUDA_HOST # C
   attend.c
   cuda_dev.c
+  dense.c
   entry.c
   graphs.c
   ops.c
   ring.c
+  sample.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
+  cast.cu
+  dense_gemv.cu
+  sample.cu
+  sample_cut.cu
+  sample_top.cu
   attend_any.cu
   attend_decode.cu
   attend_merge.cu

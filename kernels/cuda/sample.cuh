@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels of sampling share: which chunk a block has, what a draw reads of it, the exponential of
+ * the CPU device to the bit, and how blocks and rows end. A block is 256 threads and has one chunk of 4096
+ * ids: 16 a thread, which are all in flight at once. */
+#ifndef WEIR_KERNELS_CUDA_SAMPLE_CUH
+#define WEIR_KERNELS_CUDA_SAMPLE_CUH
+#include "kernels/cuda/cu.h"
+#include "kernels/cuda/sample_kernels.h"
+
+enum { SAMPLE_T = 256, SAMPLE_WARPS = SAMPLE_T / 32, SAMPLE_EACH = WEIR_SAMPLE_CHUNK / SAMPLE_T };
+#define SAMPLE_ALL 0xffffffffu
+
+typedef struct sample_place {
+  int32_t row, chunk, first, n;
+} sample_place;
+
+CU_DEV sample_place sample_chunk_of(const weir_cuk_sample_args &a, int32_t row, int32_t chunk) {
+  const int32_t first = chunk * WEIR_SAMPLE_CHUNK, left = a.n_valid - first;
+  return {row, chunk, first, left < WEIR_SAMPLE_CHUNK ? left : WEIR_SAMPLE_CHUNK};
+}
+CU_DEV sample_place sample_here(const weir_cuk_sample_args &a) {
+  const int32_t b = (int32_t)blockIdx.x;
+  return sample_chunk_of(a, b / a.n_chunks, b % a.n_chunks);
+}
+CU_DEV const float *sample_logits(const weir_cuk_sample_args &a, int32_t row) {
+  return a.logits + (int64_t)row * a.ld;
+}
+
+/* vf_exp of kernels/cpu/vec_math.h, rounding by rounding; 16 instructions. Comparisons as there: a NaN comes
+ * through. */
+CU_DEV float sample_exp(float x) {
+  float t = -87.0f > x ? -87.0f : x;
+  t = 88.37f < t ? 88.37f : t;
+  const float shift = 0x1.8p23f;
+  const float magic = __fadd_rn(__fmul_rn(t, 0x1.715476p0f), shift), n = __fsub_rn(magic, shift);
+  float r = __fsub_rn(t, __fmul_rn(n, 0.693359375f));
+  r = __fsub_rn(r, __fmul_rn(n, -2.12194440e-4f));
+  float q = 0x1.6d138p-10f;
+  q = __fadd_rn(__fmul_rn(q, r), 0x1.120de4p-7f);
+  q = __fadd_rn(__fmul_rn(q, r), 0x1.555518p-5f);
+  q = __fadd_rn(__fmul_rn(q, r), 0x1.5554dap-3f);
+  q = __fadd_rn(__fmul_rn(q, r), 0.5f);
+  q = __fadd_rn(__fadd_rn(__fmul_rn(q, __fmul_rn(r, r)), r), 1.0f);
+  const float scale = __uint_as_float((__float_as_uint(magic) + 127u) << 23);
+  return x < -87.0f ? 0.0f : __fmul_rn(q, scale);
+}
+CU_DEV float sample_weight(float x, const weir_sample_law *law) {
+  return sample_exp(__fdiv_rn(__fsub_rn(x, law->max), law->temperature));
+}
+
+/* Ids by logit, of equal ones the lowest first, as one number whose highest is the best; 0 for -inf. */
+CU_DEV uint64_t sample_pack(float x, int32_t id) {
+  return x > -INFINITY ? (uint64_t)weir_sample_key(x) << 32 | (uint32_t)~id : 0;
+}
+CU_DEV int32_t sample_pack_id(uint64_t p) { return (int32_t) ~(uint32_t)p; }
+CU_DEV float sample_pack_logit(uint64_t p) { return weir_sample_unkey((uint32_t)(p >> 32)); }
+
+CU_DEV uint64_t sample_warp_best(uint64_t v) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) {
+    const uint64_t o = __shfl_xor_sync(SAMPLE_ALL, v, d);
+    v = o > v ? o : v;
+  }
+  return v;
+}
+/* The highest of the block, to all; word[SAMPLE_WARPS] may be used again at once. */
+CU_DEV uint64_t sample_block_best(uint64_t v, uint64_t *word) {
+  v = sample_warp_best(v);
+  if (threadIdx.x % 32 == 0) word[threadIdx.x / 32] = v;
+  __syncthreads();
+  uint64_t best = word[0];
+#pragma unroll
+  for (int i = 1; i < SAMPLE_WARPS; i++) best = word[i] > best ? word[i] : best;
+  __syncthreads();
+  return best;
+}
+
+/* What a draw reads of a chunk: its logits, or buf with the shaped ones, put there by the whole block. buf
+ * may be in use by no thread. */
+CU_DEV const float *sample_drawn(const weir_cuk_sample_args &a, sample_place p, bool shaped, float *buf) {
+  const float *l = sample_logits(a, p.row) + p.first;
+  if (!shaped) return l;
+  int32_t n_edits;
+  const weir_logit_edit *edit = weir_sample_edits(&a.ask[p.row].ask, p.first, p.n, &n_edits);
+  if (n_edits == 0) return l;
+  for (int32_t i = (int32_t)threadIdx.x; i < p.n; i += SAMPLE_T) buf[i] = l[i];
+  __syncthreads();
+  for (int32_t i = (int32_t)threadIdx.x; i < n_edits; i += SAMPLE_T) {
+    const weir_logit_edit x = edit[i];
+    buf[x.id - p.first] = weir_sample_edited(l[x.id - p.first], &x);
+  }
+  __syncthreads();
+  return buf;
+}
+
+/* Whether this is the row's last block to come here, and with that the one that sees what all have written
+ * before. Release and acquire at the ticket, barriers around it: the order holds for every thread. */
+CU_DEV bool sample_last(uint32_t *ticket, int32_t n_chunks, uint32_t *word) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    *word = cu_add_release(ticket, 1u) == (uint32_t)n_chunks - 1u;
+    __threadfence();
+  }
+  __syncthreads();
+  return *word != 0;
+}
+
+static inline size_t sample_smem(const weir_cuk_sample_args *a) {
+  return a->has_edits ? sizeof(float) * WEIR_SAMPLE_CHUNK : 0;
+}
+#endif

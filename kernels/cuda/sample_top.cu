@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The likeliest ids of rows that want them: the best of each chunk by as many rounds of a block's maximum,
+ * then the same over the chunks' lists by the row's last block. Ids are packed with their logits into numbers
+ * that are all different, so a round takes the highest below the last. Only the thread that had it looks
+ * again. */
+#include "kernels/cuda/sample.cuh"
+
+/* out[want] <- the best of item(0 .. n-1), 0 where there is none; all threads get them in turn through word.
+ */
+template <class Item>
+CU_DEV void pick(uint64_t *out, int32_t want, int32_t n, uint64_t *word, Item item) {
+  uint64_t below = ~(uint64_t)0, own = 0;
+  bool look = true;
+  for (int32_t k = 0; k < want; k++) {
+    if (look) {
+      own = 0;
+      for (int32_t i = (int32_t)threadIdx.x; i < n; i += SAMPLE_T) {
+        const uint64_t v = item(i);
+        if (v < below && v > own) own = v;
+      }
+    }
+    below = sample_block_best(own, word);
+    look = own == below && own != 0;
+    if (threadIdx.x == 0) out[k] = below;
+  }
+}
+
+static __global__ void __launch_bounds__(SAMPLE_T) sample_top(const weir_cuk_sample_args a) {
+  CU_SHARED(uint64_t, word, SAMPLE_WARPS);
+  CU_SHARED(uint64_t, best, WEIR_TOP_MAX);
+  CU_SHARED(uint32_t, last, 1);
+  const sample_place p = sample_here(a);
+  weir_cuk_sample_ask *staged = &a.ask[p.row];
+  const int32_t want = staged->ask.n_top;
+  if (want == 0) return;
+  const float *l = sample_logits(a, p.row) + p.first;
+  uint64_t *lists = a.list + (int64_t)p.row * a.n_chunks * WEIR_TOP_MAX;
+  pick(lists + p.chunk * WEIR_TOP_MAX, want, p.n, word,
+       [=](int32_t i) { return sample_pack(l[i], p.first + i); });
+  if (!sample_last(&staged->ticket[WEIR_CUK_SAMPLE_TOP], a.n_chunks, last)) return;
+  pick(best, want, a.n_chunks * want, word,
+       [=](int32_t i) { return lists[i / want * WEIR_TOP_MAX + i % want]; });
+  __syncthreads();
+  const int32_t k = (int32_t)threadIdx.x;
+  if (k >= want) return;
+  weir_top *out = &a.top[(int64_t)p.row * WEIR_TOP_MAX + k];
+  out->id = best[k] != 0 ? sample_pack_id(best[k]) : -1;
+  out->logprob =
+      best[k] != 0 ? (float)weir_sample_logprob(&a.state[p.row].stat, sample_pack_logit(best[k])) : -INFINITY;
+}
+
+extern "C" cudaError_t weir_cuk_sample_top(const weir_cuk_sample_args *a, cudaStream_t stream) {
+  CU_LAUNCH(sample_top, (unsigned)(a->rows * a->n_chunks), SAMPLE_T, 0, stream, *a);
+  return cudaGetLastError();
+}
