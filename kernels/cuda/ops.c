@@ -62,7 +62,7 @@ static weir_status op_replay(weir_dev *dev, uint64_t key, weir_enqueue_fn enqueu
   OWN(weir_cuda_graphs_replay(dev, key, enqueue, ctx, e));
 }
 static void op_forget(weir_dev *dev, uint32_t owner) {
-  (void)cudaSetDevice(weir_cuda_of(dev)->ordinal);
+  (void)weir_cuda_enter(dev, NULL);
   weir_cuda_graphs_forget(weir_cuda_of(dev)->graphs, owner);
 }
 
@@ -73,7 +73,7 @@ static weir_status op_weight_prepare(weir_dev *dev, const weir_host_mat *part, i
   CALL(weight_prepare, part, n_parts, out, e);
 }
 static void op_weight_release(weir_dev *dev, weir_weight *w) {
-  (void)cudaSetDevice(weir_cuda_of(dev)->ordinal);
+  (void)weir_cuda_enter(dev, NULL); /* a dead device's memory goes too */
   if (weir_cuda_weight_release) weir_cuda_weight_release(dev, w);
 }
 static weir_status op_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,

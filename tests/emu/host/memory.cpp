@@ -90,14 +90,17 @@ static void poison(const char *p, size_t n, bool on) {
 }
 
 // raw: guard, payload, guard up to the next multiple of GUARD and one more.
-static char *take(size_t bytes, Block *b) {
+// What a device never wrote to is NaN; staging, megabytes of it, is not worth that each time a device is
+// opened.
+static char *take(size_t bytes, bool fill, Block *b) {
   b->raw = (char *)aligned_alloc(GUARD, whole(bytes) + 2 * GUARD);
   if (!b->raw) return nullptr;
   b->bytes = bytes;
   b->device = device_now;
   char *p = b->raw + GUARD;
-  memset(b->raw, GUARD_BYTE, whole(bytes) + 2 * GUARD);
-  memset(p, 0xff, bytes);  // NaN as F32, F16 and BF16; -1 as a number
+  memset(b->raw, GUARD_BYTE, GUARD);
+  memset(p + bytes, GUARD_BYTE, whole(bytes) + GUARD - bytes);
+  if (fill) memset(p, 0xff, bytes);  // NaN as F32, F16 and BF16; -1 as a number
   poison(b->raw, GUARD, true);
   poison(p + bytes, whole(bytes) + GUARD - bytes, true);
   return p;
@@ -349,7 +352,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
   if (!bytes) return *p = nullptr, cudaSuccess;
   const size_t all = state().config.memory_bytes, used = taken(device_now);
   Block b;
-  char *at = bytes > all || used > all - bytes ? nullptr : take(bytes, &b);
+  char *at = bytes > all || used > all - bytes ? nullptr : take(bytes, true, &b);
   if (!at) return fail(cudaErrorMemoryAllocation);
   (void)emu_mem_watch(at, bytes, GUARD);
   state().device[at] = b;
@@ -382,7 +385,7 @@ cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned int) {
   if (e != cudaSuccess) return e;
   if (!have_device()) return no_device();
   Block b;
-  char *at = take(bytes, &b);
+  char *at = take(bytes, false, &b);
   if (!at) return fail(cudaErrorMemoryAllocation);
   State &s = state();
   s.pinned[at] = b;

@@ -49,6 +49,7 @@ void drain_all() {
 }
 
 bool pending_on(const char *p, size_t bytes) {
+  if (state().sticky != cudaSuccess) return false;
   for (const CUstream_st *s : state().streams)
     for (const Work &w : s->queue)
       if (w.host.lo && w.host.lo < p + bytes && p < w.host.hi) return true;
