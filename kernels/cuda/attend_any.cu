@@ -3,7 +3,10 @@
  * 16 positions is brought to shared memory as F32, where all 16 rows of a tile use it, four rows a warp:
  * scores with a position a lane, sums with dimensions over lanes. A page number is looked up for each
  * position, so pages may have any size. Nothing is copied ahead: CTAs cover each other's waits. Exact F32
- * sums, expf-grade exponentials: the reference to which the tensor-core kernels are a fast approximation. */
+ * sums, expf-grade exponentials: the reference to which the tensor-core kernels are a fast approximation.
+ *
+ * Registers (nvcc 13.0; no spills, no stack): 56 .. 64 at head_dim <= 32, 127 at 256, 168 at 512. Shared
+ * memory: 7.2 KiB at head_dim 32, 49.2 at 256, 97.2 at 512. */
 #include "kernels/cuda/attend_any_kernels.h"
 #include "kernels/cuda/attend_tile.cuh"
 

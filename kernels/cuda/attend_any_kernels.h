@@ -9,7 +9,7 @@
 enum { WEIR_ANY_THREADS = 128, WEIR_ANY_MAX_HEAD_DIM = 512, WEIR_MERGE_THREADS = 128 };
 
 /* Dynamic shared memory of a CTA, bytes, F32: rows of q, a block of K and one of V, rows one longer than
- * head_dim against bank conflicts; the weights of a block. 96.9 KiB at head_dim 512. */
+ * head_dim against bank conflicts; the weights of a block. 97.2 KiB at head_dim 512. */
 static inline size_t weir_cuk_attend_any_smem(int32_t head_dim) {
   return ((size_t)(WEIR_ATTN_SHORT_ROWS + 2 * WEIR_ATTN_SHORT_BLOCK) * (size_t)(head_dim + 1) +
           (size_t)WEIR_ATTN_SHORT_ROWS * WEIR_ATTN_SHORT_BLOCK) *

@@ -41,9 +41,7 @@ CU_DEV void merge_row(const weir_cuk_attend_merge_args &a, const weir_attn_part 
     __syncthreads(); /* the last pass has been read */
 #pragma unroll
     for (int n = 0; n < MERGE_COLS / 32; n++) shared[w * MERGE_COLS + lane + 32 * n] = x[n];
-#ifndef BUG_NO_BARRIER
     __syncthreads();
-#endif
     const int32_t d = base + (int32_t)threadIdx.x;
     if (d < a.head_dim) {
       float y = 0.0f;

@@ -13,6 +13,7 @@
 
 #include "cuda_util.h"
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/attend_any_kernels.h"
 #include "kernels/quant.h"
 
 enum { MAX_SEQS = 8, PAD = 3 };
@@ -20,7 +21,7 @@ static const weir_dev_limits LIMITS = {.max_tokens = 160,
                                        .max_cols = 8192,
                                        .max_heads = 32,
                                        .max_head_dim = 512,
-                                       .max_kv_len = 2048,
+                                       .max_kv_len = 8192,
                                        .max_rows_out = 16,
                                        .max_vocab = 1024};
 
@@ -481,6 +482,77 @@ static void test_ragged(void **state) {
   cuda_test_close(dev);
 }
 
+/* So long that a warp's page numbers are looked up a third time. */
+static void test_long(void **state) {
+  (void)state;
+  weir_dev *dev = open_small(10);
+  const spec s = {64, 1, 1, 16, WEIR_F16, {.n_ctas = 1}, .n_seqs = 1, .seq = {{4500, 1}}};
+  assert_int_equal(run(dev, &s, 1).n_items[0], 1);
+  cuda_test_close(dev);
+}
+
+/* The merge by itself: a piece that saw nothing need not have written its sums. */
+static void test_merge(void **state) {
+  (void)state;
+  enum { DIM = 200, SLOTS = 9, ROWS = WEIR_ATTN_SHORT_ROWS, N = 3 };
+  weir_dev *dev = open_small(11);
+  weir_err e = {0};
+  kern_rng rng = {5};
+  float *acc = kern_normals(&rng, (size_t)SLOTS * ROWS * DIM, 1.0f),
+        *ml = kern_normals(&rng, SLOTS * ROWS * 2, 9.0f);
+  double want[N * DIM] = {0};
+  for (int r = 0; r < N; r++) {
+    double l = 0;
+    for (int i = 1; i < SLOTS; i++) { /* of slot 0 nothing is merged */
+      float *m = ml + (i * ROWS + r) * 2, *x = acc + (i * ROWS + r) * DIM;
+      m[1] = fabsf(m[1]) + 0.1f;
+      if ((i + r) % 3 == 0) {
+        m[0] = -INFINITY, m[1] = 0;
+        for (int d = 0; d < DIM; d++) x[d] = NAN;
+        continue;
+      }
+      const double f = exp2((double)m[0]);
+      l += f * (double)m[1];
+      for (int d = 0; d < DIM; d++) want[r * DIM + d] += f * (double)x[d];
+    }
+    for (int d = 0; d < DIM; d++) want[r * DIM + d] /= l;
+  }
+  const weir_attn_merge merge = {
+      .seq = 1, .kv_head = 1, .row = 2, .n_rows = N, .slot = 1, .n_slots = SLOTS - 1};
+  const int32_t counts[] = {1, 0}, q_indptr[] = {0, 1, 4};
+  const weir_mat out = kern_mat(dev, 4, 4 * DIM, PAD);
+  weir_cuk_attend_merge_args a = {.out = out.data,
+                                  .q_indptr = (int32_t *)kern_copy(dev, q_indptr, sizeof q_indptr),
+                                  .out_ld = out.ld,
+                                  .group = 2,
+                                  .head_dim = DIM,
+                                  .n_ctas = 2};
+  int32_t *n = (int32_t *)kern_copy(dev, counts, sizeof counts);
+  void *owned[] = {n, kern_copy(dev, &merge, sizeof merge),
+                   kern_copy(dev, acc, sizeof *acc * SLOTS * ROWS * DIM),
+                   kern_copy(dev, ml, sizeof *ml * SLOTS * ROWS * 2), (void *)(uintptr_t)a.q_indptr};
+  for (int i = 0; i < WEIR_ATTN_LISTS; i++) {
+    a.list[i].n_merges = n + i;
+    a.list[i].merge = (weir_attn_merge *)owned[1];
+    a.part[i] = (weir_attn_part){(float *)owned[2], (float *)owned[3]};
+    a.tile_rows[i] = ROWS;
+  }
+  assert_int_equal(weir_cuk_attend_merge(&a, weir_cuda_of(dev)->stream), cudaSuccess);
+  kern_ok(weir_dev_sync(dev, &e), &e, "sync");
+  float *got = kern_get(dev, out);
+  /* Packed rows 2, 3, 4 of the sequence at row 1: rows 2, 2, 3; heads 2, 3, 2. */
+  const int32_t at[N] = {2 * 4 + 2, 2 * 4 + 3, 3 * 4 + 2};
+  for (int r = 0; r < N; r++) {
+    cuda_near(got + (size_t)at[r] * DIM, want + r * DIM, 1, DIM, F32_BOUND, "merged row");
+    for (int d = 0; d < DIM; d++) got[(size_t)at[r] * DIM + (size_t)d] = NAN;
+  }
+  for (int i = 0; i < 16 * DIM; i++) assert_true(isnan(got[i]));
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) weir_dev_release(dev, owned[i]);
+  kern_mat_free(dev, out);
+  free(got), free(acc), free(ml);
+  cuda_test_close(dev);
+}
+
 /* A window that reaches back to position 0 changes no bit; a row alone is as good as one in company. */
 static void test_alone(void **state) {
   (void)state;
@@ -621,9 +693,10 @@ static void test_refused(void **state) {
 int main(int argc, char **argv) {
   everything = argc > 1 && strcmp(argv[1], "full") == 0;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_decode), cmocka_unit_test(test_general), cmocka_unit_test(test_splits),
-      cmocka_unit_test(test_ragged), cmocka_unit_test(test_mixed),   cmocka_unit_test(test_replay_mixed),
-      cmocka_unit_test(test_alone),  cmocka_unit_test(test_replay),  cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_decode), cmocka_unit_test(test_general),      cmocka_unit_test(test_splits),
+      cmocka_unit_test(test_ragged), cmocka_unit_test(test_long),         cmocka_unit_test(test_merge),
+      cmocka_unit_test(test_mixed),  cmocka_unit_test(test_replay_mixed), cmocka_unit_test(test_alone),
+      cmocka_unit_test(test_replay), cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests_name("cuda_attend", tests, NULL, NULL);
 }
