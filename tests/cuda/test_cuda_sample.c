@@ -16,7 +16,7 @@
 #include "emu.h"
 #include "sample_util.h"
 
-static bool is_full; /* "full" on the command line */
+static bool is_full; /* "full" on the command line, before the name of one test */
 
 typedef struct pair {
   weir_dev *cpu, *cuda;
@@ -40,6 +40,12 @@ static weir_dev_limits limits(int32_t rows, int32_t vocab) {
   return l;
 }
 
+/* To the bit, but for the sign of a margin of 0 among zeros of both signs. */
+static bool same(const weir_row *a, const weir_row *b) {
+  return a->token == b->token && a->logprob == b->logprob && a->entropy == b->entropy &&
+         a->p_max == b->p_max && a->margin == b->margin && a->probe_logprob == b->probe_logprob;
+}
+
 /* Rows of both devices, which must be the same. */
 static void both(pair p, const float *l, int32_t rows, int32_t n, const weir_ask *ask, const char *what) {
   weir_row *want = calloc((size_t)rows, sizeof *want), *got = calloc((size_t)rows, sizeof *got);
@@ -49,7 +55,7 @@ static void both(pair p, const float *l, int32_t rows, int32_t n, const weir_ask
   kern_ok(answer_tops(p.cpu, l, rows, n, ask, want, want_top, &e), &e, what);
   kern_ok(answer_tops(p.cuda, l, rows, n, ask, got, got_top, &e), &e, what);
   for (int32_t r = 0; r < rows; r++) {
-    if (memcmp(&got[r], &want[r], sizeof *got) != 0)
+    if (!same(&got[r], &want[r]))
       fail_msg(
           "%s, %d ids, row %d of %d (T %g, k %d, p %g, m %g, probe %d, keep %d, %d edits): token %d, "
           "want %d; logprob %.9g, want %.9g; entropy %.9g, want %.9g; margin %.9g, want %.9g",
@@ -92,7 +98,7 @@ static void test_as_the_cpu(void **state) {
     int32_t n, rows, rounds, full_rounds;
   } cases[] = {{1, 7, 2, 40},    {2, 64, 1, 10},    {17, 64, 2, 40},   {100, 7, 2, 100}, {1000, 64, 1, 20},
                {4095, 2, 2, 60}, {4096, 7, 2, 60},  {4097, 1, 8, 120}, {9000, 2, 4, 60}, {32000, 1, 2, 30},
-               {32000, 7, 0, 4}, {152064, 1, 0, 8}, {152064, 7, 0, 1}};
+               {32000, 7, 0, 4}, {152064, 1, 1, 8}, {152064, 7, 0, 1}};
   kern_rng rng = {71};
   int rows = 0;
   (void)state;
@@ -138,9 +144,37 @@ static void test_cuts(void **state) {
   close_pair(p);
 }
 
+/* The two highest tie, or all but: in one thread of a block (16 apart), in neighbours, in different chunks;
+ * at the last id; among zeros of both signs; with the rest masked. */
+static void test_ties_at_the_top(void **state) {
+  enum { N = 4500, ROWS = 7 };
+  static const int32_t at[ROWS][2] = {{5, 21},         {21, 5},     {6, 7},    {4095, 4096},
+                                      {N - 1, N - 17}, {31, N - 1}, {256, 272}};
+  static float l[ROWS * N];
+  kern_rng rng = {75};
+  const weir_dev_limits lim = limits(ROWS, N + 3);
+  const pair p = open_pair(&lim, 6);
+  (void)state;
+  for (int kind = 0; kind < 4; kind++) {
+    weir_ask ask[ROWS];
+    for (int32_t r = 0; r < ROWS; r++) {
+      random_logits(&rng, l + r * N, N, 0);
+      if (kind >= 2)
+        for (int32_t v = 0; v < N; v++) l[r * N + v] = -INFINITY;
+      l[r * N + at[r][0]] = kind == 3 ? -0.0f : 30;
+      l[r * N + at[r][1]] = kind == 3 ? 0.0f : kind == 1 ? 29.75f : 30;
+      ask[r] = plain_ask((float)(r % 2), 9, r);
+      ask[r].n_top = 4;
+      if (r % 3 == 2) ask[r].top_p = 0.4f;
+    }
+    both(p, l, ROWS, N, ask, "ties at the top");
+  }
+  close_pair(p);
+}
+
 /* One row's worth of room for edits, and more rows than go together: groups one after the other. */
 static void test_groups(void **state) {
-  enum { N = 40, ROWS = 150 };
+  enum { N = 40, ROWS = 70 };
   static float l[ROWS * N];
   static weir_logit_edit edit[N];
   static weir_ask ask[ROWS];
@@ -229,10 +263,10 @@ static void test_draws_follow_the_distribution(void **state) {
   static const struct {
     float t, p;
     int32_t k, n_edits;
-  } laws[] = {{1, 1, 0, 0}, {0.7f, 1, 10, 0}, {1, 0.8f, 0, 3}};
+    int draws; /* of the whole matrix */
+  } laws[] = {{1, 1, 0, 0, 65536}, {0.7f, 1, 10, 0, 20480}, {1, 0.8f, 0, 3, 20480}};
   static const weir_logit_edit edit[] = {{0, 1, WEIR_LOGIT_BAN}, {2, 1.3f, 0}, {30, 1, 1.5f}};
   static float l[BATCH * N];
-  const int draws = is_full ? 131072 : 1024;
   kern_rng rng = {5};
   const weir_dev_limits lim = limits(BATCH, N + 3);
   const pair dev = open_pair(&lim, 8);
@@ -241,6 +275,7 @@ static void test_draws_follow_the_distribution(void **state) {
   l[0] = 5; /* likely, and banned by the edits */
   for (int32_t r = 1; r < BATCH; r++) memcpy(l + r * N, l, N * sizeof *l);
   for (size_t k = 0; k < sizeof laws / sizeof *laws; k++) {
+    const int draws = is_full ? laws[k].draws : 256;
     int seen[N] = {0}, freedom;
     weir_ask ask[BATCH];
     weir_row row[BATCH];
@@ -271,9 +306,13 @@ static void test_draws_follow_the_distribution(void **state) {
 
 int main(int argc, char **argv) {
   is_full = argc > 1 && strcmp(argv[1], "full") == 0;
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_as_the_cpu), cmocka_unit_test(test_cuts),
-      cmocka_unit_test(test_groups),     cmocka_unit_test(test_launches),
-      cmocka_unit_test(test_bad_rows),   cmocka_unit_test(test_draws_follow_the_distribution)};
+  if (argc > 2) cmocka_set_test_filter(argv[2]);
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_as_the_cpu),
+                                     cmocka_unit_test(test_cuts),
+                                     cmocka_unit_test(test_groups),
+                                     cmocka_unit_test(test_ties_at_the_top),
+                                     cmocka_unit_test(test_launches),
+                                     cmocka_unit_test(test_bad_rows),
+                                     cmocka_unit_test(test_draws_follow_the_distribution)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
