@@ -11,9 +11,10 @@
  * Tile sizes. A warp has MT m16 tiles of rows and all 64 positions of a block, so every warp reads all of K
  * and V from shared memory. An ldmatrix.x4 (512 bytes: 4 clocks of the SM's 128 bytes a clock) feeds 2*MT
  * mma, of 2 clocks of an A100's SM each and some 1.6 of an H100's. With MT = 1 shared memory would bound
- * everything, MT = 2 leaves it half idle. MT = 4 does not fit: its accumulators alone (rows x head_dim) would
- * be 256 registers a thread. At MT = 2, head_dim 128: 128 accumulators, 64 scores, 12 fragments, 12 of the
- * rows' state: two CTAs of four warps an SM (255 registers), the softmax of one under the mma of the other.
+ * everything; with MT = 2 it is busy for three quarters of an A100's time. MT = 4 does not fit: its
+ * accumulators alone (rows x head_dim) would be 256 registers a thread. At MT = 2, head_dim 128: 128
+ * accumulators, 64 scores, 12 fragments, the rows' state: two CTAs of four warps an SM (255 registers), the
+ * softmax of one under the mma of the other.
  * Tiles of at most 64 rows (short continuations, verification) take MT = 1, which keeps four warps busy
  * instead of two; what bounds them is reading KV.
  *
@@ -23,9 +24,23 @@
  *
  * Softmax in base 2. The reference m of a row is its maximum but for a slack of 2^8: it is moved, and the
  * accumulators scaled, only when a block tops it by more than that. P then reaches 2^8 at most (F16 ends at
- * 2^16) and m cancels in the end. So nearly all blocks but the first do without 8*MT*D/16 multiplications.
- * It is decided for each row alone: a row's result depends on nothing but the row, its blocks, which begin at
+ * 2^16) and m cancels in the end. So nearly all blocks but the first do without MT*D/2
+ * multiplications a lane. It is decided for each row alone: a row's result depends on nothing but the row, its blocks, which begin at
  * multiples of 64, and where the plan cuts it.
+ *
+ * What a block costs a warp (MT = 2, head_dim 128, no cap, every row sees all of it; counted in the SASS of
+ * sm_90a, CUDA 13.0): 737 instructions, of them 256 mma, 80 ldmatrix, 64 ex2, 64 fma, 64 add, 68 max, 32
+ * cvt, 16 cp.async and 20 shuffles; 1070 before addresses were made to share their XOR, page numbers to do
+ * without a division and whole blocks without predicates. In clocks of a quarter SM: mma 2048 on an A100,
+ * about 1600 on an H100 (mma.sync at some 62 % of what wgmma does, recalled); ex2 512; issue 737; shared
+ * memory's four warps together 1280 of ldmatrix and 256 of filling. Two CTAs an SM hide softmax and copies
+ * behind mma, which is then the bound: on an H100 about 600 TFLOP/s with shared memory close behind; the goal
+ * is half of that. Not yet run on a GPU.
+ *
+ * Registers (sm_80 / sm_90a), none spilled: head_dim 64 230 / 236, with cap 240 / 254; head_dim 128 255.
+ *
+ * A value that is not finite reaches rows of its tile that do not see it if they have part in its block: 0 *
+ * inf. Positions that no row of the tile sees are never read into products.
  *
  * Q as F16: each row times the power of two that brings its greatest element to 2^14 .. 2^15, taken back in
  * the scale of the scores. Large q do not overflow, small ones lose no bits. */
@@ -71,6 +86,7 @@ struct prefill_row_state {
  * whole_lo .. whole_hi. In shared memory too. */
 struct prefill_seen {
   int32_t lo, hi, whole_lo, whole_hi;
+  int32_t item; /* number of the CTA's item */
 };
 
 /* A warp's MT*16 rows as they stand. In mma's layout a lane has rows lane/4 and lane/4 + 8 of each m16 tile,
@@ -101,31 +117,41 @@ CU_DEV uint32_t prefill_find(const weir_cuk_attend_args &a, const prefill_tile *
   const int32_t p = t0 + PREFILL_PAGE_ROWS * (int32_t)(threadIdx.x & (PREFILL_GROUPS - 1));
   if (p + PREFILL_PAGE_ROWS <= y.begin || p >= y.end) return 0;
   const int32_t ps = a.page_size;
-  int32_t nth = p / PREFILL_PAGE_ROWS, in = 0;
-  if (ps != PREFILL_PAGE_ROWS) {
+  int32_t nth, in;
+  if ((ps & (ps - 1)) == 0) {
+    nth = p >> (__ffs(ps) - 1);
+    in = p & (ps - 1);
+  } else {
     nth = p / ps;
-    in = p % ps;
+    in = p - nth * ps;
   }
   return ((uint32_t)t->page[nth] * 2u * (uint32_t)a.n_kv_heads + (uint32_t)t->kv_head) * (uint32_t)ps +
          (uint32_t)in;
 }
 
-/* Enqueues the K or V (`from`) of positions t0 .. t0 + 63. Rows outside the span become zeros, whatever
- * stands there: their weights are zeros, and 0 * NaN must not arise. */
-template <int D>
-CU_DEV void prefill_load(prefill_span y, const char *from, uint32_t rows, unsigned char *to, int32_t t0) {
+/* Enqueues 64 rows of K or V to a block of shared memory; `rows` is what prefill_find has found, of V the
+ * value's. Of rows that are not in the span (`at`: of this thread's first row, from its begin; n rows) come
+ * zeros, whatever stands there: their weights are zeros, and 0 * NaN must not arise. WHOLE: all are. */
+template <int D, bool WHOLE>
+CU_DEV void prefill_copy(const char *from, uint32_t rows, unsigned char *to, int32_t at, uint32_t n) {
   constexpr int STEP = WEIR_PREFILL_THREADS / (D / 8); /* rows a round: 8 or 16 */
-  const int32_t p0 = t0 + prefill_row0<D>() - y.begin;
-  const uint32_t n = (uint32_t)(y.end - y.begin);
 #pragma unroll
   for (int g = 0; g < PREFILL_GROUPS; g++) {
     const char *src = from + (uint64_t)__shfl_sync(0xffffffffu, rows, g) * (D * 2);
 #pragma unroll
     for (int i = 0; i < PREFILL_PAGE_ROWS; i += STEP) {
-      cu_cp_async16(to + (g * PREFILL_PAGE_ROWS + i) * D * 2, src + i * D * 2,
-                    (uint32_t)(p0 + g * PREFILL_PAGE_ROWS + i) < n);
+      const int r = g * PREFILL_PAGE_ROWS + i;
+      cu_cp_async16(to + r * D * 2, src + i * D * 2, WHOLE || (uint32_t)(at + r) < n);
     }
   }
+}
+
+template <int D>
+CU_DEV void prefill_load(prefill_span y, const char *from, uint32_t rows, unsigned char *to, int32_t t0) {
+  if (t0 >= y.begin && t0 + PREFILL_BLOCK <= y.end)
+    prefill_copy<D, true>(from, rows, to, 0, 0);
+  else
+    prefill_copy<D, false>(from, rows, to, t0 + prefill_row0<D>() - y.begin, (uint32_t)(y.end - y.begin));
 }
 
 /* Row r of the tile -> F16 at sq, by a power of two; zeros beyond the last. Leaves the exponent field of what
@@ -206,25 +232,31 @@ CU_DEV void prefill_scores(float s[MT][PREFILL_BLOCK / 8][4], const unsigned cha
   }
 }
 
-/* O += P V. */
+/* O += P V, in strips of 64 columns: 8*MT sums take turns, and four addresses do. They are opaque: the
+ * compiler folds their XOR with what is added later, and then needs one for each ldmatrix. */
 template <int D, int MT>
 CU_DEV void prefill_values(prefill_rows<D, MT> &w, const uint32_t p[MT][PREFILL_BLOCK / 16][4],
                            const unsigned char *v) {
+  constexpr int STRIP = 4;
   const int lane = (int)threadIdx.x & 31;
-  const unsigned char *vr = v + (lane & 15) * D * 2;
-  const int vx = (lane >> 4) ^ (lane & 7);
 #pragma unroll
-  for (int kk = 0; kk < PREFILL_BLOCK / 16; kk++)
+  for (int d0 = 0; d0 < D / 16; d0 += STRIP) {
+    int at[STRIP];
 #pragma unroll
-    for (int d = 0; d < D / 16; d++) {
-      uint32_t vf[4];
-      cu_ldmatrix_x4_trans(vf, vr + ((d * 2 ^ vx) << 4) + kk * 16 * D * 2);
+    for (int d = 0; d < STRIP; d++) at[d] = cu_opaque(prefill_at<D>(lane & 15, (d0 + d) * 2 + (lane >> 4)));
 #pragma unroll
-      for (int mt = 0; mt < MT; mt++) {
-        cu_mma_f16(w.o[mt][2 * d], p[mt][kk], vf);
-        cu_mma_f16(w.o[mt][2 * d + 1], p[mt][kk], vf + 2);
+    for (int kk = 0; kk < PREFILL_BLOCK / 16; kk++)
+#pragma unroll
+      for (int d = 0; d < STRIP; d++) {
+        uint32_t vf[4];
+        cu_ldmatrix_x4_trans(vf, v + at[d] + kk * 16 * D * 2);
+#pragma unroll
+        for (int mt = 0; mt < MT; mt++) {
+          cu_mma_f16(w.o[mt][2 * (d0 + d)], p[mt][kk], vf);
+          cu_mma_f16(w.o[mt][2 * (d0 + d) + 1], p[mt][kk], vf + 2);
+        }
       }
-    }
+  }
 }
 
 /* What takes a row's scores from what mma leaves to the argument of what comes next. */
@@ -370,13 +402,13 @@ CU_DEV void prefill_store(const weir_cuk_attend_args &a, const prefill_tile *t, 
  * ends. */
 template <int D, int MT, bool CAP>
 CU_DEV void prefill_item(const weir_cuk_attend_args &a, const prefill_tile *t, unsigned char *sm,
-                         prefill_row_state *kept, prefill_seen *seen) {
+                         prefill_row_state *kept, prefill_seen *seen, int32_t item) {
   constexpr int BLOCK_BYTES = PREFILL_BLOCK * D * 2;
   const int tid = (int)threadIdx.x, lane = tid & 31, first = (tid >> 5) * MT * 16;
   unsigned char *sq = sm, *ring = sm + WEIR_ATTN_LONG_ROWS * D * 2;
   const int to = prefill_at<D>(prefill_row0<D>(), tid % (D / 8));
   const char *k = (const char *)a.kv + prefill_row0<D>() * D * 2 + tid % (D / 8) * 16;
-  const int64_t v = weir_attn_value_offset(&a) * 2;
+  const uint32_t v = (uint32_t)a.n_kv_heads * (uint32_t)a.page_size; /* rows from a key to its value */
   const int32_t end = t->span.end;
   int32_t t0 = t->span.begin / PREFILL_BLOCK * PREFILL_BLOCK;
   prefill_rows<D, MT> w;
@@ -385,7 +417,7 @@ CU_DEV void prefill_item(const weir_cuk_attend_args &a, const prefill_tile *t, u
   if (t->span.begin < end) { /* K and V of the first block: what the loop below finds under way */
     prefill_load<D>(t->span, k, rows, ring + to, t0);
     cu_cp_async_commit();
-    prefill_load<D>(t->span, k + v, rows, ring + BLOCK_BYTES + to, t0);
+    prefill_load<D>(t->span, k, rows + v, ring + BLOCK_BYTES + to, t0);
     cu_cp_async_commit();
     rows = prefill_find(a, t, t0 + PREFILL_BLOCK);
   }
@@ -401,7 +433,7 @@ CU_DEV void prefill_item(const weir_cuk_attend_args &a, const prefill_tile *t, u
     for (int d = 0; d < D / 8; d++) w.o[mt][d][0] = w.o[mt][d][1] = w.o[mt][d][2] = w.o[mt][d][3] = 0.0f;
   __syncwarp(); /* a warp reads no other's rows of Q */
   if (lane == 0) {
-    prefill_seen here = {0, -1, 0, -1};
+    prefill_seen here = {0, -1, 0, -1, item};
     if (first < t->n_rows) {
       const int32_t p = kept->pos[first];
       const int32_t q = kept->pos[(t->n_rows < first + MT * 16 ? t->n_rows : first + MT * 16) - 1];
@@ -438,7 +470,7 @@ CU_DEV void prefill_item(const weir_cuk_attend_args &a, const prefill_tile *t, u
     cu_cp_async_wait<1>();
     __syncthreads(); /* V is there */
     if (more) {
-      prefill_load<D>(t->span, k + v, rows, ring + next * BLOCK_BYTES + to, t0 + PREFILL_BLOCK);
+      prefill_load<D>(t->span, k, rows + v, ring + next * BLOCK_BYTES + to, t0 + PREFILL_BLOCK);
       rows = prefill_find(a, t, t0 + 2 * PREFILL_BLOCK);
     }
     cu_cp_async_commit();
@@ -456,8 +488,9 @@ __global__ void __launch_bounds__(WEIR_PREFILL_THREADS, 2)
   CU_DYN_SHARED(unsigned char, sm);
   CU_SHARED(prefill_row_state, kept, 1);
   CU_SHARED(prefill_tile, tile, 1);
-  CU_SHARED(prefill_seen, seen, WEIR_PREFILL_THREADS / 32);
-  for (int32_t i = a.list.cta[blockIdx.x]; i < a.list.cta[blockIdx.x + 1]; i++) {
+  CU_SHARED(prefill_seen, all_seen, WEIR_PREFILL_THREADS / 32);
+  prefill_seen *seen = all_seen + threadIdx.x / 32;
+  for (int32_t i = a.list.cta[blockIdx.x]; i < a.list.cta[blockIdx.x + 1]; i = seen->item + 1) {
     const weir_attn_item it = a.list.item[i];
     const int32_t seq_row = a.q_indptr[it.seq];
     const int32_t from = weir_attn_seen_from(a.pos[seq_row + it.row / a.group], a.window);
@@ -477,9 +510,9 @@ __global__ void __launch_bounds__(WEIR_PREFILL_THREADS, 2)
     }
     __syncthreads();
     if (it.n_rows > WEIR_ATTN_LONG_ROWS / 2)
-      prefill_item<D, 2, CAP>(a, tile, sm, kept, seen + threadIdx.x / 32);
+      prefill_item<D, 2, CAP>(a, tile, sm, kept, seen, i);
     else
-      prefill_item<D, 1, CAP>(a, tile, sm, kept, seen + threadIdx.x / 32);
+      prefill_item<D, 1, CAP>(a, tile, sm, kept, seen, i);
   }
 }
 

@@ -53,6 +53,7 @@ static inline uint32_t __brev(uint32_t x) {
 }
 static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t s) { return emu::byte_perm(x, y, s); }
 static inline uint32_t cu_and_or(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | c; }
+static inline int cu_opaque(int x) { return x; }
 static inline uint32_t __funnelshift_r(uint32_t lo, uint32_t hi, uint32_t n) {
   return (uint32_t)(((uint64_t)hi << 32 | lo) >> (n & 31));
 }
