@@ -13,9 +13,9 @@
  * rows than sequences) it is not: should a sequence have many rows all the same, the decode kernel does them
  * tile by tile. Outside of records launches that have nothing to do are left out.
  *
- * In device memory a plan is: n_merges[2], cta[2][max_ctas + 1], merge[2][max_ctas], items of both lists. All
- * but the items have room for the most CTAs the device may run, so the addresses are the same for every plan,
- * and one upload of the used beginning brings it there. */
+ * In device memory a plan is: n_merges[2], of both lists cta[grid + 1], merge[grid], and the items of both.
+ * All but the items have room for the whole grid, so the addresses are the same for every plan of a model,
+ * and one upload of the used beginning brings it there: 15 KiB and 32 bytes an item on a GPU of 132 SMs. */
 #include "kernels/cuda/attend.h"
 
 #include <stdlib.h>
@@ -51,12 +51,12 @@ typedef struct plan_layout {
 
 static int32_t max_ctas(const weir_cuda *cu) { return MAX_CTAS_PER_SM * cu->n_sms; }
 
-static plan_layout layout_of(const weir_cuda *cu) {
-  const size_t n = (size_t)max_ctas(cu);
+/* For these grids, which a model's plans have in common. */
+static plan_layout layout_of(const int32_t grid[WEIR_ATTN_LISTS]) {
   plan_layout y = {0};
   size_t at = 2 * sizeof(int32_t);
-  for (int i = 0; i < WEIR_ATTN_LISTS; i++) y.cta[i] = at, at += (n + 1) * sizeof(int32_t);
-  for (int i = 0; i < WEIR_ATTN_LISTS; i++) y.merge[i] = at, at += n * sizeof(weir_attn_merge);
+  for (int i = 0; i < WEIR_ATTN_LISTS; i++) y.cta[i] = at, at += ((size_t)grid[i] + 1) * sizeof(int32_t);
+  for (int i = 0; i < WEIR_ATTN_LISTS; i++) y.merge[i] = at, at += (size_t)grid[i] * sizeof(weir_attn_merge);
   y.item = (at + 63) / 64 * 64;
   return y;
 }
@@ -66,7 +66,8 @@ size_t weir_cuda_attend_plan_bytes(const weir_cuda *cu, const weir_dev_limits *l
   const int64_t units = weir_attn_max_units((int64_t)lim->max_tokens * lim->max_heads, 1);
   const int64_t items = units + (int64_t)WEIR_ATTN_LISTS * max_ctas(cu);
   if (items > INT32_MAX) return SIZE_MAX;
-  return layout_of(cu).item + (size_t)items * sizeof(weir_attn_item);
+  const int32_t grid[WEIR_ATTN_LISTS] = {max_ctas(cu), max_ctas(cu)};
+  return layout_of(grid).item + (size_t)items * sizeof(weir_attn_item);
 }
 
 /* How many CTAs of that much shared memory an SM holds; a CTA takes 1 KiB more than it asks for. */
@@ -126,7 +127,6 @@ static char *bytes_of(attend_plan *p) { return (char *)(((uintptr_t)(p + 1) + 63
 weir_status weir_cuda_attend_plan_with(weir_dev *dev, weir_ragged *r, int32_t slot, int32_t n_heads,
                                        weir_kv_layer kv, const weir_cuda_attend_opts *o, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
-  const plan_layout y = layout_of(cu);
   attend_plan *p;
   weir_status st = WEIR_OK;
   if (kv.head_dim > WEIR_ANY_MAX_HEAD_DIM)
@@ -134,7 +134,11 @@ weir_status weir_cuda_attend_plan_with(weir_dev *dev, weir_ragged *r, int32_t sl
                      WEIR_ANY_MAX_HEAD_DIM);
   if (n_heads % kv.n_kv_heads != 0)
     return weir_fail(e, WEIR_EINVAL, "attend_plan: %d heads over %d KV heads", n_heads, kv.n_kv_heads);
-  if (cu->plan_bytes < y.item) return weir_fail(e, WEIR_EINVAL, "attend_plan: nothing was reserved");
+  if ((int64_t)kv.n_pages * 2 * kv.n_kv_heads * kv.page_size >
+      UINT32_MAX) /* kernels count KV's rows in 32 bits */
+    return weir_fail(e, WEIR_EUNSUP, "attend_plan: KV of [%d, 2, %d, %d] rows", kv.n_pages, kv.n_kv_heads,
+                     kv.page_size);
+  if (cu->plan_bytes == 0) return weir_fail(e, WEIR_EINVAL, "attend_plan: nothing was reserved");
   WEIR_TRY(host_side(cu, slot, &p, e));
   p->fast = !o->any && is_fast(kv);
   p->n_tokens = r->n_tokens;
@@ -151,12 +155,13 @@ weir_status weir_cuda_attend_plan_with(weir_dev *dev, weir_ragged *r, int32_t sl
                              .kv_len = r->host_kv_len};
   p->may_long = weir_cuk_attend_prefill && p->fast && r->n_tokens > r->n_seqs &&
                 (int64_t)r->n_tokens * b.group > WEIR_ATTN_SHORT_ROWS;
+  for (int32_t i = 0; i < WEIR_ATTN_LISTS; i++) p->grid[i] = grid_of(cu, p->fast, i, kv.head_dim);
+  const plan_layout y = layout_of(p->grid);
   char *bytes = bytes_of(p);
   memset(bytes, 0, y.item);
   int32_t n_items = 0;
   const size_t room = (cu->plan_bytes - y.item) / sizeof(weir_attn_item);
   for (int32_t list = 0; list < WEIR_ATTN_LISTS; list++) {
-    p->grid[list] = grid_of(cu, p->fast, list, kv.head_dim);
     weir_attn_list_out out = {.cta = (int32_t *)(bytes + y.cta[list]),
                               .item = (weir_attn_item *)(bytes + y.item),
                               .merge = (weir_attn_merge *)(bytes + y.merge[list]),
@@ -231,10 +236,10 @@ weir_status weir_cuda_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir
                              const weir_attend_args *args, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
   const attend_plan *p = (const attend_plan *)r->plan;
-  const plan_layout y = layout_of(cu);
   const int32_t n_heads = q.cols / kv.head_dim;
   weir_status st = WEIR_OK;
   WEIR_TRY(check_plan(cu, p, r, n_heads, kv, e));
+  const plan_layout y = layout_of(p->grid);
   weir_cuk_attend_args a = {.q = q.data,
                             .out = out.data,
                             .kv = kv.base,
