@@ -2,12 +2,14 @@
 // The emulator's cuBLASLt: D = alpha op(A) op(B) + beta C [+ bias of D's rows], summed in F32 in order of k.
 // The heuristic answers with one algorithm that wants some of the workspace it may have, and using it fills
 // that workspace with NaN: so a workspace that is somebody else's shows.
+#include <cublasLt.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cublasLt.h>
-
 #include "shim.h"
+
+// Last: it takes words such as __noinline__ away from C++'s own headers.
+#include <cu_emu.h>
 
 using namespace shim;
 
@@ -72,32 +74,14 @@ cublasStatus_t put(T *field, const void *value, size_t bytes) {
 float load(const void *base, int32_t type, size_t i) {
   if (type == CUDA_R_32F) return ((const float *)base)[i];
   const uint16_t h = ((const uint16_t *)base)[i];
-  uint32_t bits = (uint32_t)h << 16;
-  float f;
-  if (type == CUDA_R_16BF) {
-    memcpy(&f, &bits, sizeof f);
-    return f;
-  }
-  _Float16 half;
-  memcpy(&half, &h, sizeof half);
-  return (float)half;
+  return type == CUDA_R_16BF ? bf2f(h) : h2f(h);
 }
 
 void store(void *base, int32_t type, size_t i, float f) {
-  if (type == CUDA_R_32F) {
+  if (type == CUDA_R_32F)
     ((float *)base)[i] = f;
-    return;
-  }
-  uint16_t h;
-  if (type == CUDA_R_16BF) {
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    h = f != f ? 0x7fff : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-  } else {
-    const _Float16 half = (_Float16)f;
-    memcpy(&h, &half, sizeof h);
-  }
-  ((uint16_t *)base)[i] = h;
+  else
+    ((uint16_t *)base)[i] = type == CUDA_R_16BF ? f2bf(f) : f2h(f);
 }
 
 size_t at(const Layout &l, uint64_t r, uint64_t c) {
