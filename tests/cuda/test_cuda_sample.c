@@ -132,11 +132,14 @@ static void test_cuts(void **state) {
       random_logits(&rng, l + r * N, N, r % 7 % 5);
       if (r % 7 == 5) /* all tie */
         for (int32_t v = 0; v < N; v++) l[r * N + v] = 1.25f;
+      if (r % 7 == 4) /* hundreds of values in one bin, where both searches end */
+        for (int32_t v = 0; v < N; v++) l[r * N + v] = v < 300 ? 3 + 3e-5f * (float)(v * 7 % 300) : -30;
       if (r % 7 == 6) /* two values in one bin, and little else */
         for (int32_t v = 0; v < N; v++) l[r * N + v] = v % 5 ? 2.0f : v % 2 ? 2.001f : v % 3 ? -3.0f : -40;
       ask[r] = plain_ask(r % 3 ? 1 : 0.6f, 100 + (uint64_t)round, r);
       if ((r + round) % 3 != 1) ask[r].top_k = 1 + kern_below(&rng, r % 2 ? N : 100);
       if ((r + round) % 3 != 0) ask[r].top_p = (float)(0.02 + 0.97 * kern_unit(&rng));
+      if (r % 7 == 4) ask[r].top_k = 40 + 200 * (r % 2), ask[r].top_p = 0.5f;
       if (r >= ROWS / 2) ask[r].edit = edit, ask[r].n_edits = r % 2 ? N : 5000;
     }
     both(p, l, ROWS, N, ask, "cuts");
