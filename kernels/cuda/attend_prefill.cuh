@@ -24,9 +24,9 @@
  *
  * Softmax in base 2. The reference m of a row is its maximum but for a slack of 2^8: it is moved, and the
  * accumulators scaled, only when a block tops it by more than that. P then reaches 2^8 at most (F16 ends at
- * 2^16) and m cancels in the end. So nearly all blocks but the first do without MT*D/2
- * multiplications a lane. It is decided for each row alone: a row's result depends on nothing but the row, its blocks, which begin at
- * multiples of 64, and where the plan cuts it.
+ * 2^16) and m cancels in the end. So nearly all blocks but the first do without MT*D/2 multiplications a
+ * lane. It is decided for each row alone: a row's result depends on nothing but the row, its blocks, which
+ * begin at multiples of 64, and where the plan cuts it.
  *
  * What a block costs a warp (MT = 2, head_dim 128, no cap, every row sees all of it; counted in the SASS of
  * sm_90a, CUDA 13.0): 737 instructions, of them 256 mma, 80 ldmatrix, 64 ex2, 64 fma, 64 add, 68 max, 32

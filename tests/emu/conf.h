@@ -46,6 +46,7 @@ typedef enum conf_kind {            /* how two outputs are compared */
   X(cu_tanh, CONF_TANH, __float_as_uint(cu_tanh(fa)))                                          \
   X(fdividef, CONF_APPROX, __float_as_uint(__fdividef(fa, fb)))                                \
   X(rsqrtf, CONF_APPROX, __float_as_uint(rsqrtf(fabsf(fa))))                                   \
+  X(cu_opaque, CONF_BITS, (uint32_t)cu_opaque((int)a))                                         \
   X(popc, CONF_BITS, (uint32_t)__popc(a))                                                      \
   X(clz, CONF_BITS, (uint32_t)__clz((int)(a >> (b & 31))))                                     \
   X(ffs, CONF_BITS, (uint32_t)__ffs((int)(a << (b & 31))))                                     \
