@@ -31,24 +31,22 @@ __global__ void __launch_bounds__(256) cast_bf16_kernel(const __grid_constant__ 
 /* A block a row, as its largest magnitude is needed first. */
 __global__ void __launch_bounds__(256) cast_f16_kernel(const __grid_constant__ weir_cuk_cast_args a) {
   CU_SHARED(uint32_t, warp_top, 8);
-  for (int32_t r = blockIdx.x; r < a.n; r += gridDim.x) {
-    const float *x = a.x + r * a.x_ld;
-    uint32_t top = 0;
-    for (int32_t c = threadIdx.x; c < a.cols; c += 256) top = max(top, __float_as_uint(x[c]) & 0x7fffffffu);
-    top = __reduce_max_sync(0xffffffffu, top);
-    __syncthreads(); /* the row before has read warp_top */
-    if (threadIdx.x % 32 == 0) warp_top[threadIdx.x / 32] = top;
-    __syncthreads();
+  const int32_t r = blockIdx.x;
+  const float *x = a.x + r * a.x_ld;
+  uint32_t top = 0;
+  for (int32_t c = threadIdx.x; c < a.cols; c += 256) top = max(top, __float_as_uint(x[c]) & 0x7fffffffu);
+  top = __reduce_max_sync(0xffffffffu, top);
+  if (threadIdx.x % 32 == 0) warp_top[threadIdx.x / 32] = top;
+  __syncthreads();
 #pragma unroll
-    for (int w = 0; w < 8; w++) top = max(top, warp_top[w]);
-    const int e = (int)(top >> 23);
-    /* 2^15 and more, or below 2^-2: brought to 2^14. Infinities and NaN go through as they are. */
-    const int k = e == 255 || (e >= 125 && e < 142) ? 0 : min(141 - e, 126);
-    const float f = __uint_as_float((uint32_t)(127 + k) << 23);
-    for (int32_t c = threadIdx.x; c < a.out_ld; c += 256)
-      a.out[r * a.out_ld + c] = c < a.cols ? f2h(x[c] * f) : 0;
-    if (threadIdx.x == 0) a.scale[r] = __uint_as_float((uint32_t)(127 - k) << 23);
-  }
+  for (int w = 0; w < 8; w++) top = max(top, warp_top[w]);
+  /* 2^15 and more, or below 2^-2: brought to 2^14. Infinities and NaN stay what they are. */
+  const int e = (int)(top >> 23);
+  const int k = e >= 125 && e < 142 ? 0 : min(141 - e, 126);
+  const float f = __uint_as_float((uint32_t)(127 + k) << 23);
+  for (int32_t c = threadIdx.x; c < a.out_ld; c += 256)
+    a.out[r * a.out_ld + c] = c < a.cols ? f2h(x[c] * f) : 0;
+  if (threadIdx.x == 0) a.scale[r] = __uint_as_float((uint32_t)(127 - k) << 23);
 }
 
 /* Grid: (columns / 256, rows). */

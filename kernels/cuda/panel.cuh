@@ -59,8 +59,7 @@ CU_DEV void panel_store(unsigned char *panel, int n_rows, int row, const weir_pa
   /* As integers, magnitudes order as they do as floats, infinities and NaN above all. */
   const uint32_t top = __reduce_max_sync(0xffffffffu, max(panel_abs_max(v.lo), panel_abs_max(v.hi)));
   const int e = (int)(top >> 23);
-  const int k =
-      e == 255 ? 0 : min(141 - e, 126); /* 127 + 14 - e; 2^126 is the largest whose inverse is normal */
+  const int k = e == 255 ? 0 : min(141 - e, 126); /* 127 + 14 - e; the inverse of 2^126 is the least normal */
   const float f = __uint_as_float((uint32_t)(127 + k) << 23);
   uint2 a, b;
   a.x = f2h2(v.lo.x * f, v.lo.y * f);

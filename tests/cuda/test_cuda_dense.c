@@ -108,7 +108,7 @@ static void test_magnitudes(void **state) {
   (void)state;
   const weir_dev_limits lim = wide_limits();
   /* Beyond half's range, at its edge, within, below it. */
-  static const float size[] = {1e30f, 1e6f, 16384.0f, 1.0f, 0.01f, 1e-12f, 1e-30f};
+  static const float size[] = {1e30f, 1e6f, 40000.0f, 16384.0f, 1.0f, 0.01f, 1e-12f, 1e-30f};
   weir_dev *dev = cuda_test_dev(&lim, 6);
   for (int32_t t = 0; t < COUNT(types); t++)
     for (int32_t many = 0; many < 2; many++) {
@@ -236,7 +236,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_many_algorithms), cmocka_unit_test(test_failure),
   };
   const struct CMUnitTest full[] = {cmocka_unit_test(test_all_shapes)};
-  if (argc > 1 && strcmp(argv[1], "--long") == 0)
+  if (argc > 1 && strcmp(argv[1], "full") == 0)
     return cmocka_run_group_tests_name("dense, all", full, NULL, NULL);
   return cmocka_run_group_tests_name("dense", quick, NULL, NULL);
 }
