@@ -3,7 +3,14 @@
  * Devices repack them at load; nothing else depends on the layout. */
 #ifndef WEIR_KERNELS_BLOCKS_H
 #define WEIR_KERNELS_BLOCKS_H
+#include <assert.h>
 #include <stdint.h>
+
+#ifdef __CUDACC__
+#define WEIR_BLOCKS_FN static __host__ __device__ inline
+#else
+#define WEIR_BLOCKS_FN static inline
+#endif
 
 enum {
   WEIR_QK =
@@ -61,16 +68,16 @@ enum {
   WEIR_Q6_K_BYTES = sizeof(weir_block_q6_k)
 };
 
-_Static_assert(WEIR_Q8_0_BYTES == 34, "Q8_0 block is 34 bytes in a file");
-_Static_assert(WEIR_Q4_0_BYTES == 18, "Q4_0 block is 18 bytes in a file");
-_Static_assert(WEIR_Q5_0_BYTES == 22, "Q5_0 block is 22 bytes in a file");
-_Static_assert(WEIR_Q4_K_BYTES == 144, "Q4_K block is 144 bytes in a file");
-_Static_assert(WEIR_Q5_K_BYTES == 176, "Q5_K block is 176 bytes in a file");
-_Static_assert(WEIR_Q6_K_BYTES == 210, "Q6_K block is 210 bytes in a file");
+static_assert(WEIR_Q8_0_BYTES == 34, "Q8_0 block is 34 bytes in a file");
+static_assert(WEIR_Q4_0_BYTES == 18, "Q4_0 block is 18 bytes in a file");
+static_assert(WEIR_Q5_0_BYTES == 22, "Q5_0 block is 22 bytes in a file");
+static_assert(WEIR_Q4_K_BYTES == 144, "Q4_K block is 144 bytes in a file");
+static_assert(WEIR_Q5_K_BYTES == 176, "Q5_K block is 176 bytes in a file");
+static_assert(WEIR_Q6_K_BYTES == 210, "Q6_K block is 210 bytes in a file");
 
 /* Scale and min of part p of a Q4_K or Q5_K block. Parts 0..3: the low six bits of s[p] and s[p+4]; parts
  * 4..7: low nibble and high nibble of s[p+4], their upper two bits from the top of s[p-4] and s[p]. */
-static inline void weir_k_scale(const uint8_t s[12], int32_t p, uint8_t *scale, uint8_t *min) {
+WEIR_BLOCKS_FN void weir_k_scale(const uint8_t s[12], int32_t p, uint8_t *scale, uint8_t *min) {
   if (p < 4) {
     *scale = s[p] & 63;
     *min = s[p + 4] & 63;
@@ -81,20 +88,20 @@ static inline void weir_k_scale(const uint8_t s[12], int32_t p, uint8_t *scale, 
 }
 
 /* The bits of element k of a block, as stored: without the zero point. */
-static inline int32_t weir_q5_0_bits(const weir_block_q5_0 *b, int32_t k) {
+WEIR_BLOCKS_FN int32_t weir_q5_0_bits(const weir_block_q5_0 *b, int32_t k) {
   const int32_t low = b->q[k % (WEIR_QK / 2)] >> k / (WEIR_QK / 2) * 4 & 15;
   return low | (b->high[k / 8] >> k % 8 & 1) << 4;
 }
 
-static inline int32_t weir_q4_k_bits(const weir_block_q4_k *b, int32_t k) {
+WEIR_BLOCKS_FN int32_t weir_q4_k_bits(const weir_block_q4_k *b, int32_t k) {
   return b->q[k / 64 * 32 + k % 32] >> k / 32 % 2 * 4 & 15;
 }
 
-static inline int32_t weir_q5_k_bits(const weir_block_q5_k *b, int32_t k) {
+WEIR_BLOCKS_FN int32_t weir_q5_k_bits(const weir_block_q5_k *b, int32_t k) {
   return (b->q[k / 64 * 32 + k % 32] >> k / 32 % 2 * 4 & 15) | (b->high[k % 32] >> k / 32 & 1) << 4;
 }
 
-static inline int32_t weir_q6_k_bits(const weir_block_q6_k *b, int32_t k) {
+WEIR_BLOCKS_FN int32_t weir_q6_k_bits(const weir_block_q6_k *b, int32_t k) {
   const int32_t half = k / 128, quarter = k / 32 % 4, i = k % 32;
   const int32_t low = b->q[64 * half + 32 * (quarter % 2) + i] >> quarter / 2 * 4 & 15;
   return low | (b->high[32 * half + i] >> 2 * quarter & 3) << 4;

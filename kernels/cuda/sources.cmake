@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # The files of the CUDA device, for both who compile them: nvcc (kernels/cuda) and the emulator (tests/emu).
 set(WEIR_CUDA_HOST # C
+  weights.c
+  embed.c
   attend.c
   cuda_dev.c
   dense.c
   entry.c
   graphs.c
+  linear.c
   ops.c
   ring.c
   sample.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
+  repack.cu
+  embed.cu
+  dequant.cu
   cast.cu
   dense_gemv.cu
+  matmul.cu
   sample.cu
   sample_cut.cu
   sample_top.cu

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Embed on the emulated GPU: every type, to the bit what the host makes of the stored row, times scale. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cuda_util.h"
+#include "kernels/quant.h"
+
+#define COUNT(a) ((int32_t)(sizeof(a) / sizeof *(a)))
+
+static void run_shape(weir_dev *dev, kern_rng *r, weir_dtype t, int32_t rows, int32_t cols, int32_t n,
+                      float scale, int32_t pad) {
+  weir_err e = {0};
+  const int32_t cut = rows / 2; /* a table of two types, the second of them F32 */
+  size_t row_bytes;
+  kern_ok(weir_dtype_row_bytes(t, cols, &row_bytes, &e), &e, "row");
+  uint8_t *raw = malloc(row_bytes * (size_t)(rows - cut));
+  assert_non_null(raw);
+  for (size_t i = 0; i < row_bytes * (size_t)(rows - cut); i++) raw[i] = (uint8_t)kern_u64(r);
+  float *floats = kern_normals(r, (size_t)cut * (size_t)cols + 1, 2.0f);
+  const weir_host_mat part[] = {{raw, t, rows - cut, cols}, {floats, WEIR_F32, cut, cols}};
+  weir_weight w;
+  kern_ok(weir_weight_prepare(dev, part, cut ? 2 : 1, &w, &e), &e, "prepare");
+  int32_t *token = malloc((size_t)n * sizeof *token);
+  float *want = malloc((size_t)cols * sizeof *want);
+  assert_non_null(token);
+  assert_non_null(want);
+  for (int32_t i = 0; i < n; i++) token[i] = i == 0 ? rows - 1 : kern_below(r, rows);
+  int32_t *on_device = kern_copy(dev, token, (size_t)n * sizeof *token);
+  const weir_mat y = kern_mat(dev, n, cols, pad);
+  kern_ok(weir_op_embed(dev, y, &w, on_device, scale, &e), &e, "embed");
+  float *got = kern_get(dev, y);
+  for (int32_t i = 0; i < n; i++) {
+    if (token[i] < rows - cut)
+      kern_ok(weir_dequantize_row(t, raw + (size_t)token[i] * row_bytes, want, cols, &e), &e, "dequantize");
+    else
+      memcpy(want, floats + (size_t)(token[i] - (rows - cut)) * (size_t)cols, (size_t)cols * sizeof *want);
+    for (int32_t c = 0; c < cols; c++) {
+      const float a = got[(size_t)i * (size_t)cols + (size_t)c], b = want[c] * scale;
+      if (isnan(a) && isnan(b)) continue;
+      if (memcmp(&a, &b, sizeof a) != 0)
+        fail_msg("%s [%d, %d], token %d, column %d: %a, want %a", weir_dtype_get(t)->name, rows, cols,
+                 token[i], c, a, b);
+    }
+  }
+  free(got);
+  kern_mat_free(dev, y);
+  weir_dev_release(dev, on_device);
+  weir_weight_release(&w);
+  free(want);
+  free(token);
+  free(floats);
+  free(raw);
+}
+
+static void test_every_type(void **state) {
+  (void)state;
+  static const int32_t rows[] = {1, 17, 40, 100}, cols[] = {32, 96, 256, 7, 1, 2304};
+  const weir_dev_limits lim = cuda_test_limits();
+  for (int32_t t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    weir_dev *dev = cuda_test_dev(&lim, (uint64_t)t);
+    kern_rng r = {(uint64_t)t + 77};
+    for (int32_t i = 0; i < COUNT(rows); i++)
+      for (int32_t j = 0; j < COUNT(cols); j++)
+        if (cols[j] % weir_dtype_get((weir_dtype)t)->block_elems == 0)
+          run_shape(dev, &r, (weir_dtype)t, rows[i], cols[j], j % 2 ? 1 : 9, i % 2 ? 1.0f : 53.665631f,
+                    j % 3);
+    cuda_test_close(dev);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_type)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
