@@ -140,10 +140,12 @@ weir_status weir_cuda_ring_download(weir_dev *dev, weir_cuda_ring *r, void *dst,
   const cudaStream_t stream = weir_cuda_of(dev)->stream;
   char *to = dst;
   const char *from = src;
+  int32_t first = r->n_wait; /* of this download's pieces */
   while (bytes > 0) {
     if (r->arriving >= r->size.download_bytes) {
       WEIR_TRY(weir_cuda_check(dev, cudaStreamSynchronize(stream), "wait for downloads", e));
       weir_cuda_ring_deliver(r);
+      first = 0;
     }
     const size_t room = r->size.download_bytes - r->arriving, n = bytes < room ? bytes : room;
     WEIR_TRY(remember(r, to, r->arriving, n, e));
@@ -155,6 +157,7 @@ weir_status weir_cuda_ring_download(weir_dev *dev, weir_cuda_ring *r, void *dst,
     bytes -= n;
   }
 out:
+  if (st != WEIR_OK) r->n_wait = first; /* dst is lent no longer */
   return st;
 }
 

@@ -140,7 +140,12 @@ static void test_second_gpu(void **state) {
     kern_ok(weir_cuda_dev_open(&o, weir_log, &dev[i], &e), &e, "open");
   }
   /* In turn from one thread: each call is on its own GPU, whichever the last one was on. */
-  for (int i = 0; i < 2; i++) kern_ok(weir_dev_alloc(dev[i], 64, &p[i], &e), &e, "alloc");
+  size_t before[2], after[2], total;
+  for (int i = 0; i < 2; i++) kern_ok(weir_dev_memory(dev[i], &before[i], &total, &e), &e, "memory");
+  for (int i = 0; i < 2; i++) kern_ok(weir_dev_alloc(dev[i], i ? 5000 : 300, &p[i], &e), &e, "alloc");
+  for (int i = 0; i < 2; i++) kern_ok(weir_dev_memory(dev[i], &after[i], &total, &e), &e, "memory");
+  assert_int_equal(before[0] - after[0], 300);
+  assert_int_equal(before[1] - after[1], 5000);
   for (int i = 0; i < 2; i++) {
     const int32_t v = 100 + i;
     kern_ok(weir_dev_upload(dev[i], p[i], &v, sizeof v, &e), &e, "upload");
@@ -235,6 +240,41 @@ static void test_ring_does_not_wait(void **state) {
   cuda_test_close(dev);
 }
 
+/* What fits into a segment is one copy; after a sync no segment is waited for. */
+static void test_ring_pieces(void **state) {
+  (void)state;
+  weir_err e = {0};
+  weir_dev *dev = cuda_test_dev(NULL, 2);
+  weir_cuda_ring *r = NULL;
+  void *p = NULL;
+  uint8_t some[1000] = {0};
+  kern_ok(weir_dev_alloc(dev, sizeof some, &p, &e), &e, "alloc");
+  kern_ok(weir_cuda_ring_create(dev, (weir_cuda_ring_sizes){1024, 4, 1024}, &r, &e), &e, "create");
+  for (int round = 0; round < 3; round++) {
+    const cu_shim_counts was = cu_shim_count();
+    for (int i = 0; i < 4; i++) kern_ok(weir_cuda_ring_upload(dev, r, p, some, 700, &e), &e, "upload");
+    assert_int_equal(cu_shim_count().n_calls - was.n_calls, 4 + 3); /* and an event a segment that is full */
+    assert_int_equal(cu_shim_count().n_waits, was.n_waits);
+    kern_ok(weir_dev_sync(dev, &e), &e, "sync");
+    weir_cuda_ring_deliver(r);
+  }
+  weir_cuda_ring_destroy(r);
+  weir_dev_release(dev, p);
+  cuda_test_close(dev);
+}
+
+/* Copies that nobody has waited for end before their staging goes. */
+static void test_destroyed_while_busy(void **state) {
+  (void)state;
+  const weir_dev_limits lim = cuda_test_limits();
+  weir_err e = {0};
+  const uint8_t some[1000] = {0};
+  weir_dev *dev = cuda_test_dev(&lim, 2);
+  assert_true(weir_cuda_of(dev)->scratch_bytes >= sizeof some);
+  kern_ok(weir_dev_upload(dev, weir_cuda_of(dev)->scratch, some, sizeof some, &e), &e, "upload");
+  cuda_test_close(dev);
+}
+
 static void test_ring_sizes_refused(void **state) {
   (void)state;
   static const weir_cuda_ring_sizes bad[] = {{0, 2, 16}, {8, 2, 16},   {24, 2, 16},           {16, 1, 16},
@@ -319,6 +359,8 @@ int main(void) {
       cmocka_unit_test(test_second_gpu),
       cmocka_unit_test(test_ring),
       cmocka_unit_test(test_ring_does_not_wait),
+      cmocka_unit_test(test_ring_pieces),
+      cmocka_unit_test(test_destroyed_while_busy),
       cmocka_unit_test(test_ring_sizes_refused),
       cmocka_unit_test(test_order),
       cmocka_unit_test(test_misuses),

@@ -240,11 +240,38 @@ static void test_dead(void **state) {
   cuda_test_close(dev);
 }
 
+/* A download that failed is not delivered later: its target is the caller's again. */
+static void test_failed_download(void **state) {
+  (void)state;
+  weir_err e = {0};
+  weir_dev *dev = cuda_test_dev(NULL, 2);
+  int32_t one[5] = {1, 1, 1, 1, 1}, lost[5] = {7, 7, 7, 7, 7}, got[5] = {0};
+  weir_cuda_ring *ring = NULL;
+  int32_t *x = kern_copy(dev, one, sizeof one);
+  kern_ok(weir_cuda_ring_create(dev, (weir_cuda_ring_sizes){256, 2, 64}, &ring, &e), &e, "create");
+  kern_ok(weir_cuda_ring_download(dev, ring, got, x, sizeof got, &e), &e, "download");
+  cu_shim_fail_call(1, cudaErrorMemoryAllocation); /* of the copies: the device lives */
+  assert_int_equal(weir_cuda_ring_download(dev, ring, lost, x, sizeof lost, &e), WEIR_ENOMEM);
+  assert_string_equal(cu_shim_failed(), "cudaMemcpyAsync");
+  /* Nor does the next launch take that failure for its own. */
+  assert_int_equal(cudaPeekAtLastError(), cudaSuccess);
+  kern_ok(weir_dev_sync(dev, &e), &e, "sync");
+  weir_cuda_ring_deliver(ring);
+  for (int i = 0; i < 5; i++) {
+    assert_int_equal(got[i], 1);
+    assert_int_equal(lost[i], 7);
+  }
+  weir_cuda_ring_destroy(ring);
+  weir_dev_release(dev, x);
+  cuda_test_close(dev);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_call),
       cmocka_unit_test(test_every_launch),
       cmocka_unit_test(test_dead),
+      cmocka_unit_test(test_failed_download),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -289,6 +289,25 @@ static void test_failing_step(void **state) {
   end(&b);
 }
 
+/* Its place is free again: no record goes for the next key. */
+static void test_failing_step_takes_no_place(void **state) {
+  (void)state;
+  bench b = begin(2, false);
+  weir_err e = {0};
+  for (int round = 0; round < 2; round++)
+    for (uint64_t key = 0; key < WEIR_CUDA_MAX_RECORDS - 1; key++) {
+      if (key % 16 == 0) restart(&b);
+      step(&b, key, 1);
+    }
+  assert_int_equal(weir_dev_replay(b.dev, 500, never, &b, &e), WEIR_EINVAL);
+  step(&b, 600, 1);
+  assert_int_equal(cu_shim_count().execs, WEIR_CUDA_MAX_RECORDS - 1);
+  step(&b, 600, 1);
+  assert_int_equal(cu_shim_count().execs, WEIR_CUDA_MAX_RECORDS);
+  look(&b);
+  end(&b);
+}
+
 /* ---- the runtime's rules of records, which the above lean on ---- */
 
 static void test_rules(void **state) {
@@ -342,6 +361,7 @@ int main(void) {
       cmocka_unit_test(test_growth_drops_all),
       cmocka_unit_test(test_falls_back),
       cmocka_unit_test(test_failing_step),
+      cmocka_unit_test(test_failing_step_takes_no_place),
       cmocka_unit_test(test_rules),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
