@@ -264,18 +264,17 @@ CU_DEV float prefill_scale(const prefill_tile *t, uint8_t back) {
   return __uint_as_float((uint32_t)back << 23) * t->scale;
 }
 
-/* Scores of positions that a row does not see -> -inf. `pos` is of the warp's rows. */
+/* Scores of positions that a row does not see -> -inf. `pos` is of the warp's rows. The item's span needs no
+ * look: where it ends inside a block, there the tile ends. */
 template <int MT>
-CU_DEV void prefill_mask(float s[MT][PREFILL_BLOCK / 8][4], const int32_t *pos, prefill_span y,
-                         int32_t window, int32_t t0) {
+CU_DEV void prefill_mask(float s[MT][PREFILL_BLOCK / 8][4], const int32_t *pos, int32_t window, int32_t t0) {
   const int lane = (int)threadIdx.x & 31;
 #pragma unroll
   for (int mt = 0; mt < MT; mt++)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const int32_t p = pos[mt * 16 + h * 8 + (lane >> 2)], from = weir_attn_seen_from(p, window);
-      const int32_t at = t0 + (lane & 3) * 2;
-      const int32_t lo = (from > y.begin ? from : y.begin) - at, hi = (p < y.end ? p : y.end - 1) - at;
+      const int32_t p = pos[mt * 16 + h * 8 + (lane >> 2)], at = t0 + (lane & 3) * 2;
+      const int32_t lo = weir_attn_seen_from(p, window) - at, hi = p - at;
 #pragma unroll
       for (int n = 0; n < PREFILL_BLOCK / 8; n++)
 #pragma unroll
@@ -461,8 +460,7 @@ CU_DEV void prefill_item(const weir_cuk_attend_args &a, const prefill_tile *t, u
       prefill_scores<D, MT>(s, sq + first * D * 2, ring + slot * BLOCK_BYTES);
       const uint8_t *back = kept->back + first + (lane >> 2);
       if (CAP) prefill_cap<MT>(t, a.softcap, s, back);
-      if (t0 < seen->whole_lo || t0 > seen->whole_hi)
-        prefill_mask<MT>(s, kept->pos + first, t->span, a.window, t0);
+      if (t0 < seen->whole_lo || t0 > seen->whole_hi) prefill_mask<MT>(s, kept->pos + first, a.window, t0);
       prefill_softmax<D, MT, CAP>(t, w, s, p, back);
     }
     next = slot;
