@@ -62,10 +62,10 @@ CU_DEV void load(const typename elem<T>::type *p, int32_t left, float w[elem<T>:
     uint4 v = make_uint4(0, 0, 0, 0);
     if (left > 0) v = cu_ldg16(p);
     unpack(v, w, elem<T>());
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < E; i++) w[i] = i < left ? value(p[i], elem<T>()) : 0.0f;
+    for (int i = 0; i < E; i++) w[i] = i < left ? value(p[i], elem<T>()) : 0.0f;
+  }
 }
 
 /* share: warps that split the columns of a row between them, 1, 2, 4 or 8. */

@@ -24,7 +24,18 @@
  * stays in its row of x, or its row of W.
  *
  * nt is the number of batch tiles of 8. Eight of them at one row tile a warp are bound by ldmatrix (8 KB a
- * tile and warp, 64 clocks): two row tiles a warp would halve that; to be tried where it can be timed. */
+ * tile and warp, 64 clocks): two row tiles a warp would halve that; to be tried where it can be timed.
+ *
+ * Registers (nvcc 13.0, sm_80 / sm_90a; none spills) and shared memory by type and batch rows; two blocks an
+ * SM but where registers exceed 128. Not yet run on a GPU.
+ *
+ *            8                 16                32                 64
+ *   Q8_0   107/113  76 KB    109/110  85 KB    112/112 102 KB    185/186 136 KB
+ *   Q4_0    88/101  62 KB    108/104  79 KB    125/126 105 KB    220/221 104 KB
+ *   Q5_0   109/113  74 KB    106/ 96  91 KB    125/126  78 KB    221/222 112 KB
+ *   Q4_K   111/111  62 KB    115/117  79 KB    128/128 105 KB    240/242 104 KB
+ *   Q5_K   110/114  74 KB    119/114  91 KB    128/128  78 KB    239/245 112 KB
+ *   Q6_K    89/ 91  61 KB     97/ 96  69 KB    128/128  86 KB    225/225 121 KB */
 #ifndef WEIR_KERNELS_CUDA_MATMUL_CUH
 #define WEIR_KERNELS_CUDA_MATMUL_CUH
 #include "kernels/cuda/dequant.cuh"
@@ -48,12 +59,11 @@ struct mm_layout {
     SCALE = T == WEIR_Q6_K ? 288 : 256, /* bytes of a row tile's scales for four tiles */
     STAGE = 4 * (LOW + HIGH) + SCALE,   /* of one warp */
     PANEL = ROWS * WEIR_PANEL_ROW_BYTES,
-    /* Three stages where they are small, so that two blocks fit an SM of 164 KB; with 64 rows of x beside
-       them two, as three would leave a block alone on its SM. */
-    STAGES = BITS >= 6 || NT == 8 ? 2 : 3,
-    /* Blocks an SM that registers are kept for (128 each lane at two): 64 accumulators are too many for two,
-       and Q5_K's 32 beside its scales by one register. */
-    RESIDENT = NT == 8 || (NT == 4 && T == WEIR_Q5_K) ? 1 : 2,
+    /* Three stages where two blocks then still fit an SM of 228 KB; with 64 rows of x beside them two, so
+       that a block fits the smaller ones. */
+    STAGES = BITS >= 6 || NT == 8 || (NT == 4 && BITS == 5) ? 2 : 3,
+    /* Blocks an SM that registers are kept for, 128 a lane at two: 64 accumulators are too many for two. */
+    RESIDENT = NT == 8 ? 1 : 2,
     X_SLOTS = SELF ? 2 : STAGES,
     X_AT = STAGES * WEIR_MM_WARPS * STAGE,
     SMEM = X_AT + X_SLOTS * PANEL

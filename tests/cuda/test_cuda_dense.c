@@ -186,7 +186,7 @@ static void test_many_algorithms(void **state) {
   float *x = kern_normals(&r, (size_t)n * 8, 1.0f);
   const weir_dtype t = WEIR_F32;
   for (int32_t again = 0; again < 2; again++)
-    for (int32_t rows = 1; rows <= 300; rows++) {
+    for (int32_t rows = 1; rows <= 300; rows += again ? 37 : 1) {
       linear_weight w = linear_make(dev, &r, &t, &rows, 1, 8);
       float *got = linear_run(dev, &w, x, n, NULL, 0);
       (void)linear_near(&w, x, n, NULL, got, 1e-5, linear_name(t, rows, 8, n));
