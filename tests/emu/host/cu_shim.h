@@ -24,6 +24,7 @@ typedef struct cu_shim_config {
   int cc, n_sms;       /* 90, 132 */
   uint64_t seed;
   int early;         /* of 256 enqueuing calls, about how many let a random part of the queue run */
+  bool no_poison;    /* device memory starts as anything: for tests that open a device a thousand times */
   bool keep_misuses; /* count them instead of dying of the first */
 } cu_shim_config;
 

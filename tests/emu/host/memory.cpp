@@ -352,7 +352,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
   if (!bytes) return *p = nullptr, cudaSuccess;
   const size_t all = state().config.memory_bytes, used = taken(device_now);
   Block b;
-  char *at = bytes > all || used > all - bytes ? nullptr : take(bytes, true, &b);
+  char *at = bytes > all || used > all - bytes ? nullptr : take(bytes, !state().config.no_poison, &b);
   if (!at) return fail(cudaErrorMemoryAllocation);
   (void)emu_mem_watch(at, bytes, GUARD);
   state().device[at] = b;
