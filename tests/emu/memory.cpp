@@ -22,7 +22,8 @@ static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static std::map<const char *, Span> *spans; /* never destroyed: kernels may run at exit */
 static uint64_t generation = 1;
 static __thread uint64_t seen;
-static __thread const char *seen_lo, *seen_hi;
+static __thread const char *seen_lo, *seen_hi; /* the span */
+static __thread const char *free_lo, *free_hi; /* and, of other memory, between which spans it lies */
 
 static int add(char *p, Span s) {
   pthread_rwlock_wrlock(&lock);
@@ -50,28 +51,42 @@ static bool take(const void *p, Span *out) {
 
 void mem_check(const void *p, size_t n, bool write) {
   const char *at = (const char *)p;
-  if (seen == __atomic_load_n(&generation, __ATOMIC_ACQUIRE) && at >= seen_lo && at + n <= seen_hi) return;
+  if (seen == __atomic_load_n(&generation, __ATOMIC_ACQUIRE) &&
+      ((at >= seen_lo && at + n <= seen_hi) || (at >= free_lo && at + n <= free_hi)))
+    return;
   ptrdiff_t past = 0;
   size_t size = 0;
   pthread_rwlock_rdlock(&lock);
-  if (spans && !spans->empty()) {
+  if (seen != generation) seen_lo = seen_hi = free_lo = free_hi = NULL;
+  seen = generation;
+  const char *lo = NULL, *hi = (const char *)UINTPTR_MAX;
+  bool inside = false;
+  if (spans) {
     auto it = spans->upper_bound(at);
-    if (it != spans->end() && at + n > it->first - it->second.guard && at < it->first) {
-      past = at - it->first;
-      size = it->second.bytes;
-    }
-    if (it != spans->begin()) {
-      --it;
-      const char *end = it->first + it->second.bytes;
-      if (at + n <= end) {
-        seen = generation;
-        seen_lo = it->first;
-        seen_hi = end;
-      } else if (at < end + it->second.guard) {
+    if (it != spans->end()) {
+      hi = it->first - it->second.guard;
+      if (at + n > hi) {
         past = at - it->first;
         size = it->second.bytes;
       }
     }
+    if (it != spans->begin()) {
+      --it;
+      const char *end = it->first + it->second.bytes;
+      lo = end + it->second.guard;
+      if (at + n <= end) {
+        inside = true;
+        seen_lo = it->first;
+        seen_hi = end;
+      } else if (at < lo) {
+        past = at - it->first;
+        size = it->second.bytes;
+      }
+    }
+  }
+  if (!past && !inside) {
+    free_lo = lo;
+    free_hi = hi;
   }
   pthread_rwlock_unlock(&lock);
   if (past)

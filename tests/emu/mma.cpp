@@ -17,6 +17,34 @@ static inline float widen(uint16_t v, bool half) {
   return __uint_as_float(u | (uint32_t)(v & 0x8000) << 16);
 }
 
+/* d = a b: two thirds of the time of a kernel that multiplies, hence the wide registers. Product and sum
+ * round one after the other, with and without AVX2, so both give the same bits. */
+typedef float row8 __attribute__((vector_size(32), aligned(4)));
+
+__attribute__((always_inline)) static inline void product_of(const float (*a)[16], const float (*b)[8],
+                                                             float (*d)[8]) {
+  for (int m = 0; m < 16; m += 4) {
+    row8 s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    for (int k = 0; k < 16; k++) {
+      row8 r;
+      memcpy(&r, b[k], sizeof r);
+      s0 += a[m][k] * r;
+      s1 += a[m + 1][k] * r;
+      s2 += a[m + 2][k] * r;
+      s3 += a[m + 3][k] * r;
+    }
+    memcpy(d[m], &s0, sizeof s0);
+    memcpy(d[m + 1], &s1, sizeof s1);
+    memcpy(d[m + 2], &s2, sizeof s2);
+    memcpy(d[m + 3], &s3, sizeof s3);
+  }
+}
+static void product(const float (*a)[16], const float (*b)[8], float (*d)[8]) { product_of(a, b, d); }
+__attribute__((target("avx2"))) static void product_avx2(const float (*a)[16], const float (*b)[8],
+                                                         float (*d)[8]) {
+  product_of(a, b, d);
+}
+
 static void mma_16(const Group &g, bool half) {
   float a[16][16], b[16][8], d[16][8]; /* b by row of k: the inner loop runs along n */
   for (int lane = 0; lane < 32; lane++) {
@@ -28,12 +56,11 @@ static void mma_16(const Group &g, bool half) {
     for (int i = 0; i < 2; i++)
       for (int h = 0; h < 2; h++) b[q * 2 + h + i * 8][r] = widen((uint16_t)(io->b[i] >> 16 * h), half);
   }
-  for (int m = 0; m < 16; m++) {
-    float s[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-    for (int k = 0; k < 16; k++)
-      for (int n = 0; n < 8; n++) s[n] += a[m][k] * b[k][n];
-    memcpy(d[m], s, sizeof s);
-  }
+  static const bool avx2 = __builtin_cpu_supports("avx2");
+  if (avx2)
+    product_avx2(a, b, d);
+  else
+    product(a, b, d);
   for (int lane = 0; lane < 32; lane++) {
     const Mma *io = (const Mma *)g.io[lane];
     float out[4];
@@ -79,8 +106,8 @@ void exec_mma(const Group &g) {
     mma_16(g, g.op == MMA_F16);
 }
 
-/* Lane 8 i + r has the address of row r of matrix i; the row itself goes to four lanes or more, so whoever wrote it,
- * another lane reads it: two of them are told to the race detector. */
+/* Lane 8 i + r has the address of row r of matrix i; the row itself goes to four lanes or more, so whoever
+ * wrote it, another lane reads it: two of them are told to the race detector. */
 static void row_is_read(const void *row, int r, bool trans) {
   const ThreadIndex *caller = cur;
   const Thread *warp = &B->thread[self()->warp * 32];
