@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # The files of the CUDA device, for both who compile them: nvcc (kernels/cuda) and the emulator (tests/emu).
 set(WEIR_CUDA_HOST # C
+  copy.c
+  elementwise.c
+  norm.c
+  rope.c
   weights.c
   embed.c
   attend.c
@@ -14,6 +18,10 @@ set(WEIR_CUDA_HOST # C
   sample.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
+  copy.cu
+  elementwise.cu
+  norm.cu
+  rope.cu
   repack.cu
   embed.cu
   dequant.cu
