@@ -147,6 +147,7 @@ weir_status weir_answers_run(weir_answers *a, const weir_answers_how *h, weir_er
       .max_active = h->max_active < a->n ? h->max_active : a->n,
       .large_batch = h->large_batch < h->max_active ? h->large_batch : h->max_active,
       .large_wait_ns = h->large_wait_ns,
+      .overlap_tiers = weir_pair_overlaps(h->models->pair),
       .prefix_pages = h->prefix_pages,
       .prompt_chunk = {INT32_MAX, INT32_MAX}, /* nobody reads along: throughput alone counts */
   };

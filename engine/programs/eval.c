@@ -339,6 +339,7 @@ static weir_status prepare(evaluation *x, weir_err *e) {
   x->v.batch = batch < x->tasks.n ? batch : x->tasks.n;
   WEIR_TRY(weir_load(x->c, &x->paths, x->v.batch, &x->out, &x->models, e));
   x->v.isa = weir_pair_isa(x->models.pair);
+  x->v.device = weir_pair_devices(x->models.pair);
   x->v.threads = weir_pair_n_threads(x->models.pair);
   WEIR_TRY(weir_answers_init(&x->answers, x->tasks.n, e));
   x->answers.on_done = on_done;

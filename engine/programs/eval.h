@@ -33,7 +33,7 @@ typedef struct weir_eval {
   int32_t chosen; /* the cheapest cascade within one point of the large model, else the best one; -1: none */
   bool within;    /* whether it is within one point */
   int32_t batch, threads;
-  const char *isa, *tasks; /* borrowed */
+  const char *isa, *device, *tasks; /* borrowed */
 } weir_eval;
 
 /* 95 % interval of a share of n by Wilson's score method (J. Am. Stat. Assoc. 22, 1927). */

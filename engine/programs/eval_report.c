@@ -71,8 +71,8 @@ weir_status weir_eval_table(const weir_eval *v, weir_buf *out, weir_err *e) {
                            "", "rate", "", "(large 1)", "passes/tok", "text, ms", "text, ms"));
   for (int32_t i = 0; i < v->n; i++) WEIR_TRY(put_row(v, i, out, e));
   if (v->n > 0)
-    WEIR_TRY(weir_buf_printf(out, e, "%d tasks of %s, %d at a time; %s, %d threads\n", v->row[0].n_tasks,
-                             v->tasks, v->batch, v->isa, v->threads));
+    WEIR_TRY(weir_buf_printf(out, e, "%d tasks of %s, %d at a time; %s\n", v->row[0].n_tasks, v->tasks,
+                             v->batch, v->device));
   if (v->chosen >= 0 && v->large >= 0) {
     const weir_eval_row *r = &v->row[v->chosen];
     char gate[40];
@@ -125,12 +125,13 @@ json_t *weir_eval_summary_json(const weir_eval *v) {
   json_t *exact = json_pack("{s:o, s:o, s:o}", "cascade", value_of(v, c, r->exact), "large",
                             value_of(v, v->large, l->exact), "small", value_of(v, v->small, s->exact));
   return json_pack(
-      "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:o, s:b, s:i, s:i, s:s, s:i}", /**/
+      "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:o, s:b, s:i, s:i, s:s, s:i, s:s}", /**/
       "schema", "weir.eval.summary.v1", "tokens", (json_int_t)r->tokens, "deferral_rate",
       value_of(v, c, r->deferral_rate), "entropy", value_of(v, c, r->mean_entropy), "cascade_tok_s",
       value_of(v, c, r->tok_s), "large_tok_s", value_of(v, v->large, l->tok_s), "small_tok_s",
       value_of(v, v->small, s->tok_s), "exact_match", exact, "tau",
       value_of(v, c, as_written(r->gate.threshold)), "mode", c >= 0 ? weir_mode_name(r->mode) : NULL,
       "speedup", value_of(v, c, c >= 0 ? weir_eval_speedup(v, c) : NAN), "within_one_point", (int)v->within,
-      "tasks", v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa", v->isa, "threads", v->threads);
+      "tasks", v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa", v->isa, "threads", v->threads,
+      "device", v->device);
 }

@@ -98,9 +98,8 @@ static void print_pair(const weir_model_paths *p, const weir_loaded *m, const ti
   print_tier("large", m, 1, o);
   const double bytes_s = (double)weir_pair_exec(m->pair, 0)->info.weight_bytes,
                bytes_l = (double)weir_pair_exec(m->pair, 1)->info.weight_bytes;
-  weir_out_printf(o,
-                  "\nmeasured here (%s, %d threads), fastest of %d steps of one sequence, microseconds\n%-8s",
-                  weir_pair_isa(m->pair), weir_pair_n_threads(m->pair), N_STEPS, "rows");
+  weir_out_printf(o, "\nmeasured here (%s), fastest of %d steps of one sequence, microseconds\n%-8s",
+                  weir_pair_devices(m->pair), N_STEPS, "rows");
   for (int k = 0; k < N_ROWS; k++) weir_out_printf(o, "%9d", rows_of[k]);
   weir_out_printf(o, "\n%-8s", "small");
   for (int k = 0; k < N_ROWS; k++) weir_out_printf(o, "%9.1f", 1e-3 * s->ns[k]);

@@ -86,6 +86,11 @@ static void show_progress(void *ctx, const char *model, int64_t done, int64_t to
   fflush(stderr);
 }
 
+static const char *device_of(const weir_config *c, const char *name) {
+  const char *own = weir_config_string(c, name);
+  return own ? own : weir_config_string(c, "device");
+}
+
 weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t max_seqs, const weir_out *o,
                       weir_loaded *out, weir_err *e) {
   progress show = {.on = o->terminal_err && !(weir_config_has(c, "quiet") && weir_config_bool(c, "quiet"))};
@@ -93,6 +98,11 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
   const weir_pair_opts opts = {
       .small_path = p->small[0] ? p->small : NULL,
       .large_path = p->large[0] ? p->large : NULL,
+      .small_device = device_of(c, "small-device"),
+      .large_device = device_of(c, "large-device"),
+      .cuda_library = weir_config_string(c, "cuda-library"),
+      .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs"),
+      .gpu_share = weir_config_float(c, "gpu-memory"),
       .n_threads = (int32_t)weir_config_int(c, "threads"),
       .isa = weir_config_string(c, "isa"),
       .n_ctx = (int32_t)weir_config_int(c, "ctx"),

@@ -187,6 +187,19 @@ const weir_option weir_options[] = {
    "A step of the models that takes longer counts as stuck: /health says 503. Longer than the slowest step there can be: "
    "--step-tokens tokens of a prompt through the large model."},
 
+  {"device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", "cpu", ANY, NULL, false,
+   "Where the models run: cpu, cuda (the first GPU) or cuda:N. Not yet run on a GPU."},
+  {"small-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", NULL, ANY, NULL, false,
+   "Where the small model runs, if not on --device. Models on devices of their own work at the same time."},
+  {"large-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", NULL, ANY, NULL, false,
+   "Where the large model runs, if not on --device."},
+  {"gpu-memory", 0, FLOAT, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "SHARE", "0.9", 0.05, 1, NULL, NULL, false,
+   "The share of a GPU's memory that weir may take: weights, and of the rest KV. Models on one GPU get KV for as many "
+   "tokens each."},
+  {"cuda-graphs", 0, BOOL, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "true", ANY, NULL, false,
+   "Record steps of one token a sequence as CUDA graphs, one for each number of sequences."},
+  {"cuda-library", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "FILE", NULL, ANY, NULL, false,
+   "The CUDA device, weir-cuda.so. Default: beside the program, or in ../lib/weir from there."},
   {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE | CHAT | SERVE, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
   {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},

@@ -133,9 +133,8 @@ static void print_summary(const perplexing *x, const weir_ppl *p) {
     fprintf(stderr, ", %d apart", x->o.stride);
   else
     fprintf(stderr, ", their second halves");
-  fprintf(stderr, ": %lld tokens scored in %.2f s; tau %g nats; %s, %d threads\n", (long long)p->n_scored,
-          1e-9 * (double)x->wall_ns, (double)x->o.tau, weir_pair_isa(x->models.pair),
-          weir_pair_n_threads(x->models.pair));
+  fprintf(stderr, ": %lld tokens scored in %.2f s; tau %g nats; %s\n", (long long)p->n_scored,
+          1e-9 * (double)x->wall_ns, (double)x->o.tau, weir_pair_devices(x->models.pair));
 }
 
 static json_t *json_tier(const perplexing *x, int32_t t, const weir_ppl_tier *m) {

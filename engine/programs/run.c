@@ -123,14 +123,15 @@ static json_t *answer_line(const run *r, int32_t i) {
 
 static json_t *summary_line(const run *r, const weir_totals *s) {
   return json_pack(
-      "{s:s, s:i, s:I, s:I, s:o, s:f, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i}", /**/
+      "{s:s, s:i, s:I, s:I, s:o, s:f, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
       "schema", "weir.run.summary.v1", "requests", r->answers.n, "prompt_tokens",
       (json_int_t)s->prompt_tokens, "tokens", (json_int_t)s->tokens, "by_tier", by_tier(r, s->by_tier),
       "deferral_rate", s->deferral_rate, "mean_entropy", weir_json_real(s->mean_entropy), "tok_s",
       s->tokens_per_s, "seconds", 1e-9 * (double)r->answers.wall_ns, "first_token_us",
       (json_int_t)(s->median_first_ns / 1000), "steps", by_tier(r, s->steps), "fed", by_tier(r, s->fed),
       "prefix_hit", by_tier(r, s->prefix_hit), "refused", (json_int_t)s->refused, "isa",
-      weir_pair_isa(r->models.pair), "threads", weir_pair_n_threads(r->models.pair));
+      weir_pair_isa(r->models.pair), "threads", weir_pair_n_threads(r->models.pair), "device",
+      weir_pair_devices(r->models.pair));
 }
 
 /* ---- the summary for people ---- */
@@ -146,8 +147,8 @@ static void print_stats(const run *r) {
     hits += g->prefix_hit_tokens;
     preempted += g->preempted;
   }
-  fprintf(stderr, "  prefix hits %lld tokens, preempted %lld; %s, %d threads\n", (long long)hits,
-          (long long)preempted, weir_pair_isa(r->models.pair), weir_pair_n_threads(r->models.pair));
+  fprintf(stderr, "  prefix hits %lld tokens, preempted %lld; %s\n", (long long)hits, (long long)preempted,
+          weir_pair_devices(r->models.pair));
 }
 
 static void print_summary(const run *r, const weir_totals *s) {

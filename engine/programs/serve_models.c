@@ -40,8 +40,7 @@ static weir_status look_into(weir_served *s, int32_t tier, const char *path, wei
   weir_served_tier *t = &s->tier[tier];
   t->name = s->models.tier_name[tier];
   last_part(path, t->model, sizeof t->model);
-  snprintf(t->device, sizeof t->device, "cpu (%s), %d threads", weir_pair_isa(s->models.pair),
-           weir_pair_n_threads(s->models.pair));
+  snprintf(t->device, sizeof t->device, "%s", weir_pair_device(s->models.pair, tier));
   WEIR_TRY(weir_mfile_open(path, &f, e));
   t->type = main_type(f);
   if (tier == s->models.n_tiers - 1) {

@@ -18,6 +18,7 @@ typedef struct exec_thread {
   weir_exec base;
   weir_exec *inner;
   int64_t grace_ns;
+  bool *left;
   pthread_t thread;
   pthread_mutex_t lock; /* of what follows, down to `err` */
   pthread_cond_t changed;
@@ -127,6 +128,7 @@ static void destroy(weir_exec *base) {
   pthread_mutex_unlock(&x->lock);
   if (!settled) {
     weir_log(WEIR_LOG_ERROR, "%s: a step does not end; its thread is left behind", base->info.name);
+    if (x->left) *x->left = true;
     pthread_detach(x->thread);
     return;
   }
@@ -157,7 +159,8 @@ static weir_status start(exec_thread *x, weir_err *e) {
   return weir_fail(e, WEIR_ENOMEM, "%s: cannot start a thread (error %d)", x->inner->info.name, failed);
 }
 
-weir_status weir_exec_thread_create(weir_exec *inner, int64_t grace_ns, weir_exec **out, weir_err *e) {
+weir_status weir_exec_thread_create(weir_exec *inner, int64_t grace_ns, bool *left, weir_exec **out,
+                                    weir_err *e) {
   weir_status st = WEIR_OK;
   exec_thread *x = NULL;
   *out = NULL;
@@ -166,6 +169,7 @@ weir_status weir_exec_thread_create(weir_exec *inner, int64_t grace_ns, weir_exe
   x->base = (weir_exec){.ops = &ops, .info = inner->info, .async = &async};
   x->inner = inner;
   x->grace_ns = grace_ns;
+  x->left = left;
   WEIR_TRY(start(x, e));
   *out = &x->base;
   return WEIR_OK;

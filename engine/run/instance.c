@@ -106,12 +106,13 @@ static int32_t max3(int32_t a, int32_t b, int32_t c) {
   return m > c ? m : c;
 }
 
-weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
-                                 const weir_instance_opts *o, weir_instance **out, weir_err *e) {
+weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, void *ctx,
+                                      const weir_hparams *h, const weir_instance_opts *o, weir_instance **out,
+                                      weir_err *e) {
   weir_status st = WEIR_OK;
   weir_instance *m = NULL;
   *out = NULL;
-  if (o->max_tokens < 1 || o->max_seqs < 1 || o->n_pages < 1 || o->n_ctx < 0 || o->n_valid < 0)
+  if (o->max_tokens < 1 || o->max_seqs < 1 || o->n_pages < 0 || o->n_ctx < 0 || o->n_valid < 0)
     return weir_fail(e, WEIR_EINVAL,
                      "instance: max_tokens %d, max_seqs %d, n_pages %d, n_ctx %d must be positive",
                      o->max_tokens, o->max_seqs, o->n_pages, o->n_ctx);
@@ -120,7 +121,7 @@ weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const we
   m->owner = weir_dev_new_owner(dev);
   m->h = *h;
   m->n_ctx = o->n_ctx > 0 && o->n_ctx < h->n_ctx ? o->n_ctx : h->n_ctx;
-  m->n_pages = o->n_pages;
+  m->kv_dtype = o->kv_dtype;
   m->max_tokens = o->max_tokens;
   m->max_seqs = o->max_seqs;
   m->n_valid = o->n_valid > 0 && o->n_valid < h->n_vocab ? o->n_valid : h->n_vocab;
@@ -135,13 +136,38 @@ weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const we
       .max_experts = h->n_experts,
       .max_expert_ff = h->expert_ff};
   WEIR_TRY(weir_dev_reserve(dev, &lim, e));
-  WEIR_TRY(weir_weights_load(dev, file, h, o->progress, &m->w, e));
-  WEIR_TRY(weir_kvstore_init(&m->kv, dev, h, o->kv_dtype, o->n_pages, e));
+  WEIR_TRY(weights(ctx, dev, h, &m->w, e));
   WEIR_TRY(workspace_init(m, e));
+  if (o->n_pages > 0) WEIR_TRY(weir_instance_give_pages(m, o->n_pages, e));
   *out = m;
   m = NULL;
 out:
   weir_instance_destroy(m);
+  return st;
+}
+
+typedef struct source {
+  const weir_mfile *file;
+  const weir_load_progress *progress;
+} source;
+
+static weir_status from_file(void *ctx, weir_dev *dev, const weir_hparams *h, weir_weights *out,
+                             weir_err *e) {
+  const source *s = ctx;
+  return weir_weights_load(dev, s->file, h, s->progress, out, e);
+}
+
+weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
+                                 const weir_instance_opts *o, weir_instance **out, weir_err *e) {
+  source s = {file, o->progress};
+  return weir_instance_create_from(dev, from_file, &s, h, o, out, e);
+}
+
+weir_status weir_instance_give_pages(weir_instance *m, int32_t n_pages, weir_err *e) {
+  if (n_pages < 1 || m->n_pages > 0)
+    return weir_fail(e, WEIR_EINVAL, "instance: %d KV pages, has %d", n_pages, m->n_pages);
+  const weir_status st = weir_kvstore_init(&m->kv, m->dev, &m->h, m->kv_dtype, n_pages, e);
+  if (st == WEIR_OK) m->n_pages = n_pages;
   return st;
 }
 

@@ -14,7 +14,7 @@
 
 typedef struct weir_instance_opts {
   int32_t n_ctx;      /* longest sequence, at most the model's own; 0: the model's */
-  int32_t n_pages;    /* KV pages */
+  int32_t n_pages;    /* KV pages; 0: weir_instance_give_pages comes later */
   int32_t max_tokens; /* rows of a step */
   int32_t max_seqs;
   int32_t n_valid; /* ids below this may be drawn: the rest is padding; 0: all */
@@ -52,11 +52,22 @@ typedef struct weir_instance {
   weir_kvstore kv;
   weir_workspace ws;
   int32_t n_ctx, n_pages, max_tokens, max_seqs, n_valid;
+  weir_dtype kv_dtype;
 } weir_instance;
+
+/* Where weights come from: fills *out, complete or, on failure, released. */
+typedef weir_status (*weir_weights_fn)(void *ctx, weir_dev *, const weir_hparams *, weir_weights *out,
+                                       weir_err *e);
+/* An instance whose weights are not read from a file: measurements make some up. */
+weir_status weir_instance_create_from(weir_dev *, weir_weights_fn, void *ctx, const weir_hparams *,
+                                      const weir_instance_opts *, weir_instance **out, weir_err *e);
 
 /* Loads a model. The device is borrowed for the instance's life, the file for the call. */
 weir_status weir_instance_create(weir_dev *, const weir_mfile *, const weir_hparams *,
                                  const weir_instance_opts *, weir_instance **out, weir_err *e);
+/* KV of n_pages pages, for an instance that was made without: how many fit on a device is known when all
+ * weights are there. Once, before the first step. */
+weir_status weir_instance_give_pages(weir_instance *, int32_t n_pages, weir_err *e);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 
 #endif

@@ -3,6 +3,7 @@
  * two models belong together. With one path it is a single model. */
 #ifndef WEIR_SERVE_PAIR_H
 #define WEIR_SERVE_PAIR_H
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -12,17 +13,23 @@
 #include "step/step.h"
 
 typedef struct weir_pair_opts {
-  const char *small_path; /* may be NULL: no small tier */
-  const char *large_path; /* may be NULL: no large tier; not both */
-  int32_t n_threads;      /* of the CPU device; 0: one per core */
-  const char *isa;        /* "scalar", "avx2", "avx512-vnni", "amx", NULL or "auto": the best */
-  int32_t n_ctx;          /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
-  int32_t max_seqs;       /* requests under way at once; >= 1 */
-  int64_t kv_tokens;      /* tokens that the KV of each tier holds, of all requests together; less than one
-                             context is refused. 0: max_seqs full contexts and some spare pages, ... */
-  int64_t kv_tokens_max;  /* ... but at most so many, one context at least. 0: no limit */
-  int32_t max_tokens;     /* rows of a step; 0: default */
-  weir_dtype kv_dtype;    /* WEIR_F16 or WEIR_F32 */
+  const char *small_path;   /* may be NULL: no small tier */
+  const char *large_path;   /* may be NULL: no large tier; not both */
+  const char *small_device; /* "cpu", "cuda", "cuda:N"; NULL: the CPU. Models on one device share it; with */
+  const char *large_device; /* devices of their own they work at the same time */
+  const char *cuda_library; /* weir-cuda.so; NULL: found by itself */
+  bool cuda_no_graphs;
+  double gpu_share;      /* of a GPU's memory that weir may take, in (0, 1]; 0: 0.9 */
+  int32_t n_threads;     /* of the CPU device; 0: one per core */
+  const char *isa;       /* "scalar", "avx2", "avx512-vnni", "amx", NULL or "auto": the best */
+  int32_t n_ctx;         /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
+  int32_t max_seqs;      /* requests under way at once; >= 1 */
+  int64_t kv_tokens;     /* tokens that the KV of each tier holds, of all requests together; less than one
+                            context is refused, and so is more than a GPU has room for. 0: max_seqs full
+                            contexts and some spare pages, on a GPU as much of that as fits, ... */
+  int64_t kv_tokens_max; /* ... on the CPU at most so many, one context at least. 0: no limit */
+  int32_t max_tokens;    /* rows of a step; 0: default */
+  weir_dtype kv_dtype;   /* WEIR_F16 or WEIR_F32 */
   /* Called while loading, from this thread; done of total bytes of weights. May be NULL. */
   void (*progress)(void *ctx, const char *model, int64_t done, int64_t total);
   void *progress_ctx;
@@ -43,7 +50,13 @@ weir_tokenizer *weir_pair_tokenizer(const weir_pair *);
 /* The chat template a tier's model came with, empty when it has none. Borrowed for the pair's life. */
 weir_str weir_pair_template(const weir_pair *, int32_t tier);
 int32_t weir_pair_n_vocab(const weir_pair *); /* ids both tiers have */
+/* Of the CPU device; "none" and 0 when no tier is on it. */
 const char *weir_pair_isa(const weir_pair *);
 int32_t weir_pair_n_threads(const weir_pair *);
+const char *weir_pair_device(const weir_pair *,
+                             int32_t tier);       /* "cpu (avx2), 8 threads", "NVIDIA H200, ..." */
+const char *weir_pair_devices(const weir_pair *); /* of all tiers, in one line */
+/* Whether the tiers have devices of their own: weir_engine_cfg.overlap_tiers. */
+bool weir_pair_overlaps(const weir_pair *);
 
 #endif

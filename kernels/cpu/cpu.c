@@ -5,6 +5,7 @@
 #include "kernels/cpu/cpu.h"
 
 #include <cpuid.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -210,6 +211,7 @@ weir_status weir_dev_open_cpu(const weir_cpu_opts *opts, weir_dev **out, weir_er
   const weir_pool_opts team = {.n_threads = o.n_threads, .no_pin = o.no_pin};
   WEIR_TRY(weir_pool_create(&team, &cpu->pool, e));
   cpu->n_threads = weir_pool_size(cpu->pool);
+  snprintf(dev->desc, sizeof dev->desc, "cpu (%s), %d threads", weir_isa_name(cpu->isa), cpu->n_threads);
   *out = dev;
   dev = NULL;
 

@@ -168,7 +168,7 @@ static weir_engine *rig_open(rig *r, bool own_loop, bool overlap, int64_t stop_a
                          .hooks_ctx = &r->bell};
   for (int32_t t = 0; t < 2; t++) {
     r->device[t] = slow_create(&r->w, t, t == 0 ? 60000 : 200000, t == 1 ? stop_at : -1);
-    if (weir_exec_thread_create(&r->device[t]->base, 0, &r->exec[t], &e) != WEIR_OK) fail_msg("%s", e.msg);
+    if (weir_exec_thread_create(&r->device[t]->base, 0, NULL, &r->exec[t], &e) != WEIR_OK) fail_msg("%s", e.msg);
     cfg.tier[t] = r->exec[t];
   }
   if (weir_engine_create(&cfg, &r->w.engine, &e) != WEIR_OK) fail_msg("%s", e.msg);
@@ -269,7 +269,7 @@ static void test_contract(void **state) {
   int32_t told = 0;
   world_bare(&w);
   slow *device = slow_create(&w, 0, 1000, 0);
-  assert_int_equal(weir_exec_thread_create(&device->base, 0, &x, &e), WEIR_OK);
+  assert_int_equal(weir_exec_thread_create(&device->base, 0, NULL, &x, &e), WEIR_OK);
   x->async->notify(x, count, &told);
   assert_true(x->async->ready(x));
   assert_int_equal(x->ops->wait(x, &done, &e), WEIR_EINVAL);
