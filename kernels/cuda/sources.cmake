@@ -13,6 +13,7 @@ set(WEIR_CUDA_HOST # C
   entry.c
   graphs.c
   linear.c
+  moe.c
   ops.c
   ring.c
   sample.c
@@ -28,6 +29,9 @@ set(WEIR_CUDA_KERNELS # CUDA C
   cast.cu
   dense_gemv.cu
   matmul.cu
+  moe.cu
+  moe_dense.cu
+  moe_matmul.cu
   sample.cu
   sample_cut.cu
   sample_top.cu
