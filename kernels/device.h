@@ -207,16 +207,18 @@ void weir_weight_release(weir_weight *); /* zeroes it; a zeroed one is fine */
 
 /* ---- operations; n = rows of the step ---- */
 /* y[n, cols] <- rows token[n] (device-resident ids, each in [0, table->rows)) of the table, as F32, times
- * scale (Gemma: sqrt(dim); 1 leaves the bits alone). */
+ * scale (Gemma: sqrt(dim); 1 leaves the bits alone). An id outside: an error on the CPU; CUDA leaves that row
+ * of y unwritten. */
 weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
                           weir_err *);
 /* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident.
  * y may be resid: so an output is normed by itself before it is added (Gemma 2). */
 weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                                 float eps, weir_err *);
-/* y[n, W.rows] = x[n, W.cols] W^T + bias[W.rows] (NULL: none). Each y element's order of reduction depends on
- * cols, dtype and instruction set only: never on n, threads or the position of the row. Quantised weights
- * quantise x by blocks of 32 to 8 bits. */
+/* y[n, W.rows] = x[n, W.cols] W^T + bias[W.rows] (NULL: none). On the CPU each y element's order of reduction
+ * depends on cols, dtype and instruction set only, never on n, threads or the position of the row, and
+ * quantised weights quantise x by blocks of 32 to 8 bits. On CUDA x is F16, BF16 or F32 by path, and bits do
+ * not depend on n within a path (docs/gpu.md has the paths and their bounds). */
 weir_status weir_op_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                            weir_err *);
 /* angles[i][j] = mscale * cos(pos_i * inv_freq[j]), angles[i][d/2 + j] = mscale * sin(...), j < d/2,
@@ -228,7 +230,9 @@ weir_status weir_op_rope_append(weir_dev *, const weir_rope_args *, const weir_r
  * of sequence s sees positions 0 .. pos[i], or the last `window` of them. Rows of a sequence ascend in
  * position. Online softmax over fixed spans of positions in order, so the result depends on neither chunks,
  * pages nor threads, and a window that reaches back to position 0 changes no bit. Pages that lie wholly
- * before the windows of all rows of their sequence are not looked at, nor their numbers. */
+ * before the windows of all rows of their sequence are not looked at, nor their numbers. On CUDA splits
+ * follow the plan, so bits depend on the batch (bounds: docs/gpu.md), and a NaN or infinity in V may reach
+ * earlier rows of its sequence. */
 weir_status weir_op_attend(weir_dev *, weir_mat out, weir_mat q, const weir_ragged *, weir_kv_layer,
                            const weir_attend_args *, weir_err *);
 /* Cuts the work of all attends over `r` in this step, on the host, from host_q_indptr and host_kv_len, and
