@@ -649,11 +649,86 @@ static void limits_grow_only(void **state) {
   assert_int_equal(weir_dev_upload(&dev, NULL, NULL, 0, &e), WEIR_OK);
 }
 
+static weir_status f_plan(weir_dev *d, weir_ragged *r, int32_t slot, int32_t h, weir_kv_layer kv,
+                          weir_err *e) {
+  (void)d, (void)h, (void)kv, (void)e;
+  r->plan = &ids[slot];
+  return reached++, WEIR_OK;
+}
+static weir_status f_memory(weir_dev *d, size_t *f, size_t *t, weir_err *e) {
+  (void)d, (void)e;
+  *f = 1, *t = 2;
+  return reached++, WEIR_OK;
+}
+static uint32_t forgotten;
+static void f_forget(weir_dev *d, uint32_t owner) {
+  (void)d;
+  forgotten = owner;
+}
+static weir_status f_replay(weir_dev *d, uint64_t key, weir_enqueue_fn fn, void *ctx, weir_err *e) {
+  (void)d, (void)fn, (void)ctx, (void)e;
+  return key == weir_replay_key(7, 3) ? (reached++, WEIR_OK) : WEIR_EINVAL;
+}
+static weir_status counts(void *ctx, weir_err *e) {
+  (void)e;
+  return ++*(int *)ctx, WEIR_EBUSY;
+}
+
+/* A device without the optional slots does without them; one that has them is asked. */
+static void optional_slots(void **state) {
+  (void)state;
+  setup_dev();
+  weir_err e = {0};
+  call c;
+  size_t have, all;
+  int ran = 0;
+  right(&c);
+  c.batch.plan = cell;
+  reached = 0;
+  assert_int_equal(weir_op_attend_plan(&dev, &c.batch, 0, HEADS, c.kv, &e), WEIR_OK);
+  assert_null(c.batch.plan);
+  assert_int_equal(weir_dev_replay(&dev, 1, counts, &ran, &e), WEIR_EBUSY);
+  assert_int_equal(ran, 1);
+  assert_int_equal(weir_dev_memory(&dev, &have, &all, &e), WEIR_EUNSUP);
+  assert_non_null(strstr(e.msg, "fake"));
+  weir_dev_forget(&dev, 3);
+  assert_int_equal(reached, 0);
+  const uint32_t one = weir_dev_new_owner(&dev);
+  assert_int_not_equal(one, weir_dev_new_owner(&dev));
+
+  weir_dev_ops more = fake_ops;
+  more.attend_plan = f_plan;
+  more.memory = f_memory;
+  more.forget = f_forget;
+  more.replay = f_replay;
+  weir_dev full = dev;
+  full.ops = &more;
+  assert_int_equal(weir_op_attend_plan(&full, &c.batch, 1, HEADS, c.kv, &e), WEIR_OK);
+  assert_ptr_equal(c.batch.plan, &ids[1]);
+  assert_int_equal(weir_dev_memory(&full, &have, &all, &e), WEIR_OK);
+  assert_int_equal(all, 2);
+  assert_int_equal(weir_dev_replay(&full, weir_replay_key(7, 3), counts, &ran, &e), WEIR_OK);
+  assert_int_equal(ran, 1);
+  weir_dev_forget(&full, 9);
+  assert_int_equal(forgotten, 9);
+  assert_int_equal(reached, 3);
+  /* ... but never with what is wrong */
+  assert_int_equal(weir_op_attend_plan(&full, &c.batch, WEIR_PLAN_SLOTS, HEADS, c.kv, &e), WEIR_EINVAL);
+  assert_non_null(strstr(e.msg, "slot"));
+  c.batch.host_kv_len = NULL;
+  assert_int_equal(weir_op_attend_plan(&full, &c.batch, 0, HEADS, c.kv, &e), WEIR_EINVAL);
+  assert_non_null(strstr(e.msg, "host_kv_len"));
+  assert_null(c.batch.plan);
+  c.batch.n_tokens = 0;
+  assert_int_equal(weir_op_attend_plan(&full, &c.batch, 0, HEADS, c.kv, &e), WEIR_OK);
+  assert_int_equal(reached, 3);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(right_calls_arrive),       cmocka_unit_test(wrong_calls_are_named_and_stopped),
       cmocka_unit_test(no_rows_is_nothing_to_do), cmocka_unit_test(weights_are_checked),
-      cmocka_unit_test(limits_grow_only),
+      cmocka_unit_test(limits_grow_only),         cmocka_unit_test(optional_slots),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
