@@ -153,7 +153,7 @@ weir_status weir_cuda_weight_prepare(weir_dev *dev, const weir_host_mat *part, i
   w->n_segments = cut(part, n_parts, w->segment, from);
   for (int32_t i = 0; i < w->n_segments; i++) {
     const weir_segment *s = &w->segment[i];
-    size_t row_bytes, bytes;
+    size_t row_bytes, bytes = 0;
     int32_t rows;
     WEIR_TRY(lay_out(s, &end, &at[i], e));
     if (!weir_dtype_is_quant(s->dtype)) continue;
