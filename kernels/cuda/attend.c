@@ -27,9 +27,6 @@
 #include "kernels/cuda/attend_dev.h"
 #include "kernels/cuda/attend_prefill_kernels.h"
 
-/* A test may be linked without the prefill kernel: then the decode kernel does everything. */
-#pragma weak weir_cuk_attend_prefill
-
 enum { MAX_CTAS_PER_SM = 4, FAST_MAX_HEAD_DIM = 128 };
 
 /* What weir_ragged.plan points to; the plan's bytes, as on the device, follow it. */
@@ -127,7 +124,7 @@ static char *bytes_of(attend_plan *p) { return (char *)(((uintptr_t)(p + 1) + 63
 weir_status weir_cuda_attend_plan_with(weir_dev *dev, weir_ragged *r, int32_t slot, int32_t n_heads,
                                        weir_kv_layer kv, const weir_cuda_attend_opts *o, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
-  attend_plan *p;
+  attend_plan *p = NULL;
   weir_status st = WEIR_OK;
   if (kv.head_dim > WEIR_ANY_MAX_HEAD_DIM)
     return weir_fail(e, WEIR_EUNSUP, "attend_plan: head_dim %d, at most %d", kv.head_dim,
@@ -153,8 +150,7 @@ weir_status weir_cuda_attend_plan_with(weir_dev *dev, weir_ragged *r, int32_t sl
                              .group = n_heads / kv.n_kv_heads,
                              .q_indptr = r->host_q_indptr,
                              .kv_len = r->host_kv_len};
-  p->may_long = weir_cuk_attend_prefill && p->fast && r->n_tokens > r->n_seqs &&
-                (int64_t)r->n_tokens * b.group > WEIR_ATTN_SHORT_ROWS;
+  p->may_long = p->fast && r->n_tokens > r->n_seqs && (int64_t)r->n_tokens * b.group > WEIR_ATTN_SHORT_ROWS;
   for (int32_t i = 0; i < WEIR_ATTN_LISTS; i++) p->grid[i] = grid_of(cu, p->fast, i, kv.head_dim);
   const plan_layout y = layout_of(p->grid);
   char *bytes = bytes_of(p);

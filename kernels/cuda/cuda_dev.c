@@ -150,23 +150,15 @@ static weir_status grow(weir_dev *dev, void **have, size_t *have_bytes, size_t b
   return WEIR_OK;
 }
 
-/* A test may be linked without some operation; the real library has them all. */
-#pragma weak weir_cuda_linear_scratch
-#pragma weak weir_cuda_attend_scratch
-#pragma weak weir_cuda_attend_plan_bytes
-#pragma weak weir_cuda_moe_scratch
-#pragma weak weir_cuda_sample_scratch
-#define NEED(fn) (fn ? fn(cu, lim) : 0)
-
 weir_status weir_cuda_reserve(weir_dev *dev, const weir_dev_limits *lim, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
   weir_status st = WEIR_OK;
-  const size_t linear = NEED(weir_cuda_linear_scratch), attend = NEED(weir_cuda_attend_scratch);
-  const size_t plan = NEED(weir_cuda_attend_plan_bytes);
+  const size_t linear = weir_cuda_linear_scratch(cu, lim), attend = weir_cuda_attend_scratch(cu, lim);
+  const size_t plan = weir_cuda_attend_plan_bytes(cu, lim);
   WEIR_TRY(outside_records(dev, "reserve", e));
   WEIR_TRY(grow(dev, &cu->scratch, &cu->scratch_bytes, linear > attend ? linear : attend, "scratch", e));
-  WEIR_TRY(grow(dev, &cu->moe_scratch, &cu->moe_bytes, NEED(weir_cuda_moe_scratch), "scratch of moe", e));
-  WEIR_TRY(grow(dev, &cu->sample_scratch, &cu->sample_bytes, NEED(weir_cuda_sample_scratch),
+  WEIR_TRY(grow(dev, &cu->moe_scratch, &cu->moe_bytes, weir_cuda_moe_scratch(cu, lim), "scratch of moe", e));
+  WEIR_TRY(grow(dev, &cu->sample_scratch, &cu->sample_bytes, weir_cuda_sample_scratch(cu, lim),
                 "scratch of sample", e));
   const size_t had = cu->plan_bytes;
   for (int32_t i = 0; i < WEIR_PLAN_SLOTS; i++) {

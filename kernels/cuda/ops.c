@@ -4,38 +4,16 @@
 #include "kernels/cuda/cuda_dev.h"
 #include "kernels/cuda/graphs.h"
 
-/* A test may be linked without some operation; the real library has them all. */
-#pragma weak weir_cuda_weight_prepare
-#pragma weak weir_cuda_weight_release
-#pragma weak weir_cuda_embed
-#pragma weak weir_cuda_linear
-#pragma weak weir_cuda_add_rmsnorm
-#pragma weak weir_cuda_rope_angles
-#pragma weak weir_cuda_rope_append
-#pragma weak weir_cuda_attend_plan
-#pragma weak weir_cuda_attend
-#pragma weak weir_cuda_glu
-#pragma weak weir_cuda_moe
-#pragma weak weir_cuda_softcap
-#pragma weak weir_cuda_gather_rows
-#pragma weak weir_cuda_sample
-#pragma weak weir_cuda_kv_copy
-
-static weir_status missing(const char *op, weir_err *e) {
-  return weir_fail(e, WEIR_EUNSUP, "%s: not in this build of the CUDA device", op);
-}
-
 #define CALL(op, ...)                                \
   do {                                               \
     const weir_status st_ = weir_cuda_enter(dev, e); \
     if (st_ != WEIR_OK) return st_;                  \
-    if (!weir_cuda_##op) return missing(#op, e);     \
     return weir_cuda_##op(dev, __VA_ARGS__);         \
   } while (0)
 
 /* ---- memory ---- */
 
-/* Always there: no question whether they are linked. */
+/* Of cuda_dev.c itself. */
 #define OWN(...)                                     \
   do {                                               \
     const weir_status st_ = weir_cuda_enter(dev, e); \
@@ -74,7 +52,7 @@ static weir_status op_weight_prepare(weir_dev *dev, const weir_host_mat *part, i
 }
 static void op_weight_release(weir_dev *dev, weir_weight *w) {
   (void)weir_cuda_enter(dev, NULL); /* a dead device's memory goes too */
-  if (weir_cuda_weight_release) weir_cuda_weight_release(dev, w);
+  weir_cuda_weight_release(dev, w);
 }
 static weir_status op_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
                             float scale, weir_err *e) {
