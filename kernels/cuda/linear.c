@@ -7,7 +7,8 @@
  *   dense, n <= 8         a kernel that reads each weight once
  *   dense, beyond         cuBLASLt; where it has nothing for a shape, the kernel in groups of eight rows
  *
- * A row's result is the same bits for every n within one of these ways. */
+ * A row's result is the same bits for every n within one of our own ways; cuBLASLt's algorithm, and with it
+ * the order of a sum, may change with n. */
 #include "kernels/cuda/cast_kernels.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/dense_gemv_kernels.h"
@@ -45,7 +46,11 @@ static size_t panel_bytes(int32_t cols, int32_t n) {
   return padded((size_t)weir_mm_chunks(cols) * (size_t)weir_mm_panel_rows(n) * WEIR_PANEL_ROW_BYTES);
 }
 
-static size_t block_bytes(int32_t cols) { return padded((size_t)dequant_rows(cols) * (size_t)cols * 2); }
+/* For this and every smaller width: a narrower weight's whole tiles may fill more of DEQUANT_BYTES. */
+static size_t block_bytes_most(int32_t cols) {
+  const size_t tile = padded((size_t)WEIR_PACK_ROWS * (size_t)cols * 2);
+  return tile > DEQUANT_BYTES ? tile : DEQUANT_BYTES;
+}
 
 /* Several blocks add up only where a power of two below left fewer than 12 warps an SM: so there are fewer
  * than 24 row tiles times slices. */
@@ -57,7 +62,8 @@ size_t weir_cuda_linear_scratch(const weir_cuda *cu, const weir_dev_limits *lim)
   const int32_t rows = larger(lim->max_tokens, lim->max_rows_out);
   const int32_t cols = larger(lim->max_cols, 1);
   const size_t few = panel_bytes(cols, smaller(larger(rows, 1), WEIR_MM_MAX_ROWS)) + partial_bytes_most(cu);
-  size_t x, many = WEIR_DENSE_WORKSPACE + padded((size_t)larger(rows, 1) * sizeof(float)) + block_bytes(cols);
+  size_t x,
+      many = WEIR_DENSE_WORKSPACE + padded((size_t)larger(rows, 1) * sizeof(float)) + block_bytes_most(cols);
   if (__builtin_mul_overflow((size_t)larger(rows, 1), (size_t)cast_ld(cols) * 2, &x)) return SIZE_MAX;
   if (__builtin_add_overflow(many, padded(x), &many) || many < x) return SIZE_MAX;
   return few > many ? few : many;

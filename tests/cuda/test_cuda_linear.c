@@ -351,13 +351,32 @@ static void test_cut(void **state) {
       }
 }
 
+/* What serves the widest weight serves narrower ones too, whose blocks of whole tiles may be larger. */
+static void test_scratch_serves_narrower(void **state) {
+  (void)state;
+  const weir_cuda gpu = {.n_sms = 132};
+  size_t had = 0;
+  for (int32_t cols = 32; cols <= 65536; cols += 32) {
+    const weir_dev_limits lim = {.max_tokens = WEIR_MM_MAX_ROWS + 1, .max_cols = cols};
+    const size_t need = weir_cuda_linear_scratch(&gpu, &lim);
+    if (need < had) fail_msg("%d columns: %zu bytes, %d columns: %zu", cols, need, cols - 32, had);
+    had = need;
+  }
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest quick[] = {
-      cmocka_unit_test(test_cut),         cmocka_unit_test(test_shapes),
-      cmocka_unit_test(test_many_slices), cmocka_unit_test(test_batch_invariance),
-      cmocka_unit_test(test_magnitudes),  cmocka_unit_test(test_exact),
-      cmocka_unit_test(test_scales),      cmocka_unit_test(test_not_finite),
-      cmocka_unit_test(test_mixed),       cmocka_unit_test(test_small_smem),
+      cmocka_unit_test(test_cut),
+      cmocka_unit_test(test_shapes),
+      cmocka_unit_test(test_many_slices),
+      cmocka_unit_test(test_batch_invariance),
+      cmocka_unit_test(test_scratch_serves_narrower),
+      cmocka_unit_test(test_magnitudes),
+      cmocka_unit_test(test_exact),
+      cmocka_unit_test(test_scales),
+      cmocka_unit_test(test_not_finite),
+      cmocka_unit_test(test_mixed),
+      cmocka_unit_test(test_small_smem),
   };
   const struct CMUnitTest full[] = {cmocka_unit_test(test_all_shapes)};
   if (argc > 1 && strcmp(argv[1], "full") == 0)
