@@ -258,6 +258,12 @@ out:
   return st;
 }
 
+/* A step that fails halfway has lent the device rows that the caller may free: they come back first. */
+static weir_status give_back(weir_instance *m, weir_status failed) {
+  (void)weir_dev_sync(m->dev, NULL);
+  return failed;
+}
+
 weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
   weir_status st = WEIR_OK;
   step s;
@@ -273,9 +279,9 @@ weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, 
     weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
     WEIR_TRY(weir_op_sample(m->dev, rows + i, best, rows_of(m->ws.logits, n), m->n_valid, b->ask + i, e));
   }
-  WEIR_TRY(weir_dev_sync(m->dev, e));
+  return weir_dev_sync(m->dev, e);
 out:
-  return st;
+  return give_back(m, st);
 }
 
 weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *out_logits, weir_err *e) {

@@ -187,11 +187,56 @@ static void test_switches_matter(void **state) {
   }
 }
 
+/* ---- a step that fails behind operations that have borrowed the caller's rows ---- */
+
+static weir_dev_ops real;
+static int32_t n_lent;
+
+static weir_status failing_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits,
+                                  int32_t n_valid, const weir_ask *ask, weir_err *e) {
+  (void)dev, (void)rows, (void)top, (void)n_valid, (void)ask;
+  n_lent = logits.rows;
+  return weir_fail(e, WEIR_ENOMEM, "no memory behind the first rows");
+}
+static weir_status counted_sync(weir_dev *dev, weir_err *e) {
+  n_lent = 0;
+  return real.sync(dev, e);
+}
+
+static void test_rows_come_back_from_a_failed_step(void **state) {
+  (void)state;
+  const int32_t tok[] = {1, 2, 3};
+  weir_err e = {0};
+  weir_batch_builder b;
+  weir_row row[1];
+  model m = model_open_golden(&golden_models[0], WEIR_ISA_SCALAR, 1, WEIR_F32);
+  const weir_dev_ops *const whole = m.dev->ops;
+  real = *whole;
+  weir_dev_ops failing = real;
+  failing.sample = failing_sample;
+  failing.sync = counted_sync;
+  m.dev->ops = &failing;
+  assert_int_equal(weir_batch_builder_init(&b, 8, 1, GOLDEN_PAGES, 1, &e), WEIR_OK);
+  const weir_batch_seq s = {tok, 0, 3, straight_pages(), 1};
+  weir_batch_ask(&b, weir_batch_add(&b, &s) + 2);
+  const weir_batch batch = weir_batch_get(&b);
+  assert_int_equal(weir_forward(m.inst, &batch, row, NULL, &e), WEIR_ENOMEM);
+  assert_string_equal(e.msg, "no memory behind the first rows");
+  assert_int_equal(n_lent, 0);
+  failing.sample = real.sample;
+  e.msg[0] = '\0';
+  assert_int_equal(weir_forward(m.inst, &batch, row, NULL, &e), WEIR_OK);
+  weir_batch_builder_fini(&b);
+  m.dev->ops = whole;
+  model_close(&m);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_golden_logits),
       cmocka_unit_test(test_golden_logits_of_rounded_activations),
       cmocka_unit_test(test_switches_matter),
+      cmocka_unit_test(test_rows_come_back_from_a_failed_step),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
