@@ -35,7 +35,11 @@ static weir_status find_library(const char *given, void **handle, weir_err *e) {
   char folder[PATH_MAX], path[2][PATH_MAX + 64];
   if (given) {
     if (access(given, F_OK) != 0) return weir_fail(e, WEIR_EUNSUP, "CUDA: there is no %s", given);
-    return open_at(given, handle, e);
+    if (strchr(given, '/')) return open_at(given, handle, e);
+    /* The loader takes a bare name for one to be looked for where libraries are, not for a path. */
+    if ((size_t)snprintf(path[0], sizeof path[0], "./%s", given) < sizeof path[0])
+      return open_at(path[0], handle, e);
+    return weir_fail(e, WEIR_EUNSUP, "CUDA: the name of the library is too long");
   }
   const bool known = program_folder(folder);
   for (int i = 0; known && i < 2; i++) {

@@ -114,6 +114,19 @@ static void test_no_gpu(void **state) {
   configure(1, false);
 }
 
+/* A name without a folder is a file here, not one to be looked for where libraries are. */
+static void test_bare_name(void **state) {
+  (void)state;
+  weir_err e = {0};
+  char here[4096];
+  configure(1, false);
+  assert_non_null(getcwd(here, sizeof here));
+  assert_int_equal(chdir(OPEN_DIR), 0);
+  const int32_t n = weir_cuda_count("weir-cuda-emu.so", &e);
+  assert_int_equal(chdir(here), 0);
+  if (n != 1) fail_msg("%d GPUs: %s", n, e.msg);
+}
+
 /* ---- one that is found ---- */
 
 static char root[] = "/tmp/weir-test-open-XXXXXX";
@@ -187,10 +200,8 @@ int main(int argc, char **argv) {
     return 0;
   }
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_named),
-      cmocka_unit_test(test_emulated),
-      cmocka_unit_test(test_no_gpu),
-      cmocka_unit_test(test_found),
+      cmocka_unit_test(test_named),     cmocka_unit_test(test_emulated), cmocka_unit_test(test_no_gpu),
+      cmocka_unit_test(test_bare_name), cmocka_unit_test(test_found),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
