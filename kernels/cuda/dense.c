@@ -43,8 +43,14 @@ typedef struct {
   cublasLtMatrixLayout_t w, x, y;
 } gemm_desc;
 
+/* As weir_cuda_check: memory that ran out, and what cannot be recorded, leave the device alive. */
 static weir_status lt_check(weir_dev *dev, cublasStatus_t s, const char *what, weir_err *e) {
   if (s == CUBLAS_STATUS_SUCCESS) return WEIR_OK;
+  if (s == CUBLAS_STATUS_ALLOC_FAILED || weir_cuda_of(dev)->capturing) {
+    (void)cudaGetLastError(); /* or the next launch would report what may have been behind it */
+    return weir_fail(e, s == CUBLAS_STATUS_ALLOC_FAILED ? WEIR_ENOMEM : WEIR_EUNSUP, "%s: cuBLASLt says %s",
+                     what, cublasLtGetStatusName(s));
+  }
   const weir_status st = weir_cuda_check(dev, cudaErrorUnknown, what, e);
   return weir_fail_ctx(e, st, "cuBLASLt says %s", cublasLtGetStatusName(s));
 }
@@ -59,14 +65,18 @@ weir_status weir_cuda_dense_create(weir_cuda *cu, weir_cuda_dense **out, weir_er
   const cublasStatus_t lt = cublasLtCreate(&d->lt);
   if (lt != CUBLAS_STATUS_SUCCESS) {
     d->lt = NULL;
-    st = weir_fail(e, WEIR_EDEVICE, "create a cuBLASLt handle: %s", cublasLtGetStatusName(lt));
+    (void)cudaGetLastError();
+    st = weir_fail(e, lt == CUBLAS_STATUS_ALLOC_FAILED ? WEIR_ENOMEM : WEIR_EDEVICE,
+                   "create a cuBLASLt handle: %s", cublasLtGetStatusName(lt));
     goto out;
   }
   cudaError_t ce = cudaMalloc(&tickets, bytes);
   d->tickets = ce == cudaSuccess ? tickets : NULL;
   if (ce == cudaSuccess) ce = cudaMemsetAsync(d->tickets, 0, bytes, cu->stream);
   if (ce != cudaSuccess) {
-    st = weir_fail(e, WEIR_EDEVICE, "device memory for matmul tickets: %s", cudaGetErrorString(ce));
+    (void)cudaGetLastError();
+    st = weir_fail(e, ce == cudaErrorMemoryAllocation ? WEIR_ENOMEM : WEIR_EDEVICE,
+                   "device memory for matmul tickets: %s", cudaGetErrorString(ce));
     goto out;
   }
   *out = d;

@@ -229,11 +229,47 @@ static void test_failure(void **state) {
   assert_true(failed >= 6);
 }
 
+/* Memory that runs out at any call is an error of that call and no more: the same is asked again, and runs.
+ */
+static void test_out_of_memory(void **state) {
+  (void)state;
+  const weir_dev_limits lim = wide_limits();
+  const weir_dtype t = WEIR_F16;
+  const int32_t rows = 16;
+  weir_dev *dev = cuda_test_dev(&lim, 0);
+  uint64_t failed = 0;
+  for (int32_t call = 1; call < 40; call++) {
+    weir_err e = {0};
+    kern_rng r = {82};
+    linear_weight w = linear_make(dev, &r, &t, &rows, 1, 64);
+    const int32_t n = 8 + call; /* a shape not asked about before */
+    weir_mat x = kern_mat(dev, n, 64, 0), y = kern_mat(dev, n, rows, 0);
+    kern_ok(weir_dev_sync(dev, &e), &e, "sync");
+    cu_shim_fail_call((uint64_t)call, cudaErrorMemoryAllocation);
+    const weir_status st = weir_op_linear(dev, y, x, &w.prepared, NULL, &e);
+    const bool came = cu_shim_failed() != NULL;
+    cu_shim_fail_call(0, cudaSuccess);
+    if (came && st != WEIR_OK) {
+      failed++;
+      assert_int_equal(st, WEIR_ENOMEM);
+    }
+    kern_ok(weir_op_linear(dev, y, x, &w.prepared, NULL, &e), &e, "again");
+    kern_ok(weir_dev_sync(dev, &e), &e, "sync");
+    kern_mat_free(dev, x);
+    kern_mat_free(dev, y);
+    linear_free(&w);
+    if (!came) break;
+  }
+  assert_true(failed >= 6);
+  cuda_test_close(dev);
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest quick[] = {
       cmocka_unit_test(test_shapes),          cmocka_unit_test(test_batch_invariance),
       cmocka_unit_test(test_magnitudes),      cmocka_unit_test(test_not_finite),
       cmocka_unit_test(test_many_algorithms), cmocka_unit_test(test_failure),
+      cmocka_unit_test(test_out_of_memory),
   };
   const struct CMUnitTest full[] = {cmocka_unit_test(test_all_shapes)};
   if (argc > 1 && strcmp(argv[1], "full") == 0)
