@@ -5,8 +5,8 @@
 #define WEIR_KERNELS_CUDA_GRAPHS_H
 #include "kernels/cuda/cuda_dev.h"
 
-/* Records kept; of more the one unused for longest goes. A decode step of a model has one for each batch size
- * that is padded to, a dozen or two, and at most a handful of models share a GPU. */
+/* Records kept; of more the one unused for longest goes. A decode step of a model has one for each number of
+ * sequences: steps of more sizes than this in turn are recorded anew each time. */
 enum { WEIR_CUDA_MAX_RECORDS = 64 };
 
 weir_status weir_cuda_graphs_create(weir_cuda_graphs **out, weir_err *e);
