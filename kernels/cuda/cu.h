@@ -15,7 +15,8 @@
 #include <stdint.h>
 
 #define CU_DEV                __device__ __forceinline__
-#define CU_SHARED(T, name, n) __shared__ T name[n]
+/* 16: halves are also read and written 16 bytes at a time. */
+#define CU_SHARED(T, name, n) __shared__ __align__(16) T name[n]
 /* 1024: what 128-byte swizzled TMA tiles ask for. */
 #define CU_DYN_SHARED(T, name)                                    \
   extern __shared__ __align__(1024) unsigned char cu_dyn_smem_[]; \

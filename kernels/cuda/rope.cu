@@ -13,9 +13,9 @@ enum { ANGLE_THREADS = 128, HEAD_THREADS = 64, FULL_WARP = 32 };
  * Taylor up to r^13 and r^12, below 1e-11. The library's sincos would be right beyond that too, for a stack
  * frame. */
 static __global__ void __launch_bounds__(ANGLE_THREADS) rope_angles(const weir_cuk_rope_angles_args a) {
-  const int i = (int)(blockIdx.x * ANGLE_THREADS + threadIdx.x);
+  const int i = (int)(blockIdx.y * ANGLE_THREADS + threadIdx.x);
   if (i >= a.half) return;
-  const int row = (int)blockIdx.y;
+  const int row = (int)blockIdx.x; /* a grid's y ends at 65535 */
   const double x = (double)a.pos[row] * (double)a.inv_freq[i];
   const double magic = x * 0x1.45f306dc9c883p-1 + 0x1.8p52; /* 2/pi; nearest integer in the low bits */
   const double q = magic - 0x1.8p52;
@@ -176,7 +176,7 @@ static __global__ void __launch_bounds__(HEAD_THREADS) rope_append_any(const wei
 }
 
 extern "C" cudaError_t weir_cuk_rope_angles(const weir_cuk_rope_angles_args *a, cudaStream_t stream) {
-  const dim3 grid((unsigned)(a->half + ANGLE_THREADS - 1) / ANGLE_THREADS, (unsigned)a->rows);
+  const dim3 grid((unsigned)a->rows, (unsigned)(a->half + ANGLE_THREADS - 1) / ANGLE_THREADS);
   CU_LAUNCH(rope_angles, grid, ANGLE_THREADS, 0, stream, *a);
   return CU_LAUNCH_STATUS();
 }
