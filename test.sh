@@ -48,7 +48,7 @@ build() {
   shift
   say "Building $preset"
   mkdir -p build
-  cmake --preset "$preset" -D WEIR_TESTS=ON > "build/configure-$preset.log" 2>&1 || {
+  cmake --preset "$preset" -D WEIR_TESTS=ON -D WEIR_RACE_TESTS="$full" > "build/configure-$preset.log" 2>&1 || {
     cat "build/configure-$preset.log"
     note "configuring $preset" 1
     finish

@@ -49,7 +49,9 @@ __global__ void race_kernel(float *mem, float *out) {
   s[t] = v;
   cu_bar_sync(1 + t / 64, 64);
   v += BUG == RACE_NAMED_BARRIER ? s[127 - t] : s[t ^ 63];
-  if (BUG == RACE_PAST_STATIC && t == 3) s[125 + t] = 1;
+  int past = 125 + t; /* which the compiler would see and warn of */
+  asm("" : "+r"(past));
+  if (BUG == RACE_PAST_STATIC && t == 3) s[past] = 1;
   if (BUG == RACE_PAST_DYNAMIC && t == 3) v += dyn[5 + t];
   if (BUG == RACE_PAST_GLOBAL && t == 3) v += mem[125 + t];
   out[t] = v;
