@@ -178,7 +178,8 @@ const weir_option weir_options[] = {
    "Tokens of one step of a model at most: long prompts are read in chunks of it, between the tokens of others."},
   {"kv-tokens", 0, INT, SERVE, "Load", "N", "0", 0, 268435456, NULL, NULL, false,
    "Tokens whose keys and values each model keeps, of all requests together. 0: full contexts for --max-active "
-   "requests, at most 65536 tokens. Where that is too little, requests wait and the last to come make room."},
+   "requests, on the CPU at most 65536 tokens, on a GPU what its memory has room for. Where that is too little, requests "
+   "wait and the last to come make room."},
   {"prefix-cache", 0, FLOAT, SERVE, "Load", "SHARE", "0.5", 0, 1, NULL, NULL, false,
    "The share of the KV pages that may hold prompts of the past for requests that begin alike; 0: off."},
   {"drain-timeout", 0, INT, SERVE, "Load", "S", "30", 0, 86400, NULL, NULL, false,
