@@ -8,7 +8,10 @@
  * .cu files include kernels/cuda/cu.h, their _kernels.h and headers of plain inline functions, nothing else.
  *
  * Everything is enqueued on one stream, so one scratch serves all operations, as on the CPU. Nothing but
- * weir_dev_sync waits. */
+ * weir_dev_sync waits.
+ *
+ * Times, rates and limits in the comments of these files are arithmetic from published figures and counted
+ * instructions. Nothing here has run on a GPU yet. */
 #ifndef WEIR_KERNELS_CUDA_CUDA_DEV_H
 #define WEIR_KERNELS_CUDA_CUDA_DEV_H
 #include <cublasLt.h>
