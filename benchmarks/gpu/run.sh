@@ -3,8 +3,10 @@
 # Checks and measures weir on the GPU of this machine: builds for it, holds its instructions, operations and whole
 # models against references, times operations, steps and the cascade, and writes what came out as JSON.
 #
-# usage: benchmarks/gpu/run.sh [--rehearse BUILD]
+# usage: benchmarks/gpu/run.sh [--rehearse BUILD | --build ARCH]
 #   --rehearse BUILD   the same steps in tiny sizes on the emulated GPU of a build folder with tests; builds nothing
+#   --build ARCH       builds only, for 80, 89, 90a, ...: no GPU is needed. Where there is no nvcc, a run then takes what
+#                      such a build has left in the build folder
 # Environment: OUT     folder of the result (default benchmarks/results)
 #              BUDGET  seconds for everything (default 480)
 #              BUILD   build folder (default build/gpu)
@@ -12,26 +14,30 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 here=benchmarks/gpu
-budget=${BUDGET:-480} out=${OUT:-benchmarks/results} build=${BUILD:-build/gpu} rehearse=no
+only_build=no budget=${BUDGET:-480} out=${OUT:-benchmarks/results} build=${BUILD:-build/gpu} rehearse=no
 while [ $# -gt 0 ]; do
   case $1 in
     --rehearse) rehearse=yes; build=${2:?--rehearse needs a build folder}; shift 2 ;;
-    -h | --help) sed -n '3,12s/^# \{0,1\}//p' "$here/run.sh"; exit 0 ;;
+    --build) only_build=yes; cap=${2:?--build needs an architecture}; shift 2 ;;
+    -h | --help) sed -n '3,14s/^# \{0,1\}//p' "$here/run.sh"; exit 0 ;;
     *) echo "run.sh: unknown argument $1; see --help" >&2; exit 2 ;;
   esac
 done
 
 # ---- what there is ----
-if [ $rehearse = no ]; then
+nvcc=$(command -v nvcc || command -v /usr/local/cuda/bin/nvcc)
+if [ $only_build = yes ]; then
+  [ -n "$nvcc" ] || { echo "SKIP: no nvcc"; exit 77; }
+  gpu="none, $cap" library=$build/engine/programs/weir-cuda.so
+elif [ $rehearse = no ]; then
   gpu=$(nvidia-smi --query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader 2> /dev/null | head -n 1)
   [ -n "$gpu" ] || { echo "SKIP: no CUDA device (nvidia-smi names none)"; exit 77; }
-  nvcc=$(command -v nvcc || command -v /usr/local/cuda/bin/nvcc) || { echo "SKIP: no nvcc"; exit 77; }
-  IFS=, read -r name cap _ <<< "$gpu"
-  cap=${cap//[ .]/}
-  [ "$cap" = 90 ] && cap=90a
   library=$build/engine/programs/weir-cuda.so
+  [ -n "$nvcc" ] || [ -e "$build/benchmarks/gpu/ceilings-gpu" ] || { echo "SKIP: no nvcc, and no build in $build"; exit 77; }
+  cap=$(echo "$gpu" | cut -d , -f 2 | tr -d '. ')
+  [ "$cap" = 90 ] && cap=90a
 else
-  gpu="emulated, 0.0, none, 0 MiB" name=emulated cap='' nvcc=''
+  gpu="emulated, 0.0, none, 0 MiB" cap=''
   library=$build/tests/cuda/weir-cuda-emu.so
   for f in "$library" "$build/benchmarks/bench_step" "$build/benchmarks/gpu/ceilings" "$build/engine/programs/weir"; do
     [ -e "$f" ] || { echo "SKIP: $f is not built"; exit 77; }
@@ -77,33 +83,24 @@ configure_and_build() {
   if cmake --build "$build" --target help | grep -q '^conf:'; then targets+=(conf); fi
   cmake --build "$build" -j"$(nproc)" --target "${targets[@]}" >&2
 }
-for_gpu() { # SOURCE... OUTPUT: with nvcc
-  local o=${*: -1}
-  timeout 60 "$nvcc" -std=c++17 -O3 -I. -Iengine -gencode "arch=compute_$cap,code=sm_$cap" "${@:1:$#-1}" -o "$o" -lcublasLt \
-    > "$o.log" 2>&1
+for_gpu() { # OUTPUT SOURCE...: with nvcc
+  local o=$1
+  shift
+  "$nvcc" -std=c++17 -O3 -I. -Iengine -gencode "arch=compute_$cap,code=sm_$cap" "$@" -o "$o" -lcublasLt >&2
 }
-conformance() {
-  local golden=$work/conf.golden gpu_conf=$build/tests/emu/conf
-  "$build/tests/emu/conf" write "$golden" >&2 || return 1
-  if [ -n "$nvcc" ]; then
-    gpu_conf=$work/conf
-    for_gpu tests/emu/conf.cu tests/emu/conf_ref.cpp "$gpu_conf" || { cat "$gpu_conf.log" >&2; return 1; }
+build_all() {
+  configure_and_build && for_gpu "$programs/ceilings-gpu" $here/ceilings.cu || return
+  if [ -x "$build/tests/emu/conf" ]; then
+    "$build/tests/emu/conf" write "$programs/conf.golden" >&2 &&
+      for_gpu "$programs/conf-gpu" tests/emu/conf.cu tests/emu/conf_ref.cpp
   fi
-  "$gpu_conf" compare "$golden" >&2
-}
-ceilings() {
-  if [ -z "$nvcc" ]; then "$programs/ceilings" "$@"; return; fi
-  for_gpu $here/ceilings.cu "$work/ceilings" || { cat "$work/ceilings.log" >&2; return 1; }
-  "$work/ceilings" "$@"
 }
 sanitizer() { # TOOL
   compute-sanitizer --tool "$1" --error-exitcode 9 --log-file "$work/$1.txt" \
     "$programs/check_ops" --cuda-library "$library" --small || { tail -n 3 "$work/$1.txt" >&2; return 1; }
 }
-export -f configure_and_build for_gpu conformance ceilings sanitizer
+export -f configure_and_build for_gpu build_all sanitizer
 export build cap nvcc here work programs library
-in_bash() { bash -c '"$@"' - "$@"; } # for timeout, which runs programs and no functions
-export -f in_bash
 
 # ---- sizes ----
 if [ $rehearse = no ]; then
@@ -124,12 +121,19 @@ fi
 
 # ---- the run ----
 echo "$gpu; $budget s at most"
-if [ $rehearse = no ] && ! step build 300 bash -c configure_and_build; then
-  tail -n 20 "$work/build.log"
-  exit 1
+if [ $rehearse = no ]; then
+  if [ -z "$nvcc" ]; then skip build "no nvcc: what is in $build"; elif ! step build 300 bash -c build_all; then
+    tail -n 20 "$work/build.log"
+    exit 1
+  fi
+  [ $only_build = no ] || exit 0
+  conf=$programs/conf-gpu golden=$programs/conf.golden ceilings=$programs/ceilings-gpu
+else
+  conf=$build/tests/emu/conf golden=$work/conf.golden ceilings=$programs/ceilings
+  "$conf" write "$golden" > /dev/null || bad=1
 fi
-if [ -x "$build/tests/emu/conf" ]; then step conformance 60 bash -c conformance; else skip conformance "no emulator: no C++ compiler"; fi
-step ceilings 60 bash -c 'ceilings "$@"' - "${ceiling_args[@]}"
+if [ -x "$conf" ]; then step conformance 60 sh -c '"$1" compare "$2" >&2' - "$conf" "$golden"; else skip conformance "no emulator, which makes the golden values"; fi
+step ceilings 60 "$ceilings" "${ceiling_args[@]}"
 step models 90 "$programs/check_model" --cuda-library "$library" "${check_args[@]}" "${models[@]}"
 step ops 120 "$programs/check_ops" --cuda-library "$library" "${ops_args[@]}"
 for shape in $shapes; do
