@@ -129,8 +129,8 @@ const int32_t *straight_pages(void) {
   return page;
 }
 
-static model open_model(const char *name, int32_t n_ctx, weir_isa isa, int32_t n_threads, weir_dtype kv) {
-  model m = {0};
+static model open_model(const char *name, int32_t n_ctx, int32_t max_tokens, weir_dev *dev, weir_dtype kv) {
+  model m = {.dev = dev};
   weir_err e = {0};
   weir_mfile *g;
   weir_hparams h;
@@ -138,13 +138,11 @@ static model open_model(const char *name, int32_t n_ctx, weir_isa isa, int32_t n
   const bool is_path = strchr(name, '/') != NULL, is_dir = strncmp(name, "hf-", 3) == 0;
   snprintf(path, sizeof path, "%s%s%s", is_path ? "" : "tests/vectors/models/", name,
            is_path || is_dir ? "" : ".gguf");
-  const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true, .amx_small = true};
-  must(weir_dev_open_cpu(&cpu, &m.dev, &e), &e);
   must(weir_mfile_open(path, &g, &e), &e);
   must(weir_hparams_read(g, &h, &e), &e);
   const weir_instance_opts o = {.n_ctx = n_ctx,
                                 .n_pages = GOLDEN_PAGES,
-                                .max_tokens = GOLDEN_MAX_TOKENS,
+                                .max_tokens = max_tokens,
                                 .max_seqs = GOLDEN_MAX_SEQS,
                                 .kv_dtype = kv};
   must(weir_instance_create(m.dev, g, &h, &o, &m.inst, &e), &e);
@@ -152,11 +150,23 @@ static model open_model(const char *name, int32_t n_ctx, weir_isa isa, int32_t n
   return m;
 }
 
+static model open_on_cpu(const char *name, int32_t n_ctx, weir_isa isa, int32_t n_threads, weir_dtype kv) {
+  weir_err e = {0};
+  weir_dev *dev;
+  const weir_cpu_opts cpu = {.n_threads = n_threads, .isa = isa, .no_pin = true, .amx_small = true};
+  must(weir_dev_open_cpu(&cpu, &dev, &e), &e);
+  return open_model(name, n_ctx, GOLDEN_MAX_TOKENS, dev, kv);
+}
+
+model model_open_on(weir_dev *takes, const golden_model *g, int32_t max_tokens, weir_dtype kv) {
+  return open_model(g->name, g->n_ctx, max_tokens, takes, kv);
+}
+
 model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv) {
-  return open_model(name, 0, isa, n_threads, kv);
+  return open_on_cpu(name, 0, isa, n_threads, kv);
 }
 model model_open_golden(const golden_model *g, weir_isa isa, int32_t n_threads, weir_dtype kv) {
-  return open_model(g->name, g->n_ctx, isa, n_threads, kv);
+  return open_on_cpu(g->name, g->n_ctx, isa, n_threads, kv);
 }
 
 void model_close(model *m) {

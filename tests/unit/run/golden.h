@@ -60,6 +60,8 @@ const int32_t *straight_pages(void);
 /* Of tests/vectors/models: "hf-..." a directory, else a GGUF file; with a '/': a path. */
 model model_open(const char *name, weir_isa isa, int32_t n_threads, weir_dtype kv);
 model model_open_golden(const golden_model *, weir_isa isa, int32_t n_threads, weir_dtype kv);
+/* The same on any device, which the model takes; steps of at most max_tokens rows. */
+model model_open_on(weir_dev *takes, const golden_model *, int32_t max_tokens, weir_dtype kv);
 void model_close(model *);
 
 /* Feeds tok[from, to) of a sequence living in pages page[], alone in its batch; logits of these rows. */
