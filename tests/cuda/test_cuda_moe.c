@@ -125,7 +125,7 @@ static void test_route(void **state) {
     int32_t n, n_experts, used;
   } shapes[] = {{1, 1, 1},      {1, 8, 2},     {1, 128, 8},  {2, 256, 256}, {5, 33, 33},
                 {32, 60, 4},    {33, 60, 4},   {31, 32, 32}, {77, 128, 8},  {512, 8, 2},
-                {16, 256, 256}, {512, 128, 8}, {257, 3, 3},  {40, 31, 1}};
+                {16, 256, 256}, {512, 128, 8}, {257, 9, 4},  {40, 31, 1}};
   const weir_dev_limits lim = cuda_test_limits();
   (void)state;
   for (int32_t i = 0; i < COUNT(shapes); i += full ? 1 : 2) {
@@ -343,13 +343,14 @@ static void test_dense(void **state) {
   check_shapes(shapes, COUNT(shapes), "dense");
 }
 
-/* One chunk of columns and several, one slice and two, tiles of 8 and of 32. */
+/* One chunk of columns and several, one slice and two, tiles of 8 and of 32. Slices that are cut differently
+ * show in `down` alone: what differs in gate_up by a last place is lost when it becomes a half. */
 static void test_quantised(void **state) {
   static const shape shapes[] = {
       {1, 32, 64, 8, 2, true, WEIR_ACT_SILU, WEIR_Q8_0, false},
       {3, 544, 96, 6, 3, true, WEIR_ACT_SILU, WEIR_Q4_0, false},
-      {50, 544, 64, 3, 2, false, WEIR_ACT_SILU, WEIR_Q8_0, false},
       {20, 64, 544, 4, 4, true, WEIR_ACT_GELU_TANH, WEIR_Q5_0, false},
+      {50, 544, 64, 3, 2, false, WEIR_ACT_SILU, WEIR_Q8_0, false},
       {9, 768, 256, 2, 1, true, WEIR_ACT_SILU, WEIR_Q4_K, false},
       {33, 256, 256, 2, 2, true, WEIR_ACT_SILU, WEIR_Q5_K, false},
       {36, 512, 256, 2, 1, true, WEIR_ACT_SILU, WEIR_Q6_K, false},
