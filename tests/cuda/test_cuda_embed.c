@@ -75,7 +75,48 @@ static void test_every_type(void **state) {
   }
 }
 
+/* An id that no segment has leaves its row of y as it was. */
+static void test_ids_of_nobody(void **state) {
+  (void)state;
+  enum { ROWS = 17, COLS = 256, N = 5 };
+  static const int32_t token[N] = {3, -1, ROWS, 16, INT32_MIN};
+  for (int32_t t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    const weir_dev_limits lim = cuda_test_limits();
+    weir_dev *dev = cuda_test_dev(&lim, (uint64_t)t);
+    kern_rng r = {(uint64_t)t + 5};
+    weir_err e = {0};
+    size_t row_bytes;
+    kern_ok(weir_dtype_row_bytes((weir_dtype)t, COLS, &row_bytes, &e), &e, "row");
+    uint8_t *raw = calloc(ROWS, row_bytes); /* zeros: of every type 0 */
+    assert_non_null(raw);
+    const weir_host_mat part = {raw, (weir_dtype)t, ROWS, COLS};
+    weir_weight w;
+    kern_ok(weir_weight_prepare(dev, &part, 1, &w, &e), &e, "prepare");
+    int32_t *on_device = kern_copy(dev, token, sizeof token);
+    float *before = kern_normals(&r, (size_t)N * COLS, 1.0f);
+    const weir_mat y = kern_mat(dev, N, COLS, 0);
+    kern_ok(weir_dev_upload(dev, y.data, before, (size_t)N * COLS * sizeof *before, &e), &e, "upload");
+    kern_ok(weir_op_embed(dev, y, &w, on_device, 1.0f, &e), &e, "embed");
+    float *got = kern_get(dev, y);
+    for (int32_t i = 0; i < N; i++)
+      for (int32_t c = 0; c < COLS; c++) {
+        const size_t at = (size_t)i * COLS + (size_t)c;
+        const float want = token[i] < 0 || token[i] >= ROWS ? before[at] : 0.0f;
+        if (got[at] != want)
+          fail_msg("%s, token %d, column %d: %a instead of %a", weir_dtype_get((weir_dtype)t)->name, token[i],
+                   c, got[at], want);
+      }
+    free(got);
+    free(before);
+    kern_mat_free(dev, y);
+    weir_dev_release(dev, on_device);
+    weir_weight_release(&w);
+    free(raw);
+    cuda_test_close(dev);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_type)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_type), cmocka_unit_test(test_ids_of_nobody)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #include "cuda_util.h"
 #include "kernels/cuda/dequant_kernels.h"
 #include "kernels/cuda/pack.h"
+#include "kernels/cuda/repack_kernels.h"
 #include "kernels/quant.h"
 
 #define COUNT(a) ((int32_t)(sizeof(a) / sizeof *(a)))
@@ -102,6 +103,44 @@ static void run_shape(weir_dev *dev, kern_rng *r, weir_dtype t, int32_t rows, in
   free(want);
 }
 
+/* Rows that come in pieces, as those do that are more than prepare's staging holds: each piece to its tiles,
+ * and none to another's. */
+static void test_pieces(void **state) {
+  (void)state;
+  enum { ROWS = 89, COLS = 512 };
+  static const int32_t first[] = {64, 0, 16, 48}, rows[] = {ROWS - 64, 16, 32, 16};
+  for (int32_t t = 0; t < COUNT(quants); t++) {
+    weir_dev *dev = cuda_test_dev(NULL, (uint64_t)t);
+    kern_rng r = {(uint64_t)t + 9};
+    weir_err e = {0};
+    size_t row_bytes;
+    kern_ok(weir_dtype_row_bytes(quants[t], COLS, &row_bytes, &e), &e, "row");
+    uint8_t *other = random_rows(&r, quants[t], ROWS, COLS, true);
+    uint8_t *raw = random_rows(&r, quants[t], ROWS, COLS, true);
+    float *want = host_rows(quants[t], raw, ROWS, COLS);
+    const weir_host_mat part = {other, quants[t], ROWS, COLS};
+    weir_weight w;
+    kern_ok(weir_weight_prepare(dev, &part, 1, &w, &e), &e, "prepare");
+    const weir_segment *s = ((const weir_cuda_weight *)w.impl)->segment;
+    uint8_t *staged = kern_copy(dev, raw, row_bytes * ROWS);
+    for (int32_t i = 0; i < COUNT(first); i++) {
+      const weir_cuk_repack_args a = {.w = *s,
+                                      .raw = staged + row_bytes * (size_t)first[i],
+                                      .row_bytes = (int64_t)row_bytes,
+                                      .first = first[i],
+                                      .rows = rows[i]};
+      assert_int_equal(weir_cuk_repack(&a, weir_cuda_of(dev)->stream), cudaSuccess);
+    }
+    compare(dev, s, want, 0, ROWS, "pieces");
+    weir_dev_release(dev, staged);
+    weir_weight_release(&w);
+    free(want);
+    free(raw);
+    free(other);
+    cuda_test_close(dev);
+  }
+}
+
 static void test_round_trip(void **state) {
   (void)state;
   static const int32_t rows[] = {1, 15, 16, 17, 40, 129}, cols[] = {32, 64, 96, 256, 512, 160, 768};
@@ -183,7 +222,7 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_parts),
-                                     cmocka_unit_test(test_refused)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_pieces),
+                                     cmocka_unit_test(test_parts), cmocka_unit_test(test_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
