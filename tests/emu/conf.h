@@ -47,6 +47,7 @@ typedef enum conf_kind {            /* how two outputs are compared */
   X(fdividef, CONF_APPROX, __float_as_uint(__fdividef(fa, fb)))                                \
   X(rsqrtf, CONF_APPROX, __float_as_uint(rsqrtf(fabsf(fa))))                                   \
   X(cu_opaque, CONF_BITS, (uint32_t)cu_opaque((int)a))                                         \
+  X(cu_and_or, CONF_BITS, cu_and_or(a, b, c))                                                  \
   X(popc, CONF_BITS, (uint32_t)__popc(a))                                                      \
   X(clz, CONF_BITS, (uint32_t)__clz((int)(a >> (b & 31))))                                     \
   X(ffs, CONF_BITS, (uint32_t)__ffs((int)(a << (b & 31))))                                     \

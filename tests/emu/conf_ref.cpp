@@ -188,6 +188,7 @@ static uint32_t element(int c, const uint32_t *w) {
     case CONF_E_fdividef: return bits((float)((double)fa / fb));
     case CONF_E_rsqrtf: return bits((float)(1 / sqrt(fabs(fa))));
     case CONF_E_cu_opaque: return a;
+    case CONF_E_cu_and_or: return (a & b) | d;
     case CONF_E_popc: {
       uint32_t n = 0;
       for (uint32_t x = a; x; x >>= 1) n += x & 1;
