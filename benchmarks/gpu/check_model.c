@@ -312,7 +312,7 @@ out:
   x->want = x->got = NULL;
   weir_mfile_close(f);
   free(h);
-  return st == WEIR_OK ? st : weir_fail_ctx(e, st, "%s", path);
+  return st == WEIR_OK || strstr(e->msg, path) ? st : weir_fail_ctx(e, st, "%s", path);
 }
 
 int main(int argc, char **argv) {
