@@ -117,9 +117,13 @@ static weir_status quant_few(weir_dev *dev, weir_mat y, weir_mat x, const weir_c
   const weir_cuda *cu = weir_cuda_of(dev);
   weir_status st = WEIR_OK;
   int32_t group = x.rows;
+  bool any = false;
   for (int32_t i = 0; i < w->n_segments; i++)
-    if (weir_dtype_is_quant(w->segment[i].dtype))
+    if (weir_dtype_is_quant(w->segment[i].dtype)) {
       group = smaller(group, group_rows(cu, w->segment[i].dtype, x.rows));
+      any = true;
+    }
+  if (!any) return WEIR_OK; /* and x may have a length that panels know nothing of */
   for (int32_t at = 0; at < x.rows; at += group) {
     const int32_t n = smaller(group, x.rows - at);
     const weir_mat xs = {x.data + (size_t)at * (size_t)x.ld, n, x.cols, x.ld};

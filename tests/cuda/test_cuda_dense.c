@@ -60,6 +60,7 @@ static void test_shapes(void **state) {
         run_shape(dev, k, types[t], cols > 2000 ? 16 : row_list[k % COUNT(row_list)],
                   cols > 2000 && n_list[i] > 9 ? 264 : cols, n_list[i]);
       }
+    run_shape(dev, 1, types[t], 16, 1, 17); /* rows too many for GEMV, and no multiple of 32 long */
     cuda_test_close(dev);
   }
 }
