@@ -4,21 +4,14 @@
 #include "kernels/cuda/cuda_dev.h"
 #include "kernels/cuda/graphs.h"
 
-#define CALL(op, ...)                                \
-  do {                                               \
-    const weir_status st_ = weir_cuda_enter(dev, e); \
-    if (st_ != WEIR_OK) return st_;                  \
-    return weir_cuda_##op(dev, __VA_ARGS__);         \
-  } while (0)
-
-/* ---- memory ---- */
-
-/* Of cuda_dev.c itself. */
 #define OWN(...)                                     \
   do {                                               \
     const weir_status st_ = weir_cuda_enter(dev, e); \
     return st_ != WEIR_OK ? st_ : __VA_ARGS__;       \
   } while (0)
+#define CALL(op, ...) OWN(weir_cuda_##op(dev, __VA_ARGS__))
+
+/* ---- memory ---- */
 
 static weir_status op_alloc(weir_dev *dev, size_t bytes, void **out, weir_err *e) {
   OWN(weir_cuda_alloc(dev, bytes, out, e));
