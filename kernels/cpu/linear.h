@@ -101,6 +101,13 @@ extern const weir_linear_isa weir_linear_scalar;
 extern const weir_linear_isa weir_linear_avx2;
 extern const weir_linear_isa weir_linear_avx512;
 
+/* The table that serves narrow tiles on this instruction set. */
+static inline const weir_linear_isa *weir_linear_isa_get(weir_isa isa) {
+  return isa >= WEIR_ISA_AVX512_VNNI ? &weir_linear_avx512
+         : isa == WEIR_ISA_AVX2      ? &weir_linear_avx2
+                                     : &weir_linear_scalar;
+}
+
 /* Where block b of a panel of m rows begins. */
 static inline uint8_t *weir_panel_block(const weir_panel_form *f, uint8_t *panel, int32_t m, int32_t b) {
   return panel + (size_t)b * (size_t)m * (size_t)f->row_bytes;
