@@ -112,6 +112,27 @@ static void late_workers_find_nothing_to_do(void **state) {
   weir_pool_destroy(p);
 }
 
+/* Rank 1 takes much longer than the others, so that the caller has long stopped looking when it is done. */
+static void work_unevenly(void *ctx, int32_t rank, int32_t n_threads) {
+  job *j = ctx;
+  (void)n_threads;
+  for (int32_t k = 0; rank == 1 && k < 40; k++)
+    for (int32_t i = 0; i < CELLS; i++) j->cell[i]++;
+  j->calls[rank]++;
+}
+static void the_caller_sleeps_until_the_last_is_done(void **state) {
+  (void)state;
+  weir_pool *p = make((weir_pool_opts){.n_threads = 2, .spin_ns = 1});
+  job j = {.n_threads = 2};
+  for (int32_t i = 1; i <= 500; i++) {
+    weir_pool_run(p, work_unevenly, &j);
+    assert_int_equal(j.calls[0], i);
+    assert_int_equal(j.calls[1], i);
+    assert_int_equal(j.cell[CELLS / 2], 40 * i);
+  }
+  weir_pool_destroy(p);
+}
+
 static void unused_team_joins(void **state) {
   (void)state;
   for (int32_t i = 0; i < 20; i++) weir_pool_destroy(make((weir_pool_opts){.n_threads = 3}));
@@ -152,9 +173,13 @@ static void wrong_options_are_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_rank_runs_once_a_job),      cmocka_unit_test(jobs_see_what_came_before),
-      cmocka_unit_test(late_workers_find_nothing_to_do), cmocka_unit_test(unused_team_joins),
-      cmocka_unit_test(one_core_gets_a_team_of_one),     cmocka_unit_test(wrong_options_are_refused),
+      cmocka_unit_test(every_rank_runs_once_a_job),
+      cmocka_unit_test(jobs_see_what_came_before),
+      cmocka_unit_test(late_workers_find_nothing_to_do),
+      cmocka_unit_test(unused_team_joins),
+      cmocka_unit_test(the_caller_sleeps_until_the_last_is_done),
+      cmocka_unit_test(one_core_gets_a_team_of_one),
+      cmocka_unit_test(wrong_options_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
