@@ -10,7 +10,7 @@ enum {
   WEIR_LINEAR_PANELS = 1 << 20, /* bytes of x at a time: half a second-level cache of today's servers */
   WEIR_LINEAR_CHUNK_MIN = 64,   /* rows; with fewer, weights would be read again too often */
   WEIR_LINEAR_CHUNK_MAX = 512,
-  WEIR_LINEAR_ALONE = 1 << 15,     /* multiply-adds below which a fork costs more than it saves */
+  WEIR_LINEAR_ALONE = 1 << 16,     /* multiply-adds below which a fork costs more than it saves */
   WEIR_LINEAR_LAY_ALONE = 1 << 13, /* elements of x below which the caller lays them out itself */
   WEIR_LINEAR_FETCH = 1 << 20      /* bytes; weights of less live in the cache anyway */
 };
