@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Repacking of stored matrices at load, and rows out of the packed form (pack.h has the layout). The caller's
- * thread, with the team for the copying. */
+/* Repacking of stored matrices at load, and rows out of the packed form (pack.h has the layout, pack_quant.c
+ * what is special to quantised types). The caller's thread, with the team for the copying. */
 #include "kernels/cpu/pack.h"
 
 #include <stdlib.h>
@@ -9,22 +9,10 @@
 #include "base/mem.h"
 #include "kernels/blocks.h"
 #include "kernels/cpu/cpu_dev.h"
+#include "kernels/cpu/pack_quant.h"
 #include "kernels/quant.h"
 
-enum {
-  ROWS = WEIR_PACK_ROWS,
-  QUADS = WEIR_PACK_QUADS,
-  /* Bytes of a unit. */
-  Q8_0_UNIT = WEIR_PACK_SCALES + 2 * 8 * QUADS,
-  Q4_0_UNIT = WEIR_PACK_SCALES + 2 * 4 * QUADS,
-  Q5_0_UNIT = WEIR_PACK_SCALES + 2 * 5 * QUADS,
-  Q4_K_UNIT = WEIR_PACK_K_SCALES + 8 * 4 * QUADS,
-  Q5_K_UNIT = WEIR_PACK_K_SCALES + 8 * 5 * QUADS,
-  Q6_K_UNIT = WEIR_PACK_Q6_SCALES + 8 * 6 * QUADS
-};
-
-/* Quads q, of row `lane`: element 4q+i at q * QUADS + i. */
-static uint8_t *lane_of(uint8_t *quads, int32_t lane) { return quads + (size_t)lane * 4; }
+enum { ROWS = WEIR_PACK_ROWS };
 
 /* ---- stored rows into a group ---- */
 
@@ -38,117 +26,12 @@ static void pack_16(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *gro
     memcpy(group + ((size_t)k * ROWS + (size_t)lane) * 2, row + (size_t)k * 2, 2);
 }
 
-static void put_half(uint8_t *halves, int32_t lane, uint16_t h) { memcpy(halves + 2 * lane, &h, 2); }
-
-/* Bits 0..3 of element k of a block into the nibbles at `at` (of a lane, zero before). */
-static void put_nibble(uint8_t *at, int32_t k, int32_t bits) {
-  at[k / 4 % 4 * QUADS + k % 4] |= (uint8_t)((bits & 15) << (k < WEIR_QK / 2 ? 0 : 4));
-}
-
-static void put_5bits(uint8_t *high, int32_t k, int32_t bits) {
-  high[k % 4] |= (uint8_t)((bits >> 4 & 1) << k / 4);
-  put_nibble(high + QUADS, k, bits);
-}
-
-static void put_6bits(uint8_t *high, int32_t k, int32_t bits) {
-  high[k / 16 * QUADS + k % 4] |= (uint8_t)((bits >> 4 & 3) << k / 4 % 4 * 2);
-  put_nibble(high + 2 * QUADS, k, bits);
-}
-
-static void pack_q8_0(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++) {
-    weir_block_q8_0 in;
-    memcpy(&in, row + (size_t)b * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)(b / 2) * Q8_0_UNIT;
-    uint8_t *q = lane_of(unit + WEIR_PACK_SCALES + b % 2 * 8 * QUADS, lane);
-    put_half(unit + b % 2 * ROWS * 2, lane, in.d);
-    for (int32_t k = 0; k < WEIR_QK; k++) q[k / 4 * QUADS + k % 4] = (uint8_t)(in.q[k] + 128);
-  }
-}
-
-static void pack_q4_0(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++) {
-    weir_block_q4_0 in;
-    memcpy(&in, row + (size_t)b * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)(b / 2) * Q4_0_UNIT;
-    uint8_t *q = lane_of(unit + WEIR_PACK_SCALES + b % 2 * 4 * QUADS, lane);
-    put_half(unit + b % 2 * ROWS * 2, lane, in.d);
-    for (int32_t i = 0; i < WEIR_QK / 2; i++) q[i / 4 * QUADS + i % 4] = in.q[i]; /* the same two elements */
-  }
-}
-
-static void pack_q5_0(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++) {
-    weir_block_q5_0 in;
-    memcpy(&in, row + (size_t)b * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)(b / 2) * Q5_0_UNIT;
-    uint8_t *high = lane_of(unit + WEIR_PACK_SCALES + b % 2 * 5 * QUADS, lane);
-    put_half(unit + b % 2 * ROWS * 2, lane, in.d);
-    for (int32_t k = 0; k < WEIR_QK; k++) put_5bits(high, k, weir_q5_0_bits(&in, k));
-  }
-}
-
-/* Scales and mins, the same in Q4_K and Q5_K. */
-static void put_k_scales(uint8_t *unit, int32_t lane, uint16_t d, uint16_t dmin, const uint8_t scale[12]) {
-  put_half(unit, lane, d);
-  put_half(unit + ROWS * 2, lane, dmin);
-  for (int32_t p = 0; p < WEIR_K_PARTS; p++)
-    weir_k_scale(scale, p, &unit[WEIR_PACK_SCALES + p * ROWS + lane],
-                 &unit[WEIR_PACK_SCALES + (WEIR_K_PARTS + p) * ROWS + lane]);
-}
-
-static void pack_q4_k(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
-    weir_block_q4_k in;
-    memcpy(&in, row + (size_t)s * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)s * Q4_K_UNIT, *q = lane_of(unit + WEIR_PACK_K_SCALES, lane);
-    put_k_scales(unit, lane, in.d, in.dmin, in.scale);
-    for (int32_t k = 0; k < WEIR_QK_K; k++)
-      put_nibble(q + k / WEIR_QK * 4 * QUADS, k % WEIR_QK, weir_q4_k_bits(&in, k));
-  }
-}
-
-static void pack_q5_k(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
-    weir_block_q5_k in;
-    memcpy(&in, row + (size_t)s * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)s * Q5_K_UNIT, *high = lane_of(unit + WEIR_PACK_K_SCALES, lane);
-    put_k_scales(unit, lane, in.d, in.dmin, in.scale);
-    for (int32_t k = 0; k < WEIR_QK_K; k++)
-      put_5bits(high + k / WEIR_QK * 5 * QUADS, k % WEIR_QK, weir_q5_k_bits(&in, k));
-  }
-}
-
-static void pack_q6_k(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
-    weir_block_q6_k in;
-    memcpy(&in, row + (size_t)s * sizeof in, sizeof in);
-    uint8_t *unit = group + (size_t)s * Q6_K_UNIT, *high = lane_of(unit + WEIR_PACK_Q6_SCALES, lane);
-    put_half(unit, lane, in.d);
-    for (int32_t p = 0; p < 16; p++) memcpy(unit + WEIR_PACK_Q6_SCALE + p * ROWS + lane, &in.scale[p], 1);
-    for (int32_t k = 0; k < WEIR_QK_K; k++)
-      put_6bits(high + k / WEIR_QK * 6 * QUADS, k % WEIR_QK, weir_q6_k_bits(&in, k));
-  }
-}
-
 /* ---- rows out of a group ---- */
 
 static float half_at(const uint8_t *halves, int32_t lane) {
   uint16_t h;
   memcpy(&h, halves + 2 * lane, sizeof h);
   return weir_f16_to_f32(h);
-}
-
-static int32_t get_nibble(const uint8_t *at, int32_t k) {
-  return at[k / 4 % 4 * QUADS + k % 4] >> (k < WEIR_QK / 2 ? 0 : 4) & 15;
-}
-
-static int32_t get_5bits(const uint8_t *high, int32_t k) {
-  return get_nibble(high + QUADS, k) | (high[k % 4] >> k / 4 & 1) << 4;
-}
-
-static int32_t get_6bits(const uint8_t *high, int32_t k) {
-  return get_nibble(high + 2 * QUADS, k) | (high[k / 16 * QUADS + k % 4] >> k / 4 % 4 * 2 & 3) << 4;
 }
 
 static void get_f32(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
@@ -167,82 +50,23 @@ static void get_bf16(const uint8_t *group, int32_t lane, int32_t cols, float *ds
   }
 }
 
-static void get_q8_0(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++, dst += WEIR_QK) {
-    const uint8_t *unit = group + (size_t)(b / 2) * Q8_0_UNIT;
-    const uint8_t *q = unit + WEIR_PACK_SCALES + b % 2 * 8 * QUADS + lane * 4;
-    const float d = half_at(unit + b % 2 * ROWS * 2, lane);
-    for (int32_t k = 0; k < WEIR_QK; k++) dst[k] = d * (float)(q[k / 4 * QUADS + k % 4] - 128);
-  }
-}
-
-static void get_q4_0(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++, dst += WEIR_QK) {
-    const uint8_t *unit = group + (size_t)(b / 2) * Q4_0_UNIT;
-    const uint8_t *q = unit + WEIR_PACK_SCALES + b % 2 * 4 * QUADS + lane * 4;
-    const float d = half_at(unit + b % 2 * ROWS * 2, lane);
-    for (int32_t k = 0; k < WEIR_QK; k++) dst[k] = d * (float)(get_nibble(q, k) - 8);
-  }
-}
-
-static void get_q5_0(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t b = 0; b < cols / WEIR_QK; b++, dst += WEIR_QK) {
-    const uint8_t *unit = group + (size_t)(b / 2) * Q5_0_UNIT;
-    const uint8_t *high = unit + WEIR_PACK_SCALES + b % 2 * 5 * QUADS + lane * 4;
-    const float d = half_at(unit + b % 2 * ROWS * 2, lane);
-    for (int32_t k = 0; k < WEIR_QK; k++) dst[k] = d * (float)(get_5bits(high, k) - 16);
-  }
-}
-
-/* Q4_K and Q5_K: `bits` reads element k of the block at `quads`, blocks are block_bytes apart. */
-static void get_k(const uint8_t *unit, int32_t lane, int32_t block_bytes,
-                  int32_t (*bits)(const uint8_t *at, int32_t k), float *dst) {
-  const float d = half_at(unit, lane), dmin = half_at(unit + ROWS * 2, lane);
-  const uint8_t *scale = unit + WEIR_PACK_SCALES + lane, *at = unit + WEIR_PACK_K_SCALES + lane * 4;
-  for (int32_t p = 0; p < WEIR_K_PARTS; p++, at += block_bytes) {
-    const float step = d * (float)scale[p * ROWS], low = dmin * (float)scale[(WEIR_K_PARTS + p) * ROWS];
-    for (int32_t k = 0; k < WEIR_QK; k++) *dst++ = step * (float)bits(at, k) - low;
-  }
-}
-
-static void get_q4_k(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++)
-    get_k(group + (size_t)s * Q4_K_UNIT, lane, 4 * QUADS, get_nibble, dst + s * WEIR_QK_K);
-}
-
-static void get_q5_k(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++)
-    get_k(group + (size_t)s * Q5_K_UNIT, lane, 5 * QUADS, get_5bits, dst + s * WEIR_QK_K);
-}
-
-static void get_q6_k(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
-    const uint8_t *unit = group + (size_t)s * Q6_K_UNIT;
-    const int8_t *scale = (const int8_t *)unit + WEIR_PACK_Q6_SCALE + lane;
-    const uint8_t *high = unit + WEIR_PACK_Q6_SCALES + lane * 4;
-    const float d = half_at(unit, lane);
-    for (int32_t k = 0; k < WEIR_QK_K; k++)
-      *dst++ = d * (float)scale[k / 16 * ROWS] *
-               (float)(get_6bits(high + k / WEIR_QK * 6 * QUADS, k % WEIR_QK) - 32);
-  }
-}
-
 /* ---- by type ---- */
 
 static const struct {
   weir_pack_form form;
+  /* Of types that are not quantised; the others' are in pack_quant.c. */
   void (*pack)(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group); /* group: zero before */
-  void (*get)(const uint8_t *group, int32_t lane, int32_t cols, float *dst);
+  weir_pack_get_fn get;
 } types[WEIR_DTYPE_COUNT] = {
     [WEIR_F32] = {{1, ROWS * 4}, pack_f32, get_f32},
     [WEIR_F16] = {{1, ROWS * 2}, pack_16, get_f16},
     [WEIR_BF16] = {{1, ROWS * 2}, pack_16, get_bf16},
-    [WEIR_Q8_0] = {{2 * WEIR_QK, Q8_0_UNIT}, pack_q8_0, get_q8_0},
-    [WEIR_Q4_0] = {{2 * WEIR_QK, Q4_0_UNIT}, pack_q4_0, get_q4_0},
-    [WEIR_Q5_0] = {{2 * WEIR_QK, Q5_0_UNIT}, pack_q5_0, get_q5_0},
-    [WEIR_Q4_K] = {{WEIR_QK_K, Q4_K_UNIT}, pack_q4_k, get_q4_k},
-    [WEIR_Q5_K] = {{WEIR_QK_K, Q5_K_UNIT}, pack_q5_k, get_q5_k},
-    [WEIR_Q6_K] = {{WEIR_QK_K, Q6_K_UNIT}, pack_q6_k, get_q6_k},
+    [WEIR_Q8_0] = {{2 * WEIR_QK, WEIR_PACK_Q8_0_UNIT}, NULL, NULL},
+    [WEIR_Q4_0] = {{2 * WEIR_QK, WEIR_PACK_Q4_0_UNIT}, NULL, NULL},
+    [WEIR_Q5_0] = {{2 * WEIR_QK, WEIR_PACK_Q5_0_UNIT}, NULL, NULL},
+    [WEIR_Q4_K] = {{WEIR_QK_K, WEIR_PACK_Q4_K_UNIT}, NULL, NULL},
+    [WEIR_Q5_K] = {{WEIR_QK_K, WEIR_PACK_Q5_K_UNIT}, NULL, NULL},
+    [WEIR_Q6_K] = {{WEIR_QK_K, WEIR_PACK_Q6_K_UNIT}, NULL, NULL},
 };
 
 weir_pack_form weir_pack_form_of(weir_dtype t) { return types[t].form; }
@@ -264,17 +88,26 @@ typedef struct pack_job {
   int32_t first; /* the part's first row within the segment */
 } pack_job;
 
+static void pack_group(const pack_job *j, const weir_pack_rows *rows, uint8_t *group) {
+  const weir_pack_group_fn quant = weir_pack_quant_group(j->seg->dtype);
+  if (quant) {
+    quant(rows, j->part->cols, group);
+    return;
+  }
+  memset(group, 0, j->seg->group_bytes);
+  for (int32_t lane = 0; lane < rows->n; lane++)
+    types[j->seg->dtype].pack(rows->data + (size_t)lane * rows->row_bytes, j->part->cols, lane, group);
+}
+
 static void pack_groups(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   (void)rank;
   const pack_job *j = ctx;
   const int32_t g0 = j->first / ROWS; /* parts start a group: merged ones are whole groups but for the last */
   for (int32_t g = begin; g < end; g++) {
-    uint8_t *group = j->seg->data + (size_t)(g0 + g) * j->seg->group_bytes;
-    memset(group, 0, j->seg->group_bytes);
-    for (int32_t lane = 0; lane < ROWS && g * ROWS + lane < j->part->rows; lane++) {
-      const uint8_t *row = (const uint8_t *)j->part->data + (size_t)(g * ROWS + lane) * j->row_bytes;
-      types[j->seg->dtype].pack(row, j->part->cols, lane, group);
-    }
+    const int32_t left = j->part->rows - g * ROWS;
+    const weir_pack_rows rows = {(const uint8_t *)j->part->data + (size_t)g * ROWS * j->row_bytes,
+                                 j->row_bytes, left < ROWS ? left : ROWS};
+    pack_group(j, &rows, j->seg->data + (size_t)(g0 + g) * j->seg->group_bytes);
   }
 }
 
@@ -349,5 +182,7 @@ void weir_pack_get_row(const weir_pack *p, int32_t row, float *dst) {
   while (row >= seg->row + seg->rows) seg++;
   const int32_t r = row - seg->row, lane = r % ROWS;
   const uint8_t *group = seg->data + (size_t)(r / ROWS) * seg->group_bytes;
-  types[seg->dtype].get(group, lane, p->cols, dst);
+  const weir_pack_get_fn get =
+      types[seg->dtype].get ? types[seg->dtype].get : weir_pack_quant_get(seg->dtype);
+  get(group, lane, p->cols, dst);
 }
