@@ -221,23 +221,37 @@ INLINE void quant(const weir_tile *t, const weir_dtype type, int32_t j, int32_t 
 
 /* ---- float weights ---- */
 
-INLINE __m256 lanes(const uint8_t *w, const weir_dtype type, const int h) {
-  if (type == WEIR_F32) return _mm256_load_ps((const float *)(const void *)(w + h * 32));
-  const __m128i v = _mm_load_si128((const __m128i *)(w + h * 16));
-  if (type == WEIR_F16) return _mm256_cvtph_ps(v);
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+/* Eight rows at two k, as floats. */
+INLINE void lanes(const uint8_t *w, const weir_dtype type, __m256 v[2]) {
+  const __m256i pairs = load(w);
+  if (type == WEIR_BF16) {
+    v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    v[1] = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int32_t)0xffff0000)));
+  } else {
+    const __m256i sort = _mm256_set_epi8(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0, 15, 14, 11, 10,
+                                         7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0);
+    const __m256i h = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(pairs, sort), 0xd8);
+    v[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    v[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+  }
 }
 
 INLINE void floats(const weir_tile *t, const weir_dtype type, int32_t j, int32_t i0, const int n) {
   const uint8_t *w = t->w + (size_t)j * t->group_bytes;
   const float *x = (const float *)t->panel + i0;
-  const size_t step = LANES * (type == WEIR_F32 ? 4 : 2);
+  const int32_t step = type == WEIR_F32 ? 1 : 2; /* k of a vector */
   __m256 acc[SUB][2];
   for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-  for (int32_t k = 0; k < t->depth; k++, w += step, x += t->m) {
+  for (int32_t k = 0; k < t->depth; k += step, w += LANES * 4, x += step * t->m) {
     for (int h = 0; h < 2; h++) {
-      const __m256 wv = lanes(w, type, h);
-      for (int i = 0; i < n; i++) acc[i][h] = _mm256_fmadd_ps(wv, _mm256_set1_ps(x[i]), acc[i][h]);
+      __m256 wv[2];
+      if (type == WEIR_F32)
+        wv[0] = _mm256_load_ps((const float *)(const void *)(w + h * 32));
+      else
+        lanes(w + h * 32, type, wv);
+      for (int i = 0; i < n; i++) acc[i][h] = _mm256_fmadd_ps(wv[0], _mm256_set1_ps(x[i]), acc[i][h]);
+      if (type == WEIR_F32 || k + 1 == t->depth) continue;
+      for (int i = 0; i < n; i++) acc[i][h] = _mm256_fmadd_ps(wv[1], _mm256_set1_ps(x[t->m + i]), acc[i][h]);
     }
   }
   for (int i = 0; i < n; i++)

@@ -176,12 +176,23 @@ INLINE void q6_k(const weir_tile *t, const int m, const int g) { quant(t, WEIR_Q
 
 /* ---- float weights ---- */
 
-/* 16 rows at one k, as floats. */
-INLINE __m512 lanes(const uint8_t *w, const weir_dtype type) {
-  if (type == WEIR_F32) return _mm512_load_ps(w);
-  const __m256i h = _mm256_load_si256((const __m256i *)w);
-  if (type == WEIR_F16) return _mm512_cvtph_ps(h);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+/* 16 rows at two k, as floats. */
+INLINE void lanes(const uint8_t *w, const weir_dtype type, __m512 *even, __m512 *odd) {
+  const __m512i v = _mm512_load_si512(w);
+  if (type == WEIR_BF16) {
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int32_t)0xffff0000)));
+  } else {
+    *even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
+    *odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
+  }
+}
+
+INLINE void floats_step(__m512 acc[M][G], const __m512 *wv, const float *x, const int m, const int g) {
+  UNROLL for (int i = 0; i < m; i++) {
+    const __m512 xv = _mm512_set1_ps(x[i]);
+    UNROLL for (int j = 0; j < g; j++) acc[i][j] = _mm512_fmadd_ps(wv[j], xv, acc[i][j]);
+  }
 }
 
 INLINE void floats(const weir_tile *t, const weir_dtype type, const int m, const int g) {
@@ -189,13 +200,21 @@ INLINE void floats(const weir_tile *t, const weir_dtype type, const int m, const
   tile_begin(acc, m, g);
   const uint8_t *w = t->w;
   const float *x = t->panel;
-  const size_t step = LANES * (type == WEIR_F32 ? 4 : 2);
-  for (int32_t k = 0; k < t->depth; k++, w += step, x += m) {
-    __m512 wv[G];
-    UNROLL for (int j = 0; j < g; j++) wv[j] = lanes(w + (size_t)j * t->group_bytes, type);
-    UNROLL for (int i = 0; i < m; i++) {
-      const __m512 xv = _mm512_set1_ps(x[i]);
-      UNROLL for (int j = 0; j < g; j++) acc[i][j] = _mm512_fmadd_ps(wv[j], xv, acc[i][j]);
+  __m512 even[G], odd[G];
+  if (type == WEIR_F32) {
+    for (int32_t k = 0; k < t->depth; k++, w += 4 * LANES, x += m) {
+      UNROLL for (int j = 0; j < g; j++) even[j] = _mm512_load_ps(w + (size_t)j * t->group_bytes);
+      floats_step(acc, even, x, m, g);
+    }
+  } else {
+    for (int32_t k = 0; k + 1 < t->depth; k += 2, w += 4 * LANES, x += 2 * m) {
+      UNROLL for (int j = 0; j < g; j++) lanes(w + (size_t)j * t->group_bytes, type, &even[j], &odd[j]);
+      floats_step(acc, even, x, m, g);
+      floats_step(acc, odd, x + m, m, g);
+    }
+    if (t->depth % 2 != 0) {
+      UNROLL for (int j = 0; j < g; j++) lanes(w + (size_t)j * t->group_bytes, type, &even[j], &odd[j]);
+      floats_step(acc, even, x, m, g);
     }
   }
   tile_end(t, acc, m, g);

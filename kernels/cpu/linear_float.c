@@ -44,7 +44,7 @@ static void run_groups(const float_job *j, const weir_pack_seg *seg, int32_t g0,
   _Alignas(64) float acc[WEIR_TILE_M * WEIR_TILE_G * WEIR_PACK_ROWS];
   const int32_t cols = j->c.w->cols;
   weir_tile t = {.group_bytes = seg->group_bytes, .acc = acc};
-  t.depth = weir_pack_units(weir_pack_form_of(seg->dtype), cols);
+  t.depth = cols;
   const int32_t most = j->n_tiles > 1 ? j->isa->groups_many : j->isa->groups_one;
   for (int32_t g = g0; g < g1; g += t.n_groups) {
     t.n_groups = most;

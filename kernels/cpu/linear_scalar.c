@@ -174,15 +174,19 @@ static void lanes_f32(const uint8_t *group, int32_t k, float w[LANES]) {
   memcpy(w, group + (size_t)k * LANES * sizeof *w, LANES * sizeof *w);
 }
 
+static void lanes_16(const uint8_t *group, int32_t k, uint16_t h[LANES]) {
+  for (int32_t r = 0; r < LANES; r++) memcpy(&h[r], group + weir_pack_at16(k, r), sizeof h[r]);
+}
+
 static void lanes_f16(const uint8_t *group, int32_t k, float w[LANES]) {
   uint16_t h[LANES];
-  memcpy(h, group + (size_t)k * sizeof h, sizeof h);
+  lanes_16(group, k, h);
   for (int32_t r = 0; r < LANES; r++) w[r] = weir_f16_to_f32(h[r]);
 }
 
 static void lanes_bf16(const uint8_t *group, int32_t k, float w[LANES]) {
   uint16_t h[LANES];
-  memcpy(h, group + (size_t)k * sizeof h, sizeof h);
+  lanes_16(group, k, h);
   for (int32_t r = 0; r < LANES; r++) w[r] = weir_bf16_to_f32(h[r]);
 }
 

@@ -22,30 +22,29 @@ static void pack_f32(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *gr
 }
 
 static void pack_16(const uint8_t *row, int32_t cols, int32_t lane, uint8_t *group) {
-  for (int32_t k = 0; k < cols; k++)
-    memcpy(group + ((size_t)k * ROWS + (size_t)lane) * 2, row + (size_t)k * 2, 2);
+  int32_t k = 0;
+  for (; k + 1 < cols; k += 2) memcpy(group + weir_pack_at16(k, lane), row + (size_t)k * 2, 4);
+  if (k < cols) memcpy(group + weir_pack_at16(k, lane), row + (size_t)k * 2, 2);
 }
 
 /* ---- rows out of a group ---- */
-
-static float half_at(const uint8_t *halves, int32_t lane) {
-  uint16_t h;
-  memcpy(&h, halves + 2 * lane, sizeof h);
-  return weir_f16_to_f32(h);
-}
 
 static void get_f32(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
   for (int32_t k = 0; k < cols; k++) memcpy(dst + k, group + ((size_t)k * ROWS + (size_t)lane) * 4, 4);
 }
 
 static void get_f16(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
-  for (int32_t k = 0; k < cols; k++) dst[k] = half_at(group + (size_t)k * ROWS * 2, lane);
+  for (int32_t k = 0; k < cols; k++) {
+    uint16_t h;
+    memcpy(&h, group + weir_pack_at16(k, lane), sizeof h);
+    dst[k] = weir_f16_to_f32(h);
+  }
 }
 
 static void get_bf16(const uint8_t *group, int32_t lane, int32_t cols, float *dst) {
   for (int32_t k = 0; k < cols; k++) {
     uint16_t h;
-    memcpy(&h, group + ((size_t)k * ROWS + (size_t)lane) * 2, sizeof h);
+    memcpy(&h, group + weir_pack_at16(k, lane), sizeof h);
     dst[k] = weir_bf16_to_f32(h);
   }
 }
@@ -59,8 +58,8 @@ static const struct {
   weir_pack_get_fn get;
 } types[WEIR_DTYPE_COUNT] = {
     [WEIR_F32] = {{1, ROWS * 4}, pack_f32, get_f32},
-    [WEIR_F16] = {{1, ROWS * 2}, pack_16, get_f16},
-    [WEIR_BF16] = {{1, ROWS * 2}, pack_16, get_bf16},
+    [WEIR_F16] = {{WEIR_PACK_K16, WEIR_PACK_UNIT16}, pack_16, get_f16},
+    [WEIR_BF16] = {{WEIR_PACK_K16, WEIR_PACK_UNIT16}, pack_16, get_bf16},
     [WEIR_Q8_0] = {{2 * WEIR_QK, WEIR_PACK_Q8_0_UNIT}, NULL, NULL},
     [WEIR_Q4_0] = {{2 * WEIR_QK, WEIR_PACK_Q4_0_UNIT}, NULL, NULL},
     [WEIR_Q5_0] = {{2 * WEIR_QK, WEIR_PACK_Q5_0_UNIT}, NULL, NULL},

@@ -8,7 +8,7 @@
  * run of units, padded to whole cache lines:
  *
  *   F32        one k        { float w[16]; }
- *   F16, BF16  one k        { uint16_t w[16]; }
+ *   F16, BF16  32 k         { uint16_t w[16][16][2]; }                                     1024 bytes
  *   Q8_0       64 elements  { uint16_t d[2][16]; quads q[2][8]; }                          1088 bytes
  *   Q4_0       64 elements  { uint16_t d[2][16]; quads nibble[2][4]; }                      576 bytes
  *   Q5_0       64 elements  { uint16_t d[2][16]; struct { quads high, nibble[4]; } b[2]; }  704 bytes
@@ -18,7 +18,10 @@
  *   Q6_K       256 elements { uint16_t d[16]; int8_t scale[16][16]; 32 bytes unused;
  *                             struct { quads high[2], nibble[4]; } b[8]; }                 3392 bytes
  *
- * where quads is uint8_t[16][4]: four consecutive elements of each row. Every quantised type goes by blocks
+ * 16-bit floats go by pairs, as instructions that multiply them do: w[p][r][i] is element 2p+i of row r, and
+ * a unit is one tile of AMX; what is beyond the last k is zero.
+ *
+ * quads is uint8_t[16][4]: four consecutive elements of each row. Every quantised type goes by blocks
  * of 32, eight quads each. Q8_0: q[b][j][r][i] is element 4j+i of row r plus 128, for dot-product
  * instructions take one unsigned operand. The others: nibble[j] has the low four bits of quad j in its low
  * nibbles and of quad j+4 in its high ones, as stored, without the zero point taken off. 5 bits: bit j of
@@ -32,6 +35,8 @@
 
 enum {
   WEIR_PACK_ROWS = 16,
+  WEIR_PACK_K16 = 32, /* k of a unit of 16-bit floats */
+  WEIR_PACK_UNIT16 = WEIR_PACK_K16 * WEIR_PACK_ROWS * 2,
   WEIR_PACK_QUADS = 4 * WEIR_PACK_ROWS,      /* bytes of four elements of each row */
   WEIR_PACK_SCALES = 2 * WEIR_PACK_ROWS * 2, /* ... of the halves at the start of a unit */
   WEIR_PACK_K_SCALES =
@@ -59,9 +64,14 @@ typedef struct weir_pack {
 
 static inline const weir_pack *weir_pack_of(const weir_weight *w) { return (const weir_pack *)w->impl; }
 
+/* Where in a group of 16-bit floats element k of a row lies. */
+static inline size_t weir_pack_at16(int32_t k, int32_t lane) {
+  return ((size_t)(k / 2) * WEIR_PACK_ROWS + (size_t)lane) * 4 + (size_t)(k % 2) * 2;
+}
+
 /* How a unit of a type is laid out. */
 typedef struct weir_pack_form {
-  int32_t elems; /* of a row in a unit: 1, 64, 256 */
+  int32_t elems; /* of a row in a unit: 1, 32, 64, 256 */
   int32_t bytes; /* of a unit */
 } weir_pack_form;
 
