@@ -4,6 +4,7 @@
 #include "bench_cpu.h"
 
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +38,10 @@ int bench_parse(bench_cpu *b, int argc, char **argv) {
   char shorts[sizeof "t:i:s:h" + 2 * BENCH_MAX_OPTIONS] = "t:i:s:h";
   int n = 0, c, done;
   for (; n < BENCH_MAX_OPTIONS && b->own[n].name; n++) {
-    const char letter[] = {b->own[n].letter, ':', 0};
-    longs[SHARED + n] = (struct option){b->own[n].name, required_argument, NULL, b->own[n].letter};
+    const bench_option *o = &b->own[n];
+    const bool flag = o->letter & BENCH_FLAG;
+    const char letter[] = {(char)o->letter, flag ? 0 : ':', 0};
+    longs[SHARED + n] = (struct option){o->name, flag ? no_argument : required_argument, NULL, letter[0]};
     strcat(shorts, letter);
   }
   while ((c = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
@@ -52,12 +55,12 @@ int bench_parse(bench_cpu *b, int argc, char **argv) {
       case 's': b->seconds = atof(optarg); break;
       case 'h': fputs(b->help, stdout); return 1;
       default:
-        while (own < n && b->own[own].letter != c) own++;
+        while (own < n && (b->own[own].letter & ~BENCH_FLAG) != c) own++;
         if (own == n) {
           fputs(b->help, stderr);
           return 3;
         }
-        *b->own[own].value = optarg;
+        *b->own[own].value = b->own[own].letter & BENCH_FLAG ? "" : optarg;
     }
   }
   return optind < argc ? 1 + bench_usage(b, "unexpected argument", argv[optind]) : 0;

@@ -7,12 +7,13 @@
 #include "base/err.h"
 #include "kernels/cpu/cpu.h"
 
-/* An option of one program's own; it takes a value. */
+/* An option of one program's own. */
 typedef struct bench_option {
   const char *name;
-  char letter;
-  const char **value; /* set to the argument */
+  int letter;         /* | BENCH_FLAG when it takes no value */
+  const char **value; /* set to the argument, of a flag to "" */
 } bench_option;
+enum { BENCH_FLAG = 0x100 };
 
 enum { BENCH_MAX_OPTIONS = 8 };
 

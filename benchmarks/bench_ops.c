@@ -2,14 +2,13 @@
 /* Speed of linear at decode, catch-up and prefill shapes, beside what the machine gives: memory read by all
  * threads and, where it has VNNI, 8-bit dot products out of registers. One line a case on stdout; the best of
  * the repetitions, for other programs only ever make a run slower. */
-#include <immintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/pool.h"
 #include "bench_cpu.h"
+#include "cpu/machine.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/quant.h"
 
@@ -46,118 +45,6 @@ static const struct shape {
 static const int32_t batch_rows[] = {1, 2, 4, 8, 16, 32, 128, 512};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-/* ---- limits of the machine ---- */
-
-typedef struct read_job {
-  const uint64_t *data;
-  size_t n; /* words */
-  uint64_t sink[256];
-} read_job;
-
-/* Its own vectors, not the compiler's choice: narrow loads would measure the core and not the memory. */
-__attribute__((target("avx2"))) static uint64_t read_wide(const uint64_t *p, size_t n) {
-  __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
-  for (size_t i = 0; i + 16 <= n; i += 16) {
-    a = _mm256_xor_si256(a, _mm256_loadu_si256((const __m256i *)(p + i)));
-    b = _mm256_xor_si256(b, _mm256_loadu_si256((const __m256i *)(p + i + 4)));
-    c = _mm256_xor_si256(c, _mm256_loadu_si256((const __m256i *)(p + i + 8)));
-    d = _mm256_xor_si256(d, _mm256_loadu_si256((const __m256i *)(p + i + 12)));
-  }
-  a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
-  return (uint64_t)_mm256_extract_epi64(a, 0) ^ (uint64_t)_mm256_extract_epi64(a, 3);
-}
-
-static uint64_t read_plain(const uint64_t *p, size_t n) {
-  uint64_t a = 0, b = 0;
-  for (size_t i = 0; i + 2 <= n; i += 2) {
-    a ^= p[i];
-    b ^= p[i + 1];
-  }
-  return a ^ b;
-}
-
-static void read_part(void *ctx, int32_t rank, int32_t n_threads) {
-  read_job *j = ctx;
-  const size_t from = j->n * (size_t)rank / (size_t)n_threads,
-               to = j->n * (size_t)(rank + 1) / (size_t)n_threads;
-  j->sink[rank % 256] += __builtin_cpu_supports("avx2") ? read_wide(j->data + from, to - from)
-                                                        : read_plain(j->data + from, to - from);
-}
-
-/* Bytes a second, from memory the device allocated (huge pages alike). */
-static double read_limit(weir_pool *pool, weir_dev *dev, size_t bytes, double seconds) {
-  void *p;
-  weir_err e;
-  if (weir_dev_alloc(dev, bytes, &p, &e) != WEIR_OK) return 0;
-  read_job j = {.data = p, .n = bytes / sizeof(uint64_t)};
-  int64_t best = INT64_MAX;
-  const int64_t end = bench_now() + (int64_t)(seconds * 1e9);
-  do {
-    const int64_t began = bench_now();
-    weir_pool_run(pool, read_part, &j);
-    const int64_t took = bench_now() - began;
-    if (took < best) best = took;
-  } while (bench_now() < end);
-  weir_dev_release(dev, p);
-  return (double)bytes / (double)best * 1e9;
-}
-
-enum { DOT_LOOPS = 20000, DOT_CHAINS = 16 };
-
-/* Sixteen independent chains, in assembly because compilers put such accumulators on the stack; what the
- * registers hold does not matter. */
-static void dot_chains(void *ctx, int32_t rank, int32_t n_threads) {
-  (void)ctx;
-  (void)rank;
-  (void)n_threads;
-  for (int i = 0; i < DOT_LOOPS; i++) {
-    __asm__ volatile(
-        ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
-        "vpdpbusd %%zmm30, %%zmm31, %%zmm\\r\n\t"
-        ".endr" ::
-            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
-              "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-  }
-}
-
-/* Operations a second of vpdpbusd alone; 0 without it. */
-static double dot_limit(weir_pool *pool, double seconds) {
-  if (!__builtin_cpu_supports("avx512vnni")) return 0;
-  int64_t best = INT64_MAX;
-  const int64_t end = bench_now() + (int64_t)(seconds * 1e9);
-  do {
-    const int64_t began = bench_now();
-    weir_pool_run(pool, dot_chains, NULL);
-    const int64_t took = bench_now() - began;
-    if (took < best) best = took;
-  } while (bench_now() < end);
-  return (double)weir_pool_size(pool) * DOT_LOOPS * DOT_CHAINS * 128.0 / (double)best * 1e9;
-}
-
-enum { FORK_WORK_NS = 5000 };
-
-static void short_work(void *ctx, int32_t rank, int32_t n_threads) {
-  (void)ctx;
-  (void)rank;
-  (void)n_threads;
-  for (const int64_t end = bench_now() + FORK_WORK_NS; bench_now() < end;) {
-  }
-}
-
-/* Nanoseconds that a fork and join add to five microseconds of work on each thread. An empty job would
- * measure nothing: the caller does the parts of workers that have not come. */
-static double fork_cost(weir_pool *pool) {
-  enum { FORKS = 200 };
-  double best = 1e30;
-  for (int r = 0; r < 50; r++) {
-    const int64_t began = bench_now();
-    for (int i = 0; i < FORKS; i++) weir_pool_run(pool, short_work, NULL);
-    const double each = (double)(bench_now() - began) / FORKS - FORK_WORK_NS;
-    if (each < best) best = each;
-  }
-  return best;
-}
 
 /* ---- linear ---- */
 
@@ -264,17 +151,33 @@ out:
   return st;
 }
 
+/* Bytes a second of the fastest way to read memory that the device allocated (huge pages alike). */
+static weir_status read_limit(const bench_machine *m, size_t bytes, double *out, weir_err *e) {
+  void *data;
+  const weir_status st = weir_dev_alloc(m->dev, bytes, &data, e);
+  *out = 0;
+  if (st != WEIR_OK) return st;
+  for (bench_walk w = 0; w < BENCH_WALKS; w++) {
+    const double rate = bench_walk_copies(w) ? 0 : bench_machine_walk(m, w, data, bytes, 0.2).best;
+    if (rate > *out) *out = rate;
+  }
+  weir_dev_release(m->dev, data);
+  return WEIR_OK;
+}
+
 static weir_status bench_all(weir_dev *dev, const void *ctx, weir_err *e) {
   const options *o = ctx;
   weir_status st = WEIR_OK;
-  weir_pool *pool = NULL;
+  bench_machine m = {0};
+  limits lim;
   int shown = 0;
   WEIR_TRY(weir_dev_reserve(dev, &(weir_dev_limits){.max_tokens = 512, .max_cols = 14336}, e));
-  WEIR_TRY(weir_pool_create(&(weir_pool_opts){.n_threads = weir_cpu_n_threads(dev)}, &pool, e));
-  const limits lim = {read_limit(pool, dev, o->set_bytes, 0.5), dot_limit(pool, 0.3)};
+  WEIR_TRY(bench_machine_open(&m, dev, e));
+  WEIR_TRY(read_limit(&m, o->set_bytes, &lim.read, e));
+  lim.dot = bench_machine_peak(&m, "i8 avx512-vnni", 0.3).best;
   printf("%s, %d threads: reads %.1f GB/s, 8-bit dot products %.0f GOP/s, fork and join %.2f us\n",
          weir_isa_name(weir_cpu_isa(dev)), weir_cpu_n_threads(dev), lim.read / 1e9, lim.dot / 1e9,
-         fork_cost(pool) / 1e3);
+         bench_machine_fork_work(&m, 0.1).best / 1e3);
   for (int t = 0; t < WEIR_DTYPE_COUNT; t++) {
     if (o->type && strcmp(o->type, weir_dtype_get((weir_dtype)t)->name) != 0) continue;
     for (size_t s = 0; s < COUNT(shapes); s++) {
@@ -286,7 +189,7 @@ static weir_status bench_all(weir_dev *dev, const void *ctx, weir_err *e) {
   if (!shown) st = weir_fail(e, WEIR_EINVAL, "no such type: %s", o->type);
 
 out:
-  weir_pool_destroy(pool);
+  bench_machine_close(&m);
   return st;
 }
 
