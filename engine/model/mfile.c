@@ -5,8 +5,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+#include "model/gguf_index.h"
 #include "model/mfile_in.h"
 
 weir_status weir_mfile_parse_gguf(const void *data, size_t len, weir_mfile **out, weir_err *e) {
@@ -101,6 +104,20 @@ bool weir_mfile_find(const weir_mfile *m, const char *name, weir_tensor_info *ou
 
 /* ---- reading ---- */
 
+static bool is_mapped(const weir_mfile *m) { return m->gguf ? m->gguf->mapped : *weir_hf_path(m->hf) != 0; }
+
+/* Of file pages only, which come back from the file; what was handed in as memory would come back as zeros.
+ * The first and last page may hold other tensors' bytes too: those come back likewise. */
+static void drop_pages(const weir_mfile *m, const uint8_t *data, size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)data % page;
+  if (is_mapped(m) && bytes > 0)
+    (void)madvise((void *)(uintptr_t)(data - before), bytes + before, MADV_DONTNEED);
+}
+
+static void drop_stored(const weir_mfile *m, const weir_st_tensor *t) {
+  if (t) drop_pages(m, t->data, t->bytes);
+}
+
 /* What loads of the type want; safetensors files promise nothing. */
 static size_t alignment_of(weir_dtype t) { return t == WEIR_F32 ? 4 : 2; }
 
@@ -115,9 +132,14 @@ weir_status weir_mfile_read(const weir_mfile *m, const char *name, weir_tensor *
     WEIR_TRY(weir_convert_bytes(s.convert, &bytes, e));
     WEIR_TRY(weir_calloc_aligned(bytes, 1, name, &out->own, e));
     weir_convert_run(s.convert, out->own);
+    drop_stored(m, s.convert->weight);
+    drop_stored(m, s.convert->scale);
+    drop_stored(m, s.convert->zero);
+    drop_stored(m, s.convert->g_idx);
   } else if ((uintptr_t)s.data % alignment_of(s.info.dtype) != 0) {
     WEIR_TRY(weir_calloc_aligned(s.info.bytes, 1, name, &out->own, e));
     memcpy(out->own, s.data, s.info.bytes);
+    drop_pages(m, s.data, s.info.bytes);
   }
   out->data = out->own ? out->own : s.data;
 out:
@@ -128,4 +150,9 @@ out:
 void weir_tensor_release(weir_tensor *t) {
   free(t->own);
   *t = (weir_tensor){0};
+}
+
+void weir_mfile_let_go(const weir_mfile *m, weir_tensor *t) {
+  if (t->data && !t->own) drop_pages(m, t->data, t->info.bytes);
+  weir_tensor_release(t);
 }

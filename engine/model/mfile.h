@@ -57,5 +57,8 @@ bool weir_mfile_find(const weir_mfile *, const char *name, weir_tensor_info *out
  */
 weir_status weir_mfile_read(const weir_mfile *, const char *name, weir_tensor *out, weir_err *e);
 void weir_tensor_release(weir_tensor *); /* zeroes it; a zeroed one is fine */
+/* The same, and of a tensor in a mapped file it gives back the memory that reading it took: so a load holds
+ * each weight once, not in the mapping too. Who reads it later gets it from the file again. */
+void weir_mfile_let_go(const weir_mfile *, weir_tensor *);
 
 #endif

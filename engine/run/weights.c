@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loads weights: which tensors a model has is said here and nowhere else. Owns the device copies; the file
- * may be closed afterwards. Calls the device and the file reader; the thread that owns the device. */
+/* Loads weights: which tensors a model has is said here and nowhere else. Owns the device copies; what was
+ * read of the file is let go at once, and it may be closed afterwards. Calls the device and the file reader;
+ * the thread that owns the device. */
 #include "run/weights.h"
 
 #include <stdio.h>
@@ -74,7 +75,7 @@ static weir_status load_norm(loader *l, int32_t layer, const char *what, int64_t
   weir_tensor t;
   weir_status st = take(l, layer, what, n, -1, &t);
   if (st == WEIR_OK) st = upload_floats(l, &t, 1, l->h->norm_plus_one ? 1.0f : 0.0f, out);
-  weir_tensor_release(&t);
+  weir_mfile_let_go(l->file, &t);
   return st;
 }
 
@@ -104,7 +105,7 @@ static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t 
   }
   for (int32_t i = 0; i < n_parts; i++) advance(l, &t[i].info);
 out:
-  for (int32_t i = 0; i < n_parts; i++) weir_tensor_release(&t[i]);
+  for (int32_t i = 0; i < n_parts; i++) weir_mfile_let_go(l->file, &t[i]);
   return st;
 }
 
@@ -127,7 +128,7 @@ static weir_status load_bias(loader *l, int32_t i, int64_t n_q, int64_t n_kv, fl
   }
   if (n > 0) WEIR_TRY(upload_floats(l, t, n, 0.0f, out));
 out:
-  for (int32_t k = 0; k < n; k++) weir_tensor_release(&t[k]);
+  for (int32_t k = 0; k < n; k++) weir_mfile_let_go(l->file, &t[k]);
   return st;
 }
 
@@ -253,14 +254,16 @@ weir_status weir_weights_load(weir_dev *dev, const weir_mfile *file, const weir_
   }
   WEIR_TRY(weir_strmap_init(&l.taken, (size_t)weir_mfile_n_tensors(file), e));
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
+  /* The largest two first: a weight is in memory twice while it is repacked, the file's pages and its own,
+   * and with the others yet to come that is not the peak. */
   WEIR_TRY(load_matrix(&l, -1, (const part[]){{"token_embd.weight", h->n_vocab}}, 1, h->dim, &w->embed));
+  if (!h->tied_head)
+    WEIR_TRY(load_matrix(&l, -1, (const part[]){{"output.weight", h->n_vocab}}, 1, h->dim, &w->head_own));
   for (int32_t i = 0; i < h->n_layers; i++) {
     WEIR_TRY(load_layer(&l, i, &w->layer[i]));
     w->bytes += layer_bytes(&w->layer[i], h->n_experts);
   }
   WEIR_TRY(load_norm(&l, -1, "output_norm.weight", h->dim, &w->out_norm));
-  if (!h->tied_head)
-    WEIR_TRY(load_matrix(&l, -1, (const part[]){{"output.weight", h->n_vocab}}, 1, h->dim, &w->head_own));
   WEIR_TRY(check_taken(&l));
   w->head = h->tied_head ? &w->embed : &w->head_own;
   w->bytes += w->embed.bytes + w->head_own.bytes;

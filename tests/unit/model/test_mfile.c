@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a path means: GGUF files, whole and split, directories of either kind, files that stand for their
- * directory; errors that begin with the path; experts under names of their own. */
+ * directory; errors that begin with the path; experts under names of their own; memory let go of
+ * once it was read. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -355,6 +356,116 @@ static void experts_of_blocks(void **state) {
   free(file);
 }
 
+/* ---- memory of what was read ---- */
+
+enum { LARGE = 1 << 18 }; /* floats of a tensor: a megabyte, which no reading ahead covers */
+
+/* How many pages of [data, data + bytes) this process has in memory; -1: the system does not say. */
+static int64_t pages_held(const void *data, size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)data + page - 1) / page,
+               end = ((uintptr_t)data + bytes) / page;
+  FILE *f = fopen("/proc/self/pagemap", "rb");
+  int64_t n = 0;
+  if (!f) return -1;
+  for (size_t i = first; i < end && n >= 0; i++) {
+    uint64_t entry;
+    const bool ok =
+        fseek(f, (long)(i * sizeof entry), SEEK_SET) == 0 && fread(&entry, sizeof entry, 1, f) == 1;
+    n = ok ? n + (int64_t)(entry >> 63) : -1; /* bit 63: present */
+  }
+  fclose(f);
+  return n;
+}
+
+/* Reads it all, lets go of it, reads it again. */
+static void read_twice(const weir_mfile *m, const char *name, float first, bool on_disk) {
+  for (int time = 0; time < 2; time++) {
+    weir_tensor t;
+    weir_err e = {0};
+    if (weir_mfile_read(m, name, &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    const float *x = t.data;
+    for (int i = 0; i < LARGE; i++)
+      if (x[i] != first + (float)i) fail_msg("%s, time %d: element %d is %g", name, time, i, (double)x[i]);
+    const int64_t held = pages_held(x, sizeof(float) * LARGE);
+    weir_mfile_let_go(m, &t);
+    assert_null(t.data);
+    const int64_t left = pages_held(x, sizeof(float) * LARGE);
+    if (held < 0 || left < 0)
+      print_message("no /proc/self/pagemap: what is held is not looked at\n");
+    else if (held < 200 || (on_disk ? left != 0 : left != held))
+      fail_msg("%s, time %d: %lld pages held, then %lld", name, time, (long long)held, (long long)left);
+  }
+}
+
+static void let_go(void **state) {
+  (void)state;
+  static const char *const names[] = {"token_embd.weight", "output_norm.weight", "output.weight"};
+  const uint64_t dim[1] = {LARGE};
+  float *x = malloc(sizeof *x * LARGE);
+  assert_non_null(x);
+  gguf_writer w;
+  gguf_writer_init(&w);
+  gguf_writer_str(&w, "general.architecture", "llama");
+  for (int k = 0; k < 3; k++) {
+    for (int i = 0; i < LARGE; i++) x[i] = (float)(k * 1000 + i);
+    gguf_writer_tensor(&w, names[k], GW_F32, dim, 1, x, sizeof *x * LARGE);
+  }
+  free(x);
+  size_t len;
+  uint8_t *file = gguf_writer_file(&w, &len);
+  gguf_writer_fini(&w);
+  folder f;
+  weir_mfile *m;
+  weir_err e = {0};
+  folder_begin(&f);
+  put(&f, "m.gguf", file, len);
+  if (weir_mfile_open(f.path, &m, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  for (int k = 0; k < 3; k++) read_twice(m, names[k], (float)(k * 1000), true);
+  weir_mfile_close(m);
+  folder_end(&f);
+  /* memory that somebody else owns is not touched */
+  if (weir_mfile_parse_gguf(file, len, &m, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  for (int k = 0; k < 3; k++) read_twice(m, names[k], (float)(k * 1000), false);
+  weir_mfile_close(m);
+  free(file);
+}
+
+/* Of a directory: a shard in the file's order and one of odd alignment, which is copied. */
+static void let_go_of_shards(void **state) {
+  (void)state;
+  for (size_t pad = 0; pad < 3; pad += 2) {
+    folder f;
+    float *x = malloc(sizeof *x * LARGE);
+    assert_non_null(x);
+    for (int i = 0; i < LARGE; i++) x[i] = (float)i;
+    const st_entry entry[] = {{"model.norm.weight", "F32", "[262144]", x, sizeof *x * LARGE}};
+    size_t len;
+    uint8_t *file = st_file(entry, 1, pad, &len);
+    folder_begin(&f);
+    put(&f, "config.json", config, sizeof config - 1);
+    put(&f, "model.safetensors", file, len);
+    const weir_hf_part part[] = {{"config.json", {config, sizeof config - 1}},
+                                 {"model.safetensors", {(const char *)file, len}}};
+    for (int on_disk = 0; on_disk < 2; on_disk++) {
+      weir_mfile *m;
+      weir_tensor t;
+      weir_err e = {0};
+      const weir_status st = on_disk ? weir_mfile_open(f.path, &m, &e) : weir_mfile_parse_hf(part, 2, &m, &e);
+      if (st != WEIR_OK) fail_msg("%s", e.msg);
+      for (int time = 0; time < 2; time++) {
+        if (weir_mfile_read(m, "output_norm.weight", &t, &e) != WEIR_OK) fail_msg("%s", e.msg);
+        assert_int_equal(t.own != NULL, pad != 0);
+        assert_memory_equal(t.data, x, sizeof *x * LARGE);
+        weir_mfile_let_go(m, &t);
+      }
+      weir_mfile_close(m);
+    }
+    folder_end(&f);
+    free(file);
+    free(x);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folders),
@@ -363,6 +474,8 @@ int main(void) {
       cmocka_unit_test(split),
       cmocka_unit_test(experts_in_one_tensor),
       cmocka_unit_test(experts_of_blocks),
+      cmocka_unit_test(let_go),
+      cmocka_unit_test(let_go_of_shards),
   };
   weir_log_set_level(WEIR_LOG_ERROR);
   return cmocka_run_group_tests(tests, NULL, NULL);
