@@ -181,6 +181,12 @@ static void send_due(weir_rpc *r, int64_t now, bool all) {
   }
 }
 
+/* When the connection of a message is free for its answer. */
+static int64_t ready_ns(void *ctx, uint64_t id) {
+  weir_rpc *r = ctx;
+  return note_of(r, &r->ticket[id])->free_ns;
+}
+
 static void answer(void *ctx, uint64_t id, const void *frame, size_t n, bool superseded) {
   weir_rpc *r = ctx;
   const int32_t i = (int32_t)id;
@@ -288,6 +294,8 @@ static void *run(void *ctx) {
     int64_t wait = next_ns(r) - weir_now_ns(&r->clock);
     wait = wait < 0 ? 0 : wait > look_ns ? look_ns : wait;
     const struct timespec t = {.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
+    /* A step brings news, and waking this thread for each would take a core from the next step. */
+    p[r->n].fd = weir_rpc_core_wants_news(r->core) ? r->news_fd : -1;
     if (ppoll(p, (nfds_t)r->n + 2, &t, NULL) < 0 && errno != EINTR) {
       weir_log(WEIR_LOG_ERROR, "rpc: poll: %s", strerror(errno));
       break;
@@ -297,7 +305,7 @@ static void *run(void *ctx) {
       if (atomic_load(&r->stop)) break;
       if (atomic_exchange(&r->cut, false)) weir_rpc_core_cut(r->core);
     }
-    if (p[r->n].revents) drain(r->news_fd);
+    drain(r->news_fd); /* the turn below looks at all that it told of */
     for (int32_t i = 0; i < r->n; i++)
       if (p[i].revents) receive(r, r->socket[i]);
     weir_rpc_core_turn(r->core);
@@ -380,6 +388,7 @@ weir_status weir_rpc_create(const weir_rpc_cfg *cfg, weir_rpc **out, weir_err *e
   for (int32_t i = MAX_TICKETS - 1; i >= 0; i--) free_ticket(r, i);
   weir_rpc_core_cfg core = cfg->core;
   core.answer = answer;
+  core.ready_ns = ready_ns;
   core.ctx = r;
   WEIR_TRY(weir_rpc_core_create(&core, &r->core, e));
   WEIR_TRY(make_metrics(r, cfg->core.metrics, e));

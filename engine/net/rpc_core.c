@@ -169,7 +169,9 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
   uint32_t bytes = q->max_bytes > 0 ? q->max_bytes : c->cfg.limits.poll_bytes;
   if (bytes < LEAST_POLL_BYTES) bytes = LEAST_POLL_BYTES;
   s->max_bytes = bytes < MOST_POLL_BYTES ? bytes : MOST_POLL_BYTES;
-  if (n_unknown > 0 || q->wait_ms == 0 || rpc_poll_has_news(s)) {
+  s->ready_ns = c->cfg.ready_ns ? c->cfg.ready_ns(c->cfg.ctx, c->ticket) : 0;
+  const bool ready = s->ready_ns <= s->heard_ns;
+  if (n_unknown > 0 || (ready && (q->wait_ms == 0 || rpc_poll_has_news(s)))) {
     answer_poll(c, s, c->ticket, unknown, n_unknown);
   } else {
     const uint32_t wait = q->wait_ms < c->cfg.limits.max_poll_ms ? q->wait_ms : c->cfg.limits.max_poll_ms;
@@ -177,6 +179,7 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
     s->ticket = c->ticket;
     s->until_ns = s->heard_ns + (int64_t)wait * ms_ns;
     if (not_after < s->until_ns) s->until_ns = not_after;
+    if (!ready && q->wait_ms == 0) s->until_ns = s->ready_ns; /* or never, if the next poll comes before */
     c->n_parked++;
     c->answered = true;
   }
@@ -460,7 +463,8 @@ void weir_rpc_core_turn(weir_rpc_core *c) {
   const int64_t now = weir_now_ns(&c->cfg.clock);
   rpc_answer_calls(c);
   for (rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
-    if (s->parked && (now >= s->until_ns || rpc_poll_has_news(s))) answer_parked(c, s, now);
+    if (s->parked && (now >= s->until_ns || (now >= s->ready_ns && rpc_poll_has_news(s))))
+      answer_parked(c, s, now);
   if (now < c->next_sweep_ns) return;
   c->next_sweep_ns = now + sweep_ns;
   sweep(c, now);
@@ -475,10 +479,21 @@ void weir_rpc_core_flush(weir_rpc_core *c) {
 
 int64_t weir_rpc_core_next_ns(const weir_rpc_core *c) {
   if (rpc_sessions_n(c->sessions) == 0) return INT64_MAX;
+  const int64_t now = weir_now_ns(&c->cfg.clock);
   int64_t next = c->next_sweep_ns;
-  for (const rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
+  for (const rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next) {
     if (s->parked && s->until_ns < next) next = s->until_ns;
+    if (s->parked && s->ready_ns > now && s->ready_ns < next) next = s->ready_ns;
+  }
   return next;
+}
+
+bool weir_rpc_core_wants_news(const weir_rpc_core *c) {
+  if (c->n_calls > 0) return true;
+  const int64_t now = weir_now_ns(&c->cfg.clock);
+  for (const rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
+    if (s->parked && s->ready_ns <= now) return true;
+  return false;
 }
 
 size_t weir_rpc_core_max_request(const weir_rpc_core *c) { return c->cfg.limits.max_request_bytes; }

@@ -41,6 +41,9 @@ typedef struct weir_rpc_core_cfg {
   /* One call for each message. superseded: it came from a client that has sent a newer one in its place and
    * does not wait for this. The frame is borrowed for the call. It must not call the core. */
   void (*answer)(void *ctx, uint64_t ticket, const void *frame, size_t n, bool superseded);
+  /* When an answer to this ticket could go, 0 for at once; NULL: always. A Poll stays parked until then, so
+   * that its answer has all that came meanwhile. It must not call the core. */
+  int64_t (*ready_ns)(void *ctx, uint64_t ticket);
   void *ctx;
 } weir_rpc_core_cfg;
 
@@ -53,6 +56,9 @@ void weir_rpc_core_message(weir_rpc_core *, uint64_t ticket, const void *bytes, 
 /* Answers what can be answered now: after news from the service, and at weir_rpc_core_next_ns. */
 void weir_rpc_core_turn(weir_rpc_core *);
 int64_t weir_rpc_core_next_ns(const weir_rpc_core *); /* INT64_MAX: not before something happens */
+/* Whether news from the service would be answered now; if not, nobody need be woken for them before
+ * weir_rpc_core_next_ns. */
+bool weir_rpc_core_wants_news(const weir_rpc_core *);
 /* Cancels all requests, because the server goes: polls tell their ends. */
 void weir_rpc_core_cut(weir_rpc_core *);
 /* Answers all that is parked, as if its time had passed. */

@@ -24,7 +24,8 @@ typedef struct rig {
   served served;
   weir_metrics *metrics;
   weir_rpc_core *core;
-  uint64_t n; /* messages sent */
+  uint64_t n;      /* messages sent */
+  int64_t busy_ns; /* the connection is busy until then */
   struct {
     int32_t times;
     bool superseded;
@@ -38,6 +39,12 @@ static void answer(void *ctx, uint64_t ticket, const void *frame, size_t n, bool
   assert_int_equal(++r->got[ticket].times, 1);
   r->got[ticket].superseded = superseded;
   assert_int_equal(weir_buf_put(&r->got[ticket].frame, frame, n, NULL), WEIR_OK);
+}
+
+static int64_t ready_ns(void *ctx, uint64_t ticket) {
+  const rig *r = ctx;
+  assert_true(ticket < r->n);
+  return r->busy_ns;
 }
 
 static rig *rig_open(const weir_rpc_limits *limits, const char *token, int32_t max_requests) {
@@ -54,6 +61,7 @@ static rig *rig_open(const weir_rpc_limits *limits, const char *token, int32_t m
                                  .clock = r->served.cfg.engine.clock,
                                  .limits = limits ? *limits : (weir_rpc_limits){0},
                                  .answer = answer,
+                                 .ready_ns = ready_ns,
                                  .ctx = r};
   if (weir_rpc_core_create(&cfg, &r->core, &e) != WEIR_OK) fail_msg("%s", e.msg);
   return r;
@@ -305,6 +313,65 @@ static void test_parked(void **state) {
   rig_close(r);
 }
 
+static void await_end_of_requests(rig *r) {
+  struct pollfd p = {.fd = weir_service_news_fd(r->served.service), .events = POLLIN};
+  uint64_t n;
+  while (weir_service_open_requests(r->served.service) > 0)
+    if (poll(&p, 1, 10000) > 0) (void)!read(p.fd, &n, sizeof n);
+}
+
+/* While a connection is busy its poll waits, and is then told all that came. */
+static void test_busy_connection(void **state) {
+  (void)state;
+  rig *r = rig_open(NULL, NULL, 0);
+  rig_stream x, *to = &x;
+  const rig_stream *at = &x;
+  weir_buf b = {0};
+  weir_frame_msg m;
+  const int64_t second = 1000000000;
+  served_hold(&r->served, 0);
+  submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 30}, &x);
+  assert_false(weir_rpc_core_wants_news(r->core)); /* nobody polls */
+  r->busy_ns = weir_now_ns(&r->served.cfg.engine.clock) + 4 * second;
+  rig_put_poll(&b, 1, &at, 1, 9000, 0, NULL);
+  const uint64_t t = send(r, &b);
+  served_hold(&r->served, -1);
+  await_end_of_requests(r);
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(r->got[t].times, 0);
+  assert_int_equal(weir_rpc_core_parked(r->core), 1);
+  assert_false(weir_rpc_core_wants_news(r->core));
+  assert_true(weir_rpc_core_next_ns(r->core) <= r->busy_ns);
+  served_skip(&r->served, 5 * second);
+  assert_true(weir_rpc_core_wants_news(r->core));
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(r->got[t].times, 1);
+  reply_of(r, t, &m);
+  rig_take(m.as.poll_reply, &to, 1);
+  weir_frame_msg_fini(&m);
+  assert_int_equal(x.n, 30);
+  assert_true(x.ended);
+  assert_false(weir_rpc_core_wants_news(r->core));
+  /* one that does not want to wait has its answer when the connection is free, news or not; the next poll of
+   * the session takes its place before */
+  r->busy_ns = weir_now_ns(&r->served.cfg.engine.clock) + 4 * second;
+  rig_put_poll(&b, 1, &at, 1, 0, 0, NULL); /* acknowledges the end */
+  const uint64_t replaced = send(r, &b);
+  assert_int_equal(r->got[replaced].times, 0);
+  rig_put_poll(&b, 1, NULL, 0, 0, 0, NULL);
+  const uint64_t last = send(r, &b);
+  assert_int_equal(r->got[replaced].times, 1);
+  assert_true(r->got[replaced].superseded);
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(r->got[last].times, 0);
+  served_skip(&r->served, 5 * second);
+  weir_rpc_core_turn(r->core);
+  assert_int_equal(r->got[last].times, 1);
+  assert_false(r->got[last].superseded);
+  assert_int_equal(weir_rpc_core_parked(r->core), 0);
+  rig_close(r);
+}
+
 static void test_cancel(void **state) {
   (void)state;
   rig *r = rig_open(NULL, NULL, 0);
@@ -437,10 +504,7 @@ static void test_session_gone(void **state) {
   weir_rpc_core_turn(r->core);
   assert_int_equal(weir_rpc_core_sessions(r->core), 0);
   served_hold(&r->served, -1);
-  struct pollfd p = {.fd = weir_service_news_fd(r->served.service), .events = POLLIN};
-  uint64_t n;
-  while (weir_service_open_requests(r->served.service) > 0)
-    if (poll(&p, 1, 10000) > 0) (void)!read(p.fd, &n, sizeof n);
+  await_end_of_requests(r);
   assert_true(served_metric(&r->served, "weir:requests_cancelled_total", "gone") == 1);
   /* it comes back: the request is unknown, and does not start again */
   assert_true(submit(r, &(rig_submit){.session = 1, .request = 1, .n_ids = 8, .max_tokens = 200}, NULL));
@@ -761,6 +825,7 @@ int main(void) {
       cmocka_unit_test(test_duplicates),
       cmocka_unit_test(test_resume),
       cmocka_unit_test(test_parked),
+      cmocka_unit_test(test_busy_connection),
       cmocka_unit_test(test_cancel),
       cmocka_unit_test(test_done_before_end),
       cmocka_unit_test(test_made_up_ids),
