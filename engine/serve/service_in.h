@@ -127,7 +127,8 @@ struct weir_service {
 
   weir_reply **at; /* [max_requests] the loop's requests */
   int32_t n_at;
-  bool news; /* since the edge was last told; the loop's */
+  bool news;           /* since the edge was last told; the loop's */
+  int64_t computed_ns; /* in forward passes of the loop's thread so far; the loop's */
 };
 
 enum { WEIR_SERVICE_MAX_CALLS = 64, WEIR_SERVICE_SHORT_BYTES = 16 << 10, WEIR_SERVICE_SHORTS_IN_A_ROW = 16 };

@@ -147,6 +147,10 @@ static void make_tiers(weir_service_metrics *s, maker *k, int32_t n_tiers) {
 }
 
 static void make_own(weir_service_metrics *s, maker *k) {
+  s->overhead =
+      counter(k, "weir:step_overhead_seconds_total",
+              "Time of the engine's loop outside forward passes, waiting left out: planning, gates, "
+              "text, telling. Over weir:steps_total it is what a step costs besides.");
   static const char *const refused[WEIR_N_REFUSED] = {"full",     "draining", "dead", "invalid", "context",
                                                       "sessions", "session",  "kept", "memory"};
   static const char *const cancelled[WEIR_N_CANCELLED] = {"client", "gone", "shutdown", "deadline"};

@@ -51,7 +51,7 @@ typedef struct weir_service_metrics {
   weir_metric *tokens[WEIR_SM_TIERS];      /* committed, by who wrote them */
   weir_metric *large_tokens[WEIR_SM_WHYS]; /* the large tier's, by why it wrote them */
   weir_metric *rows[WEIR_SM_TIERS][4];     /* fed: decode, prompt, catchup, judged */
-  weir_metric *steps[WEIR_SM_TIERS], *busy[WEIR_SM_TIERS];
+  weir_metric *steps[WEIR_SM_TIERS], *busy[WEIR_SM_TIERS], *overhead;
   weir_metric *kv_pages[WEIR_SM_TIERS][WEIR_SM_KV_STATES]; /* used, cached, total */
   weir_metric *tier_waiting[WEIR_SM_TIERS], *tier_up[WEIR_SM_TIERS];
   weir_metric *entropy, *large_wait, *large_batch, *large_rows, *drafts_refused;

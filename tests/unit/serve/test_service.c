@@ -556,6 +556,34 @@ static void test_salt(void **state) {
   served_close(&v);
 }
 
+/* What the loop spends outside forward passes: here the time in which the gate before one is closed. */
+static void test_overhead(void **state) {
+  (void)state;
+  static const char name[] = "weir:step_overhead_seconds_total";
+  served v;
+  const served_opts o = served_usual();
+  served_open(&v, &o);
+  weir_service_request q = served_ids(ids, N_IDS, 40);
+  q.mode = "small";
+  weir_reply *r = submit(&v, &q);
+  served_await(&v, r);
+  weir_reply_release(r);
+  served_await_no_replies(&v);
+  const double before = served_metric(&v, name, NULL);
+  assert_true(before > 0 && before < 10);
+  served_hold(&v, 0);
+  r = submit(&v, &q);
+  served_await_held(&v);
+  served_skip(&v, INT64_C(100000000000));
+  served_hold(&v, -1);
+  served_await(&v, r);
+  weir_reply_release(r);
+  served_await_no_replies(&v);
+  const double more = served_metric(&v, name, NULL) - before;
+  assert_true(more > 99 && more < 110);
+  served_close(&v);
+}
+
 static void test_shutdown_with_work(void **state) {
   (void)state;
   served v;
@@ -664,6 +692,7 @@ int main(void) {
       cmocka_unit_test(test_dead_tiers),
       cmocka_unit_test(test_calls),
       cmocka_unit_test(test_salt),
+      cmocka_unit_test(test_overhead),
       cmocka_unit_test(test_shutdown_with_work),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
