@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What --kv-tokens 0 comes to at most: KV is touched when it is made, and not everybody's model is small. */
+/* What --kv-tokens 0 comes to at most: in time all of it is touched, and not everybody's model is small. */
 enum { MOST_KV_TOKENS = 65536 };
 
 static const char shipped_small[] = "weir-demo-small-Q8_0.gguf",

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -61,34 +60,6 @@ const char *weir_isa_name(weir_isa isa) {
 
 /* ---- memory ---- */
 
-weir_status weir_cpu_big_alloc(size_t bytes, void **out, weir_err *e) {
-  const size_t huge = (size_t)1 << 21, align = bytes >= 2 * huge ? huge : 64;
-  size_t whole;
-  *out = NULL;
-  if (!weir_add_size(bytes, align, &whole))
-    return weir_fail(e, WEIR_ENOMEM, "%zu bytes of device memory", bytes);
-  whole = whole / align * align;
-  void *p = aligned_alloc(align, whole);
-  if (!p) return weir_fail(e, WEIR_ENOMEM, "%zu bytes of device memory", bytes);
-  /* Weights are read once a step from end to end: with small pages address translation alone would show. Not
-   * the last, partly used one: over many weights of a few megabytes (experts) those would add up. */
-  if (align == huge) (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
-  *out = p;
-  return WEIR_OK;
-}
-
-static weir_status cpu_alloc(weir_dev *dev, size_t bytes, void **out, weir_err *e) {
-  (void)dev;
-  const weir_status st = weir_cpu_big_alloc(bytes, out, e);
-  if (st == WEIR_OK) memset(*out, 0, bytes);
-  return st;
-}
-
-static void cpu_release(weir_dev *dev, void *p) {
-  (void)dev;
-  free(p);
-}
-
 static weir_status cpu_copy(weir_dev *dev, void *dst, const void *src, size_t bytes, weir_err *e) {
   (void)dev;
   (void)e;
@@ -102,12 +73,12 @@ static weir_status cpu_sync(weir_dev *dev, weir_err *e) {
   return WEIR_OK;
 }
 
-static weir_status grow(void **have, size_t *have_bytes, size_t bytes, weir_err *e) {
+static weir_status grow(weir_dev *dev, void **have, size_t *have_bytes, size_t bytes, weir_err *e) {
   void *p;
   if (bytes <= *have_bytes) return WEIR_OK;
-  const weir_status st = weir_cpu_big_alloc(bytes, &p, e);
+  const weir_status st = weir_cpu_memory_alloc(dev, bytes, &p, e);
   if (st != WEIR_OK) return st;
-  free(*have);
+  weir_cpu_memory_free(dev, *have);
   *have = p;
   *have_bytes = bytes;
   return WEIR_OK;
@@ -121,8 +92,8 @@ static weir_status cpu_reserve(weir_dev *dev, const weir_dev_limits *lim, weir_e
   size_t most = 0;
   for (size_t i = 0; i < sizeof need / sizeof *need; i++)
     if (need[i] > most) most = need[i];
-  const weir_status st = grow(&cpu->scratch, &cpu->scratch_bytes, most, e);
-  return st != WEIR_OK ? st : grow(&cpu->moe_scratch, &cpu->moe_bytes, weir_cpu_moe_scratch(lim), e);
+  const weir_status st = grow(dev, &cpu->scratch, &cpu->scratch_bytes, most, e);
+  return st != WEIR_OK ? st : grow(dev, &cpu->moe_scratch, &cpu->moe_bytes, weir_cpu_moe_scratch(lim), e);
 }
 
 /* ---- the team ---- */
@@ -158,8 +129,8 @@ static void cpu_destroy(weir_dev *dev) {
   weir_cpu *cpu = weir_cpu_of(dev);
   if (cpu) {
     weir_pool_destroy(cpu->pool);
-    free(cpu->scratch);
-    free(cpu->moe_scratch);
+    weir_cpu_memory_free(dev, cpu->scratch);
+    weir_cpu_memory_free(dev, cpu->moe_scratch);
     free(cpu);
   }
   free(dev);
@@ -168,8 +139,8 @@ static void cpu_destroy(weir_dev *dev) {
 static const weir_dev_ops cpu_ops = {
     .name = "cpu",
     .destroy = cpu_destroy,
-    .alloc = cpu_alloc,
-    .release = cpu_release,
+    .alloc = weir_cpu_memory_alloc,
+    .release = weir_cpu_memory_free,
     .upload = cpu_copy,
     .download = cpu_copy,
     .sync = cpu_sync,

@@ -10,6 +10,8 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/device.h"
 
+typedef struct weir_cpu_stretch weir_cpu_stretch; /* memory.c */
+
 typedef struct weir_cpu {
   weir_pool *pool;
   int32_t n_threads;
@@ -19,6 +21,7 @@ typedef struct weir_cpu {
   size_t scratch_bytes;
   void *moe_scratch; /* [moe_bytes] likewise, of moe alone: the linears it runs use `scratch` */
   size_t moe_bytes;
+  weir_cpu_stretch *stretch; /* what large blocks are cut from now; NULL: the next begins one */
 } weir_cpu;
 
 static inline weir_cpu *weir_cpu_of(const weir_dev *dev) { return (weir_cpu *)dev->impl; }
@@ -38,9 +41,10 @@ static inline void weir_cpu_part(int32_t n_units, int32_t rank, int32_t n_thread
   *end = (int32_t)((int64_t)n_units * (rank + 1) / n_threads);
 }
 
-/* `bytes` of memory for the device, 64-byte aligned, on huge pages where the system gives them; contents are
- * undefined. *out owned by the caller (free). */
-weir_status weir_cpu_big_alloc(size_t bytes, void **out, weir_err *e);
+/* `bytes` of zeroed memory, 64-byte aligned, on huge pages where the system gives them; what is never touched
+ * costs nothing. *out owned by the caller (weir_cpu_memory_free). */
+weir_status weir_cpu_memory_alloc(weir_dev *, size_t bytes, void **out, weir_err *e);
+void weir_cpu_memory_free(weir_dev *, void *); /* NULL is fine */
 
 /* Scratch bytes an operation needs within `lim` with a team of n_threads; SIZE_MAX when that overflows.
  * Limits have been checked: none is negative. */

@@ -3,6 +3,7 @@
  * what is special to quantised types). The caller's thread, with the team for the copying. */
 #include "kernels/cpu/pack.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,9 +94,17 @@ static void pack_group(const pack_job *j, const weir_pack_rows *rows, uint8_t *g
     quant(rows, j->part->cols, group);
     return;
   }
+  enum { STEP = 32 }; /* of each row in turn, so that what is written stays in the nearest cache */
+  const weir_pack_form f = types[j->seg->dtype].form;
+  const size_t elem_bytes = (size_t)weir_dtype_get(j->seg->dtype)->block_bytes;
+  const int32_t cols = j->part->cols;
+  static_assert(STEP % WEIR_PACK_K16 == 0, "whole units");
   memset(group, 0, j->seg->group_bytes);
-  for (int32_t lane = 0; lane < rows->n; lane++)
-    types[j->seg->dtype].pack(rows->data + (size_t)lane * rows->row_bytes, j->part->cols, lane, group);
+  for (int32_t k = 0; k < cols; k += STEP)
+    for (int32_t lane = 0; lane < rows->n; lane++)
+      types[j->seg->dtype].pack(rows->data + (size_t)lane * rows->row_bytes + (size_t)k * elem_bytes,
+                                cols - k < STEP ? cols - k : STEP, lane,
+                                group + (size_t)(k / f.elems) * (size_t)f.bytes);
 }
 
 static void pack_groups(void *ctx, int32_t begin, int32_t end, int32_t rank) {
@@ -145,7 +154,7 @@ weir_status weir_cpu_weight_prepare(weir_dev *dev, const weir_host_mat *part, in
   WEIR_TRY(weir_calloc(1, sizeof *p + (size_t)n_parts * sizeof p->seg[0], "packed weight", (void **)&p, e));
   p->cols = part[0].cols;
   WEIR_TRY(plan(p, part, n_parts, e));
-  WEIR_TRY(weir_cpu_big_alloc(p->bytes, (void **)&p->data, e));
+  WEIR_TRY(weir_cpu_memory_alloc(dev, p->bytes, (void **)&p->data, e));
   size_t at = 0;
   for (int32_t s = 0; s < p->n_segs; s++) {
     p->seg[s].data = p->data + at;
@@ -164,15 +173,14 @@ weir_status weir_cpu_weight_prepare(weir_dev *dev, const weir_host_mat *part, in
   p = NULL;
 
 out:
-  if (p) free(p->data);
+  if (p) weir_cpu_memory_free(dev, p->data);
   free(p);
   return st;
 }
 
 void weir_cpu_weight_release(weir_dev *dev, weir_weight *w) {
-  (void)dev;
   weir_pack *p = w->impl;
-  if (p) free(p->data);
+  if (p) weir_cpu_memory_free(dev, p->data);
   free(p);
 }
 
