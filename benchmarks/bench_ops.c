@@ -153,8 +153,8 @@ out:
 
 /* Bytes a second of the fastest way to read memory that the device allocated (huge pages alike). */
 static weir_status read_limit(const bench_machine *m, size_t bytes, double *out, weir_err *e) {
-  void *data;
-  const weir_status st = weir_dev_alloc(m->dev, bytes, &data, e);
+  uint8_t *data;
+  const weir_status st = bench_machine_alloc(m, bytes, &data, e);
   *out = 0;
   if (st != WEIR_OK) return st;
   for (bench_walk w = 0; w < BENCH_WALKS; w++) {

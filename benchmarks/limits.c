@@ -84,7 +84,7 @@ static weir_status walk(report *r, const bench_machine *m, const char *where, be
 
 static weir_status measure_memory(report *r, const bench_machine *m, const options *o, weir_err *e) {
   weir_status st = WEIR_OK;
-  void *data = NULL;
+  uint8_t *data = NULL;
   const size_t threads = (size_t)weir_pool_size(m->pool);
   /* Of each cache half, so that it holds what else there is too; the last one is everybody's. */
   const struct {
@@ -96,7 +96,7 @@ static weir_status measure_memory(report *r, const bench_machine *m, const optio
   size_t bytes = memory_bytes(o, m);
   for (size_t i = 0; i < sizeof caches / sizeof *caches; i++)
     if (caches[i].bytes > bytes) bytes = caches[i].bytes;
-  WEIR_TRY(weir_dev_alloc(m->dev, bytes, &data, e));
+  WEIR_TRY(bench_machine_alloc(m, bytes, &data, e));
   for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
     if (!caches[i].bytes) continue;
     WEIR_TRY(walk(r, m, caches[i].where, BENCH_READ, data, caches[i].bytes, o->cpu.seconds, e));

@@ -44,9 +44,12 @@ typedef enum {
 const char *bench_walk_name(bench_walk);
 bool bench_walk_copies(bench_walk);
 
+/* Memory as the device has it, and every page of it there: unwritten ones would all be the same page of
+ * zeros. *out is released with weir_dev_release. */
+weir_status bench_machine_alloc(const bench_machine *, size_t bytes, uint8_t **out, weir_err *);
+
 /* Bytes a second, of all threads; of a copy both those read and those written count. `bytes` in all; buffers
- * that fit into caches are walked through many times a job. `data` has been written to before, so that it is
- * there. */
+ * that fit into caches are walked through many times a job. `data` is of bench_machine_alloc. */
 bench_rate bench_machine_walk(const bench_machine *, bench_walk, uint8_t *data, size_t bytes, double seconds);
 
 /* Operations that one instruction set has; a multiply-add counts two. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bandwidths. Borrows the buffer that it walks through; the thread that calls and the team. */
+#include <string.h>
+
 #include "cpu/machine_isa.h"
 #include "cpu/machine_time.h"
 
@@ -36,6 +38,27 @@ static void walk_part(void *ctx, int32_t rank, int32_t n_threads) {
     else
       j->read(j->data + from, to - from);
   }
+}
+
+typedef struct fill_job {
+  uint8_t *data;
+  size_t bytes;
+} fill_job;
+
+static void fill_part(void *ctx, int32_t rank, int32_t n_threads) {
+  const fill_job *j = ctx;
+  const size_t each = j->bytes / (size_t)n_threads, from = each * (size_t)rank;
+  memset(j->data + from, 0x5a, rank + 1 == n_threads ? j->bytes - from : each);
+}
+
+weir_status bench_machine_alloc(const bench_machine *m, size_t bytes, uint8_t **out, weir_err *e) {
+  void *p = NULL;
+  *out = NULL;
+  const weir_status st = weir_dev_alloc(m->dev, bytes, &p, e);
+  if (st != WEIR_OK) return st;
+  weir_pool_run(m->pool, fill_part, &(fill_job){p, bytes});
+  *out = p;
+  return WEIR_OK;
 }
 
 static const machine_isa *walks_of(weir_isa isa) {
