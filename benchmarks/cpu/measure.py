@@ -102,6 +102,17 @@ def first_line(command):
         return None
 
 
+def compiler(build):
+    """How weir was built, where the build folder says it."""
+    try:
+        with open(os.path.join(build, "CMakeCache.txt")) as f:
+            cache = dict(line.rstrip("\n").split("=", 1) for line in f if "=" in line and not line.startswith(("//", "#")))
+    except OSError:
+        return ""
+    version = first_line([cache.get("CMAKE_C_COMPILER:FILEPATH") or cache.get("CMAKE_C_COMPILER:STRING") or "cc", "--version"])
+    return ", %s, %s" % (cache.get("CMAKE_BUILD_TYPE:STRING") or "no build type", version or "unknown compiler")
+
+
 def program_id(paths):
     h = hashlib.sha256()
     for p in paths:
@@ -232,7 +243,8 @@ class Run:
         old = self.store.find(Store.key(base))
         s = dict(base, date=now(), tries=(old or {}).get("tries", 0) + 1)
         try:
-            s["limits"] = self.limits()
+            if not s["section"].startswith("instructions"):
+                s["limits"] = self.limits()
             values, command, s["seconds"], s["others"] = figures()
             s["command"] = command
             s["values"] = {k: round(v, 6) for k, v in values.items()}
@@ -387,7 +399,7 @@ class Run:
                 if at not in version:
                     with_path = ["env", "LD_LIBRARY_PATH=" + p.library_path, os.path.join(p.folder, "llama-bench"), "--version"]
                     version[at] = first_line(with_path) or "unknown"
-        version["weir"] = first_line(["git", "describe", "--always", "--dirty"]) or "unknown"
+        version["weir"] = "%s%s" % (first_line(["git", "describe", "--always", "--dirty"]) or "unknown", compiler(self.a.build))
         for m in models:
             d.setdefault("models", {})[label(m)] = facts(m)
 
