@@ -98,7 +98,7 @@ static const weir_option table[] = {
      .commands = 1,
      .group = "What",
      .def = "f16",
-     .choices = "f16|f32",
+     .choices = "f16|f32|q8_0",
      .env = "",
      .help = "Type of the KV cache."},
     {.name = "prefill",
@@ -357,7 +357,8 @@ static room room_for(const weir_config *c) {
 }
 
 static weir_dtype kv_type(const weir_config *c) {
-  return strcmp(weir_config_string(c, "kv"), "f32") == 0 ? WEIR_F32 : WEIR_F16;
+  const char *name = weir_config_string(c, "kv");
+  return strcmp(name, "f32") == 0 ? WEIR_F32 : strcmp(name, "q8_0") == 0 ? WEIR_Q8_0 : WEIR_F16;
 }
 
 static weir_status open_file(subject *s, const weir_config *c, const room *r, weir_err *e) {

@@ -69,12 +69,23 @@ static weir_status check_eps(const char *op, float eps, weir_err *e) {
   return isfinite(eps) && eps >= 0.0f ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "%s: eps is %g", op, eps);
 }
 
+weir_status weir_dev_check_kv(const weir_dev *dev, weir_dtype t, int32_t head_dim, weir_err *e) {
+  const weir_dtype_info *info = weir_dtype_get(t);
+  const bool q8_0 = t == WEIR_Q8_0 && dev->ops->kv_q8_0;
+  if (t != WEIR_F16 && t != WEIR_F32 && !q8_0)
+    return weir_fail(e, WEIR_EUNSUP, "KV of type %s, the %s device wants F16%s",
+                     info ? info->name : "unknown", dev->ops->name,
+                     dev->ops->kv_q8_0 ? ", F32 or Q8_0" : " or F32");
+  if (head_dim % info->block_elems != 0)
+    return weir_fail(e, WEIR_EUNSUP, "KV of type %s wants heads of whole blocks of %d, not of %d", info->name,
+                     info->block_elems, head_dim);
+  return WEIR_OK;
+}
+
 static weir_status check_kv(const char *op, const weir_dev *dev, weir_kv_layer kv, weir_err *e) {
   CHECK(check_ptr(op, "KV", kv.base, e));
-  if (kv.dtype != WEIR_F16 && kv.dtype != WEIR_F32) {
-    const weir_dtype_info *info = weir_dtype_get(kv.dtype);
-    return weir_fail(e, WEIR_EUNSUP, "%s: KV of type %s, want F16 or F32", op, info ? info->name : "unknown");
-  }
+  const weir_status st = weir_dev_check_kv(dev, kv.dtype, kv.head_dim, e);
+  if (st != WEIR_OK) return weir_fail_ctx(e, st, "%s", op);
   if (kv.n_pages < 1 || kv.n_kv_heads < 1 || kv.page_size < 1 || kv.head_dim < 1)
     return weir_fail(e, WEIR_EINVAL, "%s: KV is [%d pages, 2, %d heads, %d tokens, %d]", op, kv.n_pages,
                      kv.n_kv_heads, kv.page_size, kv.head_dim);

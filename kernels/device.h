@@ -59,12 +59,24 @@ typedef struct weir_ragged {
   void *plan;                 /* what weir_op_attend_plan has made; NULL on devices that plan nothing */
 } weir_ragged;
 
-/* KV bytes of one layer: [n_pages, 2, n_kv_heads, page_size, head_dim], K then V. */
+/* KV bytes of one layer: [n_pages, 2, n_kv_heads] heads of weir_kv_head_bytes each, K then V. A head's part
+ * of a page is [page_size, head_dim] in F16 or F32. In Q8_0 it is that in signed bytes, followed by the
+ * scales in F16, [head_dim/32, page_size]: of the blocks 0 of all its positions, then of the blocks 1, and so
+ * on; so that bytes lie as a matrix and scales beside their neighbours in position. An element is its byte
+ * times the scale, which is max|x|/127 over its block of 32 along head_dim; a block that held a NaN, an
+ * infinity or more than a half can scale has NaN for a scale. */
 typedef struct weir_kv_layer {
   void *base;
-  weir_dtype dtype; /* WEIR_F16 or WEIR_F32 */
+  weir_dtype dtype; /* WEIR_F16 or WEIR_F32, or WEIR_Q8_0 with head_dim a multiple of 32 */
   int32_t n_pages, n_kv_heads, page_size, head_dim;
 } weir_kv_layer;
+
+/* Bytes of K, or of V, of one head in one page; dtype and head_dim go together. */
+static inline size_t weir_kv_head_bytes(const weir_kv_layer *kv) {
+  const size_t n = (size_t)kv->page_size * (size_t)kv->head_dim;
+  if (kv->dtype == WEIR_Q8_0) return n + n / 32 * 2;
+  return n * (kv->dtype == WEIR_F16 ? 2 : 4);
+}
 
 /* Rotation of q and k by position, then append of k and v to the paged KV.
  * qkv is [n_tokens, (n_heads + 2*n_kv_heads) * head_dim]; q and k are normed and rotated in place. */
@@ -162,6 +174,7 @@ typedef struct weir_dev_ops {
   weir_status (*replay)(weir_dev *, uint64_t key, weir_enqueue_fn, void *ctx, weir_err *);
   void (*forget)(weir_dev *, uint32_t owner); /* records of keys with this owner */
   weir_status (*memory)(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
+  bool kv_q8_0; /* keeps KV in Q8_0 too, not only in F16 and F32 */
 } weir_dev_ops;
 
 struct weir_dev {
@@ -184,6 +197,9 @@ weir_status weir_dev_reserve(weir_dev *, const weir_dev_limits *, weir_err *);
 
 /* Device memory that is free and in all; WEIR_EUNSUP on devices whose memory is the machine's. */
 weir_status weir_dev_memory(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
+
+/* Whether the device keeps KV of this type for heads of head_dim; the error says what it wants. */
+weir_status weir_dev_check_kv(const weir_dev *, weir_dtype, int32_t head_dim, weir_err *);
 
 /* ---- records of what is enqueued ---- */
 /* Runs enqueue(ctx), which calls operations and nothing that goes between host and device: no upload,

@@ -11,7 +11,9 @@
 #include "model/hf.h"
 #include "model/hparams.h"
 #include "model/tokenizer.h"
+#include "programs/load.h"
 #include "programs/options.h"
+#include "run/kvstore.h"
 
 void weir_bytes_text(double bytes, char *buf, size_t n) {
   static const char *const unit[] = {"B", "kB", "MB", "GB", "TB"};
@@ -61,10 +63,6 @@ out:
 static void close_model(inspected *m) {
   weir_tokenizer_destroy(m->tok);
   weir_mfile_close(m->file);
-}
-
-static int64_t kv_bytes(const weir_hparams *h, int64_t elem) {
-  return 2 * elem * h->n_layers * (int64_t)h->n_kv_heads * h->head_dim;
 }
 
 static const json_t *hf_config(const inspected *m) { return weir_hf_config(weir_mfile_hf(m->file)); }
@@ -121,12 +119,12 @@ static void print_attention(const weir_hparams *h, weir_out *o) {
                     h->expert_ff);
 }
 
-static void print_model(const char *path, const inspected *m, int64_t kv_elem, weir_out *o) {
+static void print_model(const char *path, const inspected *m, weir_dtype kv_type, weir_out *o) {
   const weir_hparams *h = &m->h;
   char weights[32], kv[32], full[32];
   weir_bytes_text((double)m->bytes, weights, sizeof weights);
-  weir_bytes_text((double)kv_bytes(h, kv_elem), kv, sizeof kv);
-  weir_bytes_text((double)kv_bytes(h, kv_elem) * h->n_ctx, full, sizeof full);
+  weir_bytes_text((double)weir_kvstore_token_bytes(h, kv_type), kv, sizeof kv);
+  weir_bytes_text((double)weir_kvstore_token_bytes(h, kv_type) * h->n_ctx, full, sizeof full);
   const weir_gguf *g = weir_mfile_gguf(m->file);
   weir_out_printf(o, "%s: %s, ", path, h->name);
   if (g)
@@ -150,7 +148,7 @@ static void print_model(const char *path, const inspected *m, int64_t kv_elem, w
                   weights, kv, full);
 }
 
-static json_t *json_model(const char *path, const inspected *m, int64_t kv_elem) {
+static json_t *json_model(const char *path, const inspected *m, weir_dtype kv_type) {
   const weir_hparams *h = &m->h;
   json_t *mix = json_object();
   for (int t = 0; mix && t < WEIR_DTYPE_COUNT; t++)
@@ -164,8 +162,9 @@ static json_t *json_model(const char *path, const inspected *m, int64_t kv_elem)
       weir_arch_name(h->arch), "layers", h->n_layers, "dim", h->dim, "heads", h->n_heads, "kv_heads",
       h->n_kv_heads, "head_dim", h->head_dim, "ff", h->n_ff, "vocab", h->n_vocab, "tokens", n_tokens(m),
       "context", h->n_ctx, "parameters", (json_int_t)m->params, "weight_bytes", (json_int_t)m->bytes,
-      "kv_bytes_per_token", (json_int_t)kv_bytes(h, kv_elem), "window", h->window, "windowed_layers",
-      n_windowed(h), "experts", h->n_experts, "experts_used", h->n_experts_used, "mix", mix);
+      "kv_bytes_per_token", (json_int_t)weir_kvstore_token_bytes(h, kv_type), "window", h->window,
+      "windowed_layers", n_windowed(h), "experts", h->n_experts, "experts_used", h->n_experts_used, "mix",
+      mix);
 }
 
 static void print_key(const weir_gguf *g, int64_t i, weir_out *o) {
@@ -204,12 +203,12 @@ static void print_tensors(const inspected *m, weir_out *o) {
 
 static weir_status inspect_file(const weir_config *c, const char *path, weir_out *o, weir_err *e) {
   inspected m = {0};
-  const int64_t kv_elem = !strcmp(weir_config_string(c, "kv"), "f32") ? 4 : 2;
+  const weir_dtype kv_type = weir_kv_type(c);
   const weir_status st = open_model(path, &m, e);
   if (st == WEIR_OK && weir_config_bool(c, "json")) {
-    weir_out_json(o, json_model(path, &m, kv_elem));
+    weir_out_json(o, json_model(path, &m, kv_type));
   } else if (st == WEIR_OK) {
-    print_model(path, &m, kv_elem, o);
+    print_model(path, &m, kv_type, o);
     if (weir_config_bool(c, "keys")) print_keys(&m, o);
     if (weir_config_bool(c, "tensors")) print_tensors(&m, o);
   }

@@ -86,6 +86,11 @@ static void show_progress(void *ctx, const char *model, int64_t done, int64_t to
   fflush(stderr);
 }
 
+weir_dtype weir_kv_type(const weir_config *c) {
+  const char *name = weir_config_string(c, "kv");
+  return strcmp(name, "f32") == 0 ? WEIR_F32 : strcmp(name, "q8_0") == 0 ? WEIR_Q8_0 : WEIR_F16;
+}
+
 static const char *device_of(const weir_config *c, const char *name) {
   const char *own = weir_config_string(c, name);
   return own ? own : weir_config_string(c, "device");
@@ -110,7 +115,7 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
       .max_tokens = serves ? (int32_t)weir_config_int(c, "step-tokens") : 0,
       .kv_tokens = serves ? weir_config_int(c, "kv-tokens") : 0,
       .kv_tokens_max = serves ? MOST_KV_TOKENS : 0,
-      .kv_dtype = !strcmp(weir_config_string(c, "kv"), "f32") ? WEIR_F32 : WEIR_F16,
+      .kv_dtype = weir_kv_type(c),
       .progress = show_progress,
       .progress_ctx = &show,
   };

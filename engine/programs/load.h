@@ -12,6 +12,9 @@
 
 enum { WEIR_PATH_BYTES = 4096 };
 
+/* The type that --kv names. */
+weir_dtype weir_kv_type(const weir_config *);
+
 typedef struct weir_model_paths {
   char small[WEIR_PATH_BYTES], large[WEIR_PATH_BYTES]; /* "": none */
 } weir_model_paths;

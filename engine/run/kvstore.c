@@ -7,22 +7,22 @@
 #include "base/mem.h"
 #include "kv/pages.h"
 
-static size_t element_bytes(weir_dtype t) { return t == WEIR_F32 ? 4 : 2; }
-
 int64_t weir_kvstore_token_bytes(const weir_hparams *h, weir_dtype t) {
-  return 2 * (int64_t)h->n_layers * h->n_kv_heads * h->head_dim * (int64_t)element_bytes(t);
+  const weir_dtype_info *info = weir_dtype_get(t);
+  const int64_t blocks = (h->head_dim + info->block_elems - 1) / info->block_elems;
+  return 2 * (int64_t)h->n_layers * h->n_kv_heads * blocks * info->block_bytes;
 }
 
 weir_status weir_kvstore_init(weir_kvstore *kv, weir_dev *dev, const weir_hparams *h, weir_dtype t,
                               int32_t n_pages, weir_err *e) {
   weir_status st = WEIR_OK;
-  size_t bytes = 2 * element_bytes(t);
+  size_t bytes = 2;
   *kv = (weir_kvstore){.dev = dev};
-  if (t != WEIR_F32 && t != WEIR_F16)
-    return weir_fail(e, WEIR_EUNSUP, "KV is kept in F16 or F32, not %d", (int)t);
-  if (!weir_mul_size(bytes, (size_t)n_pages, &bytes) || !weir_mul_size(bytes, WEIR_PAGE_TOKENS, &bytes) ||
+  WEIR_TRY(weir_dev_check_kv(dev, t, h->head_dim, e));
+  const weir_kv_layer shape = {.dtype = t, .page_size = WEIR_PAGE_TOKENS, .head_dim = h->head_dim};
+  if (!weir_mul_size(bytes, (size_t)n_pages, &bytes) ||
       !weir_mul_size(bytes, (size_t)h->n_kv_heads, &bytes) ||
-      !weir_mul_size(bytes, (size_t)h->head_dim, &bytes))
+      !weir_mul_size(bytes, weir_kv_head_bytes(&shape), &bytes))
     return weir_fail(e, WEIR_ENOMEM, "the size of %d KV pages overflows", n_pages);
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &kv->layer, e));
   kv->n_layers = h->n_layers;

@@ -15,7 +15,7 @@ typedef struct weir_kvstore {
 weir_status weir_kvstore_init(weir_kvstore *, weir_dev *, const weir_hparams *, weir_dtype, int32_t n_pages,
                               weir_err *e);
 void weir_kvstore_fini(weir_kvstore *);
-/* Bytes one token takes over all layers. */
+/* Bytes one token takes over all layers; of a type that is known. */
 int64_t weir_kvstore_token_bytes(const weir_hparams *, weir_dtype);
 
 #endif

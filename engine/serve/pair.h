@@ -29,7 +29,7 @@ typedef struct weir_pair_opts {
                             contexts and some spare pages, on a GPU as much of that as fits, ... */
   int64_t kv_tokens_max; /* ... on the CPU at most so many, one context at least. 0: no limit */
   int32_t max_tokens;    /* rows of a step; 0: default */
-  weir_dtype kv_dtype;   /* WEIR_F16 or WEIR_F32 */
+  weir_dtype kv_dtype;   /* WEIR_F16, WEIR_F32 or, on the CPU, WEIR_Q8_0 */
   /* Called while loading, from this thread; done of total bytes of weights. May be NULL. */
   void (*progress)(void *ctx, const char *model, int64_t done, int64_t total);
   void *progress_ctx;

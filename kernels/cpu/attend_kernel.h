@@ -17,6 +17,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec_math.h"
+#include "kernels/quant.h"
 
 #define ATTEND_INLINE static inline __attribute__((always_inline))
 
@@ -28,8 +29,9 @@ enum {
 
 /* The rows of K and V of one block, wherever they lie; absent positions point at a present one. */
 typedef struct attend_rows {
-  const void *k[WEIR_ATTEND_BLOCK], *v[WEIR_ATTEND_BLOCK];
-  const struct attend_rows *next; /* to be fetched meanwhile; NULL: nothing */
+  const char *k[WEIR_ATTEND_BLOCK], *v[WEIR_ATTEND_BLOCK];
+  const uint16_t *k_scale[WEIR_ATTEND_BLOCK]; /* Q8_0: of the row's first block; V's lie v_bytes further */
+  const struct attend_rows *next;             /* to be fetched meanwhile; NULL: nothing */
   size_t row_bytes;
 } attend_rows;
 
@@ -46,15 +48,22 @@ static void attend_load_q(weir_attend_tile *t) {
 }
 
 /* One stored row -> F32 with zeros up to dp. */
-static inline void convert_row(float *to, const void *from, const weir_attend_tile *t) {
+static inline void convert_row(float *to, const char *from, const uint16_t *scale,
+                               const weir_attend_tile *t) {
   const int32_t d = t->head_dim, whole = d / VF_LANES * VF_LANES;
   int32_t i = 0;
-  if (t->f16) {
-    const uint16_t *h = (const uint16_t *)from;
+  if (t->type == WEIR_Q8_0) {
+    for (; i < d; i += 32, scale += t->page_size) {
+      const vf s = vf_set1(weir_f16_to_f32(*scale));
+      for (int u = 0; u < 32; u += VF_LANES)
+        vf_store(to + i + u, vf_mul(vf_load_i8((const int8_t *)(const void *)from + i + u), s));
+    }
+  } else if (t->type == WEIR_F16) {
+    const uint16_t *h = (const uint16_t *)(const void *)from;
     for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load_f16(h + i));
     if (i < d) vf_store(to + i, vf_load_f16_n(h + i, (int)(d - i))), i += VF_LANES;
   } else {
-    const float *f = (const float *)from;
+    const float *f = (const float *)(const void *)from;
     for (; i < whole; i += VF_LANES) vf_store(to + i, vf_load(f + i));
     if (i < d) vf_store(to + i, vf_load_n(f + i, (int)(d - i))), i += VF_LANES;
   }
@@ -64,12 +73,13 @@ static inline void convert_row(float *to, const void *from, const weir_attend_ti
 /* Asks for a row that will be wanted a block later. Spread over the work, because a burst of requests fills
  * the line buffers and stalls; needed, because pages are scattered and the machine's own prefetch ends with
  * each. */
-ATTEND_INLINE void fetch_row(const void *row, size_t bytes) {
-  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)row + b);
+ATTEND_INLINE void fetch_row(const char *row, size_t bytes) {
+  for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
 }
 
-ATTEND_INLINE vf load_kv(const void *row, int32_t i, bool f16) {
-  return f16 ? vf_load_f16((const uint16_t *)row + i) : vf_load((const float *)row + i);
+ATTEND_INLINE vf load_kv(const char *row, int32_t i, bool f16) {
+  return f16 ? vf_load_f16((const uint16_t *)(const void *)row + i)
+             : vf_load((const float *)(const void *)row + i);
 }
 
 /* s[r][j] <- q[r] . k[j] for R rows and all keys of the block, VF_LANES dot products at a time. */
@@ -221,13 +231,17 @@ ATTEND_INLINE void attend_rows_of_block(weir_attend_tile *t, attend_rows *kv, in
 
 /* Where the positions at + from .. at + n - 1 are stored. */
 static void find_rows(attend_rows *kv, const weir_attend_tile *t, int32_t at, int from, int n) {
-  const char *k = NULL;
-  for (int j = from; j < n; j++, k += t->row_bytes) {
+  const char *k = NULL, *scale = NULL;
+  for (int j = from; j < n; j++, k += t->row_bytes, scale += sizeof(uint16_t)) {
     const int32_t slot = (at + j) % t->page_size;
-    if (j == from || slot == 0)
-      k = t->kv + (size_t)t->page[(at + j) / t->page_size] * t->page_bytes + (size_t)slot * t->row_bytes;
+    if (j == from || slot == 0) {
+      const char *page = t->kv + (size_t)t->page[(at + j) / t->page_size] * t->page_bytes;
+      k = page + (size_t)slot * t->row_bytes;
+      scale = page + t->scale_at + (size_t)slot * sizeof(uint16_t);
+    }
     kv->k[j] = k;
     kv->v[j] = k + t->v_bytes;
+    kv->k_scale[j] = (const uint16_t *)(const void *)scale;
   }
   for (int j = 0; j < from; j++)
     kv->k[j] = kv->k[from], kv->v[j] = kv->v[from]; /* scored, then thrown away */
@@ -239,14 +253,37 @@ static inline int block_len(int32_t at, int32_t end) {
   return end - at < WEIR_ATTEND_BLOCK ? (int)(end - at) : WEIR_ATTEND_BLOCK;
 }
 
-static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
-  const bool direct = t->head_dim == t->dp && (!t->f16 || t->n_rows <= DIRECT_ROWS);
-  attend_rows rows[2]; /* of this block and the next, by turns */
+static void attend_start(weir_attend_tile *t) {
   for (int32_t r = 0; r < t->n_rows; r++) {
     t->m[r] = -INFINITY;
     t->l[r] = 0;
     memset(t->acc + (size_t)r * (size_t)t->dp, 0, sizeof(float) * (size_t)t->dp);
   }
+}
+
+/* The block's rows from `from` on as F32 in the tile's scratch. */
+static void convert_block(weir_attend_tile *t, attend_rows *kv, int from, int n) {
+  for (int j = 0; j < WEIR_ATTEND_BLOCK; j++) {
+    float *k = t->k + (size_t)j * (size_t)t->dp, *v = t->v + (size_t)j * (size_t)t->dp;
+    if (kv->next != NULL) {
+      fetch_row(kv->next->k[j], t->row_bytes);
+      fetch_row(kv->next->v[j], t->row_bytes);
+    }
+    if (j >= from && j < n) {
+      const uint16_t *s = kv->k_scale[j];
+      convert_row(k, kv->k[j], s, t);
+      convert_row(v, kv->v[j], t->type == WEIR_Q8_0 ? s + t->v_bytes / sizeof *s : NULL, t);
+    }
+    kv->k[j] = (const char *)(j >= from && j < n ? k : t->k + (size_t)from * (size_t)t->dp);
+    kv->v[j] = (const char *)v;
+  }
+  kv->next = NULL;
+}
+
+static void attend_run(weir_attend_tile *t, int32_t begin, int32_t end) {
+  const bool direct =
+      t->head_dim == t->dp && (t->type == WEIR_F32 || (t->type == WEIR_F16 && t->n_rows <= DIRECT_ROWS));
+  attend_rows rows[2];             /* of this block and the next, by turns */
   const int32_t seen = t->from[0]; /* by any row */
   if (seen >= end) return;
   if (seen > begin) begin += (seen - begin) / WEIR_ATTEND_BLOCK * WEIR_ATTEND_BLOCK;
@@ -259,22 +296,9 @@ static void attend_span(weir_attend_tile *t, int32_t begin, int32_t end) {
       next = &rows[turn ^ 1];
       find_rows(next, t, at + WEIR_ATTEND_BLOCK, 0, block_len(at + WEIR_ATTEND_BLOCK, end));
     }
-    kv->next = direct ? next : NULL;
-    if (!direct)
-      for (int j = 0; j < WEIR_ATTEND_BLOCK; j++) {
-        float *k = t->k + (size_t)j * (size_t)t->dp, *v = t->v + (size_t)j * (size_t)t->dp;
-        if (next != NULL) {
-          fetch_row(next->k[j], t->row_bytes);
-          fetch_row(next->v[j], t->row_bytes);
-        }
-        if (j >= from && j < n) {
-          convert_row(k, kv->k[j], t);
-          convert_row(v, kv->v[j], t);
-        }
-        kv->k[j] = j >= from && j < n ? k : t->k + (size_t)from * (size_t)t->dp;
-        kv->v[j] = v;
-      }
-    if (direct && t->f16)
+    kv->next = next;
+    if (!direct) convert_block(t, kv, from, n);
+    if (direct && t->type == WEIR_F16)
       attend_rows_of_block(t, kv, at, n, true);
     else
       attend_rows_of_block(t, kv, at, n, false);

@@ -29,8 +29,8 @@ static uint64_t saved_state(void) {
  * fine. `d` is of CPUID's leaf 7. */
 static bool tiles_allowed(uint64_t state, unsigned d) {
   enum { TILES = 0x60000, TILE_DATA = 18, REQ_XCOMP_PERM = 0x1023 }; /* XCR0; asm/prctl.h */
-  enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };                   /* of d */
-  if ((state & TILES) != TILES || !(d & AMX_TILE) || !(d & AMX_INT8)) return false;
+  enum { AMX = 1 << 22 | 1 << 24 | 1 << 25 };                        /* of d: bfloat16, tiles, bytes */
+  if ((state & TILES) != TILES || (d & AMX) != AMX) return false;
   return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, TILE_DATA) == 0;
 }
 
@@ -159,6 +159,7 @@ static const weir_dev_ops cpu_ops = {
     .gather_rows = weir_cpu_gather_rows,
     .sample = weir_cpu_sample,
     .kv_copy = weir_cpu_kv_copy,
+    .kv_q8_0 = true,
 };
 
 weir_status weir_dev_open_cpu(const weir_cpu_opts *opts, weir_dev **out, weir_err *e) {

@@ -8,8 +8,7 @@
 weir_status weir_cpu_kv_copy(weir_dev *dev, weir_kv_layer kv, const int32_t *src_dst, int32_t n_pairs,
                              weir_err *e) {
   (void)dev, (void)e;
-  const size_t elem = kv.dtype == WEIR_F16 ? 2 : 4;
-  const size_t page_bytes = 2 * (size_t)kv.n_kv_heads * (size_t)kv.page_size * (size_t)kv.head_dim * elem;
+  const size_t page_bytes = 2 * (size_t)kv.n_kv_heads * weir_kv_head_bytes(&kv);
   char *base = (char *)kv.base;
   for (int32_t i = 0; i < n_pairs; i++) {
     const int32_t src = src_dst[2 * i], dst = src_dst[2 * i + 1];

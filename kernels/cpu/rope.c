@@ -41,9 +41,10 @@ static void append_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   const weir_rope_args *a = j->args;
   const weir_kv_layer *kv = &a->kv;
   const weir_ragged *g = j->ragged;
-  const size_t row_bytes = (size_t)kv->head_dim * (kv->dtype == WEIR_F16 ? 2 : 4);
-  const size_t head_bytes = row_bytes * (size_t)kv->page_size,
-               half_bytes = head_bytes * (size_t)kv->n_kv_heads;
+  const size_t row_bytes = (size_t)kv->head_dim * (kv->dtype == WEIR_Q8_0  ? 1
+                                                   : kv->dtype == WEIR_F16 ? 2
+                                                                           : 4);
+  const size_t head_bytes = weir_kv_head_bytes(kv), half_bytes = head_bytes * (size_t)kv->n_kv_heads;
   weir_rope_row row = {.q_norm = a->q_norm,
                        .k_norm = a->k_norm,
                        .norm_eps = a->norm_eps,
@@ -52,7 +53,8 @@ static void append_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
                        .head_dim = kv->head_dim,
                        .rope_dims = a->rope_dims,
                        .interleaved = a->interleaved,
-                       .f16 = kv->dtype == WEIR_F16,
+                       .kv_type = kv->dtype,
+                       .page_size = kv->page_size,
                        .head_bytes = head_bytes};
   (void)rank;
   for (int32_t r = begin; r < end; r++) {
@@ -62,8 +64,10 @@ static void append_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
       row.cos = a->angles.data + (size_t)r * (size_t)a->angles.ld;
       row.sin = row.cos + a->rope_dims / 2;
     }
-    row.k = (char *)kv->base + (size_t)page * 2 * half_bytes + (size_t)(pos % kv->page_size) * row_bytes;
+    const int32_t slot = pos % kv->page_size;
+    row.k = (char *)kv->base + (size_t)page * 2 * half_bytes + (size_t)slot * row_bytes;
     row.v = row.k + half_bytes;
+    row.scale_at = (size_t)(kv->page_size - slot) * (size_t)kv->head_dim + 2 * (size_t)slot;
     j->simd->rope_row(&row);
   }
 }

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec_math.h"
+#include "kernels/quant.h"
 
 /* resid += delta when there is one; the sum of squares of it. Element i is in lane i%L of accumulator
  * (i/L)%4. */
@@ -168,9 +169,42 @@ static inline void turn_head(float *x, const float *cs, const float *sn, int32_t
   }
 }
 
-static inline void store_head(char *dst, const float *x, int32_t n, bool f16) {
-  if (!f16) {
+/* 32 elements -> bytes and their scale, 32 elements being whole vectors on all instruction sets. Each element
+ * goes through the same roundings on all of them: to the nearest multiple of the scale as it is stored, of
+ * two as near the even one. */
+static inline void store_q8_0(int8_t *q, uint16_t *scale, const float *x) {
+  vf most = vf_zero(), odd = vf_zero();
+  for (int i = 0; i < 32; i += VF_LANES) {
+    const vf a = vf_load(x + i);
+    most = vf_max(most, vf_max(a, vf_sub(vf_zero(), a)));
+    odd = vf_add(odd, vf_sub(a, a)); /* 0, or NaN where there is an infinity or NaN */
+  }
+  const float amax = vf_hmax(most);
+  float bad[VF_LANES];
+  vf_store(bad, vf_set1(vf_hsum(odd)));
+  const uint16_t d = weir_f32_to_f16(amax / 127.0f);
+  const float size = weir_f16_to_f32(d);
+  if (bad[0] != 0.0f || !(size <= 65504.0f)) {
+    memset(q, 0, 32);
+    *scale = 0x7e00;
+    return;
+  }
+  const vf inverse = vf_set1(size > 0.0f ? 1.0f / size : 0.0f), lim = vf_set1(127.0f);
+  for (int i = 0; i < 32; i += VF_LANES)
+    vf_store_i8(q + i, vf_max(vf_sub(vf_zero(), lim), vf_min(lim, vf_mul(vf_load(x + i), inverse))));
+  *scale = d;
+}
+
+static inline void store_head(const weir_rope_row *a, char *dst, const float *x) {
+  const int32_t n = a->head_dim;
+  if (a->kv_type == WEIR_F32) {
     memcpy(dst, x, sizeof *x * (size_t)n);
+    return;
+  }
+  if (a->kv_type == WEIR_Q8_0) {
+    uint16_t *scale = (uint16_t *)(void *)(dst + a->scale_at);
+    for (int32_t i = 0; i < n; i += 32, scale += a->page_size)
+      store_q8_0((int8_t *)(void *)dst + i, scale, x + i);
     return;
   }
   uint16_t *d = (uint16_t *)(void *)dst;
@@ -190,8 +224,8 @@ static void rope_row(const weir_rope_row *a) {
   }
   const float *k = a->qkv + (size_t)a->n_heads * (size_t)d, *v = k + (size_t)a->n_kv_heads * (size_t)d;
   for (size_t h = 0; h < (size_t)a->n_kv_heads; h++) {
-    store_head(a->k + h * a->head_bytes, k + h * (size_t)d, d, a->f16);
-    store_head(a->v + h * a->head_bytes, v + h * (size_t)d, d, a->f16);
+    store_head(a, a->k + h * a->head_bytes, k + h * (size_t)d);
+    store_head(a, a->v + h * a->head_bytes, v + h * (size_t)d);
   }
 }
 

@@ -17,9 +17,12 @@ typedef struct weir_rope_row {
   const float *q_norm, *k_norm; /* [head_dim] or NULL */
   float norm_eps;
   int32_t n_heads, n_kv_heads, head_dim, rope_dims;
-  bool interleaved, f16;
+  bool interleaved;
+  weir_dtype kv_type;
   char *k, *v;       /* where head 0 of this position is stored */
   size_t head_bytes; /* from one head to the next there */
+  size_t scale_at; /* Q8_0: from the row to the scale of its first block; those of others follow page_size */
+  int32_t page_size; /* scales apart */
 } weir_rope_row;
 
 /* Rows of one KV head attending to a run of positions; the unit of work of attend. A row is one query head of
@@ -37,7 +40,8 @@ typedef struct weir_attend_tile {
   size_t page_bytes, row_bytes, v_bytes; /* v_bytes: from a K row to its V row */
   const int32_t *page;                   /* of the sequence, in order of position */
   int32_t page_size;
-  bool f16;
+  weir_dtype type;      /* of KV; of Q8_0, kv and row_bytes are about the bytes, and the scales ... */
+  size_t scale_at;      /* ... of a page's blocks 0 begin here, from the head's first byte in it */
   float scale, softcap; /* with a soft cap, scale is already divided by it */
 } weir_attend_tile;
 
@@ -52,9 +56,11 @@ typedef struct weir_simd {
                       int32_t n);
   void (*rope_row)(const weir_rope_row *);
   void (*attend_load_q)(weir_attend_tile *);
-  /* acc, m, l <- positions [begin, end); begin is a multiple of the span. Blocks that no row sees are left
-   * out, and a row that sees nothing here gets m = -infinity and zeros. */
-  void (*attend_span)(weir_attend_tile *, int32_t begin, int32_t end);
+  /* acc, m, l as before the first position of a span: zeros and -infinity. */
+  void (*attend_start)(weir_attend_tile *);
+  /* acc, m, l take in positions [begin, end), which follow those before; begin is a multiple of the block.
+   * Blocks that no row sees are left out, and a row that sees nothing of this is left as it is. */
+  void (*attend_run)(weir_attend_tile *, int32_t begin, int32_t end);
   /* (acc, m, l) of one row <- the row's with a later span's put behind. */
   void (*attend_merge)(float *acc, float *m, float *l, const float *acc2, float m2, float l2, int32_t dp);
   void (*attend_finish)(float *out, const float *acc, float l, int32_t head_dim);

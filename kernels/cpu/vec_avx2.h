@@ -79,6 +79,14 @@ static inline void vf_store_f16_n(uint16_t *p, vf x, int n) {
   vf_store_f16(t, x);
   if (n > 0) memcpy(p, t, sizeof *p * (size_t)n);
 }
+static inline vf vf_load_i8(const int8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+static inline void vf_store_i8(int8_t *p, vf x) {
+  const __m256i i = _mm256_cvtps_epi32(x);
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+  _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(h, h));
+}
 enum { VF_PAIRS = VF_LANES / 2 };
 static inline vf vf_turn_pairs(vf x, const float *c, const float *s) {
   const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);

@@ -77,6 +77,12 @@ static inline void vf_store_f16(uint16_t *p, vf x) {
 static inline void vf_store_f16_n(uint16_t *p, vf x, int n) {
   _mm256_mask_storeu_epi16(p, vf_first(n), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+static inline vf vf_load_i8(const int8_t *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+static inline void vf_store_i8(int8_t *p, vf x) {
+  _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
 enum { VF_PAIRS = VF_LANES / 2 };
 static inline vf vf_turn_pairs(vf x, const float *c, const float *s) {
   const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);

@@ -54,6 +54,11 @@ static inline void vf_store_f16(uint16_t *p, vf x) { *p = weir_f32_to_f16(x); }
 static inline void vf_store_f16_n(uint16_t *p, vf x, int n) {
   if (n > 0) *p = weir_f32_to_f16(x);
 }
+/* Signed bytes. Storing rounds to nearest, of two as near to the even one; x is within -127 .. 127. */
+static inline vf vf_load_i8(const int8_t *p) { return *p; }
+static inline void vf_store_i8(int8_t *p, vf x) {
+  *p = (int8_t)(int32_t)((x + 0x1.8p23f) - 0x1.8p23f); /* the sum has no bits below one */
+}
 /* Pairs (x[2i], x[2i+1]) of one vector turned by the angle whose cosine and sine stand at c[i], s[i]. A lane
  * is no pair, so the callers' scalar tail does all of it. */
 enum { VF_PAIRS = 0 };

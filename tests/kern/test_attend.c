@@ -17,7 +17,7 @@
 enum { MAX_PIECES = 32, MAX_LEN = 1100, NAN_TEXT = 8 /* text 9 with one query that is not a number */ };
 static const weir_dev_limits LIMITS = {.max_tokens = 1200,
                                        .max_cols = 4096,
-                                       .max_heads = 16,
+                                       .max_heads = 32,
                                        .max_head_dim = 256,
                                        .max_kv_len = MAX_LEN,
                                        .max_rows_out = 16,
@@ -55,10 +55,46 @@ static float q_at(const shape *s, const piece *p, int32_t pos, int32_t head, int
   return 6 * content_at(p->content == NAN_TEXT ? 9 : p->content, pos, 1000 + head, dim);
 }
 /* Position 99 of text 7 is infinite: nobody before it may notice. */
+static bool is_huge(uint64_t content, int32_t pos) { return content == 7 && pos == 99; }
+static float plain_at(uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t dim) {
+  return content_at(content == NAN_TEXT ? 9 : content, pos, 2 * head + is_v, dim);
+}
+/* What Q8_0 stores: a byte, and a scale of its block as a half. */
+static int8_t byte_at(uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t dim) {
+  return (int8_t)lrintf(127 * plain_at(content, pos, is_v, head, dim));
+}
+static uint16_t scale_at(uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t block) {
+  if (is_huge(content, pos)) return 0x7c00;
+  return weir_f32_to_f16((0.2f + fabsf(plain_at(content, pos, is_v, head, 5000 + block))) / 127);
+}
 static float kv_at(const shape *s, uint64_t content, int32_t pos, int32_t is_v, int32_t head, int32_t dim) {
-  if (content == 7 && pos == 99) return is_v ? INFINITY : 1e30f;
-  const float x = content_at(content == NAN_TEXT ? 9 : content, pos, 2 * head + is_v, dim);
+  if (s->dtype == WEIR_Q8_0)
+    return byte_at(content, pos, is_v, head, dim) *
+           weir_f16_to_f32(scale_at(content, pos, is_v, head, dim / 32));
+  if (is_huge(content, pos)) return is_v ? INFINITY : 1e30f;
+  const float x = plain_at(content, pos, is_v, head, dim);
   return s->dtype == WEIR_F16 ? weir_f16_to_f32(weir_f32_to_f16(x)) : x;
+}
+
+/* Stores a head's K or V of a position as device.h says; `half` is where the page's K or V begins. */
+static void put_row(const shape *s, unsigned char *half, uint64_t content, int32_t pos, int32_t is_v,
+                    int32_t head) {
+  const size_t d = (size_t)s->head_dim, size = (size_t)s->page_size, slot = (size_t)pos % size;
+  for (size_t c = 0; c < d; c++) {
+    const float x = kv_at(s, content, pos, is_v, head, (int32_t)c);
+    const uint16_t x16 = weir_f32_to_f16(x);
+    const size_t at = ((size_t)head * size + slot) * d + c;
+    if (s->dtype == WEIR_F32) {
+      memcpy(half + 4 * at, &x, 4);
+    } else if (s->dtype == WEIR_F16) {
+      memcpy(half + 2 * at, &x16, 2);
+    } else {
+      unsigned char *of_head = half + (size_t)head * (size * d + size * (d / 32) * 2);
+      of_head[slot * d + c] = (unsigned char)byte_at(content, pos, is_v, head, (int32_t)c);
+      const uint16_t scale = scale_at(content, pos, is_v, head, (int32_t)c / 32);
+      memcpy(of_head + size * d + (c / 32 * size + slot) * 2, &scale, 2);
+    }
+  }
 }
 
 /* The first position that a row at pos sees. */
@@ -89,10 +125,11 @@ static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of,
   for (int32_t i = 0; i < n_pages; i++) page[i] = i;
   kern_shuffle(&rng, page, n_pages);
 
-  const size_t half = (size_t)s->n_kv * (size_t)s->page_size * (size_t)d, elem = s->dtype == WEIR_F16 ? 2 : 4;
-  const size_t kv_bytes = (size_t)n_pages * 2 * half * elem;
+  const size_t n_half = (size_t)s->n_kv * (size_t)s->page_size * (size_t)d;
+  const size_t half = s->dtype == WEIR_Q8_0 ? n_half / 32 * 34 : n_half * (s->dtype == WEIR_F16 ? 2 : 4);
+  const size_t kv_bytes = (size_t)n_pages * 2 * half;
   unsigned char *kv = (unsigned char *)malloc(kv_bytes);
-  memset(kv, 0xff, kv_bytes); /* NaN in both types */
+  memset(kv, 0xff, kv_bytes); /* NaN in all types */
   float *q = (float *)malloc(sizeof *q * (size_t)rows * (size_t)n_heads * (size_t)d);
   for (int32_t i = 0; i < n_pieces; i++) {
     const piece *p = &piece_of[i];
@@ -106,19 +143,10 @@ static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of,
     }
     for (int32_t t = w.stale ? seen_from(w, p->begin) : 0; t < kv_len[i]; t++)
       for (int32_t is_v = 0; is_v < 2; is_v++)
-        for (int32_t h = 0; h < s->n_kv; h++)
-          for (int32_t c = 0; c < d; c++) {
-            const size_t pg = (size_t)page[page_indptr[i] + t / s->page_size];
-            const size_t at = (pg * 2 + (size_t)is_v) * half +
-                              ((size_t)h * (size_t)s->page_size + (size_t)(t % s->page_size)) * (size_t)d +
-                              (size_t)c;
-            const float x = kv_at(s, p->content, t, is_v, h, c);
-            const uint16_t x16 = weir_f32_to_f16(x);
-            if (s->dtype == WEIR_F16)
-              memcpy(kv + 2 * at, &x16, 2);
-            else
-              memcpy(kv + 4 * at, &x, 4);
-          }
+        for (int32_t h = 0; h < s->n_kv; h++) {
+          const size_t pg = (size_t)page[page_indptr[i] + t / s->page_size];
+          put_row(s, kv + (pg * 2 + (size_t)is_v) * half, p->content, t, is_v, h);
+        }
   }
   for (int32_t i = 0; w.stale && i < n_pieces; i++)
     for (int32_t k = 0; k < seen_from(w, piece_of[i].begin) / s->page_size; k++)
@@ -252,11 +280,20 @@ static void check_shape(const kern_devs *devs, const shape *s, look w, const pie
 
 static void test_against_reference(void **state) {
   static const int32_t dims[] = {8, 32, 64, 80, 128}, groups[] = {1, 2, 4, 7, 8};
-  static const shape more[] = {{64, 1, 2, 4, WEIR_F16},  {64, 1, 2, 32, WEIR_F16},  {32, 2, 1, 24, WEIR_F32},
-                               {10, 1, 3, 16, WEIR_F16}, {128, 1, 4, 16, WEIR_F32}, {64, 3, 1, 16, WEIR_F32},
-                               {8, 2, 2, 16, WEIR_F32},  {80, 1, 7, 16, WEIR_F32}};
+  static const shape more[] = {
+      {64, 1, 2, 4, WEIR_F16},    {64, 1, 2, 32, WEIR_F16},   {32, 2, 1, 24, WEIR_F32},
+      {10, 1, 3, 16, WEIR_F16},   {128, 1, 4, 16, WEIR_F32},  {64, 3, 1, 16, WEIR_F32},
+      {8, 2, 2, 16, WEIR_F32},    {80, 1, 7, 16, WEIR_F32},   {96, 1, 4, 16, WEIR_F16},
+      {256, 1, 2, 16, WEIR_F16},  {64, 1, 16, 16, WEIR_F16},  {64, 6, 2, 16, WEIR_F16},
+      {32, 20, 1, 16, WEIR_F32},  {32, 2, 1, 16, WEIR_Q8_0},  {32, 1, 7, 16, WEIR_Q8_0},
+      {32, 2, 16, 16, WEIR_Q8_0}, {64, 1, 1, 16, WEIR_Q8_0},  {64, 1, 4, 16, WEIR_Q8_0},
+      {64, 1, 8, 16, WEIR_Q8_0},  {64, 1, 16, 16, WEIR_Q8_0}, {96, 1, 1, 16, WEIR_Q8_0},
+      {96, 1, 7, 16, WEIR_Q8_0},  {128, 1, 1, 16, WEIR_Q8_0}, {128, 1, 4, 16, WEIR_Q8_0},
+      {128, 1, 8, 16, WEIR_Q8_0}, {256, 1, 1, 16, WEIR_Q8_0}, {256, 1, 4, 16, WEIR_Q8_0},
+      {64, 5, 2, 16, WEIR_Q8_0},  {64, 1, 2, 4, WEIR_Q8_0},   {64, 1, 3, 32, WEIR_Q8_0},
+      {32, 2, 2, 24, WEIR_Q8_0}};
   kern_devs devs;
-  double worst[2] = {0};
+  double worst[WEIR_Q8_0 + 1] = {0};
   piece p[MAX_PIECES];
   const int32_t n = mixed_batch(p);
   (void)state;
@@ -264,12 +301,13 @@ static void test_against_reference(void **state) {
   for (size_t i = 0; i < 5; i++)
     for (size_t k = 0; k < 5; k++) {
       const shape s = {dims[i], groups[k] > 2 ? 1 : 2, groups[k], 16, WEIR_F16};
-      check_shape(&devs, &s, plain, p, n, &worst[0]);
+      check_shape(&devs, &s, plain, p, n, &worst[WEIR_F16]);
     }
   for (size_t i = 0; i < sizeof more / sizeof *more; i++)
-    check_shape(&devs, &more[i], plain, p, n, &worst[more[i].dtype == WEIR_F32]);
+    check_shape(&devs, &more[i], plain, p, n, &worst[more[i].dtype]);
   kern_devs_close(&devs);
-  print_message("worst row error %.2g with F16, %.2g with F32 KV (bound 1e-5)\n", worst[0], worst[1]);
+  print_message("worst row error %.2g with F16, %.2g with F32, %.2g with Q8_0 KV (bound 1e-5)\n",
+                worst[WEIR_F16], worst[WEIR_F32], worst[WEIR_Q8_0]);
 }
 
 /* Windows that begin at, before and behind the seams of pages, blocks and spans, and soft caps. */
@@ -284,7 +322,9 @@ static void test_windows_and_caps(void **state) {
                {{256, 1, 2, 16, WEIR_F16}, {100, 50, false}}, {{64, 1, 2, 16, WEIR_F16}, {511, 0, false}},
                {{10, 1, 3, 24, WEIR_F16}, {512, 0, true}},    {{32, 1, 2, 16, WEIR_F32}, {513, 30, true}},
                {{256, 1, 1, 16, WEIR_F32}, {0, 50, false}},   {{96, 1, 4, 16, WEIR_F16}, {0, 0.5f, false}},
-               {{64, 1, 2, 16, WEIR_F16}, {2000, 0, true}}};
+               {{64, 1, 2, 16, WEIR_F16}, {2000, 0, true}},   {{64, 1, 8, 16, WEIR_Q8_0}, {17, 0, true}},
+               {{128, 1, 1, 16, WEIR_Q8_0}, {33, 30, true}},  {{32, 2, 4, 16, WEIR_Q8_0}, {500, 0, true}},
+               {{64, 1, 7, 24, WEIR_Q8_0}, {63, 0, true}},    {{64, 1, 4, 16, WEIR_F16}, {63, 0, true}}};
   static const piece p[] = {{200, 1029, 1}, {201, 0, 1},    {202, 600, 130}, {203, 0, 70}, {204, 511, 1},
                             {205, 512, 1},  {206, 543, 40}, {207, 37, 64},   {208, 15, 2}};
   /* Few rows far out: a team shares their spans, which do not begin at the first. */
@@ -305,7 +345,8 @@ static void test_windows_and_caps(void **state) {
 
 /* A window changes rows that it cuts off from something, and no bit of others. */
 static void test_window_of_everything(void **state) {
-  static const shape shapes[] = {{64, 1, 2, 16, WEIR_F16}, {32, 2, 3, 16, WEIR_F32}};
+  static const shape shapes[] = {
+      {64, 1, 2, 16, WEIR_F16}, {32, 2, 3, 16, WEIR_F32}, {32, 2, 3, 16, WEIR_Q8_0}};
   static const look looks[] = {{0, 0, false}, {0, 8, false}};
   enum { N = 4 };
   static const piece p[N] = {{31, 470, 60}, {32, 1000, 20}, {33, 499, 1}, {34, 0, 30}};
@@ -340,16 +381,16 @@ static void test_window_of_everything(void **state) {
 /* Queries that are no numbers spoil their own rows only, and nothing waits for them. */
 static void test_not_a_number(void **state) {
   static const look looks[] = {{0, 0, false}, {7, 0, false}, {0, 30, false}, {40, 30, false}};
-  const shape s = {64, 1, 2, 16, WEIR_F16};
   enum { LEN = 90, WIDTH = 128 };
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &LIMITS);
-  for (size_t k = 0; k < sizeof looks / sizeof *looks; k++)
+  for (size_t k = 0; k < 2 * sizeof looks / sizeof *looks; k++)
     for (int i = 0; i < devs.n; i++) {
+      const shape s = {64, 1, 2, 16, k % 2 ? WEIR_Q8_0 : WEIR_F16};
       const piece good = {9, 0, LEN}, bad = {NAN_TEXT, 0, LEN};
-      float *a = step(devs.dev[i], &s, looks[k], &good, 1, 1),
-            *b = step(devs.dev[i], &s, looks[k], &bad, 1, 1);
+      float *a = step(devs.dev[i], &s, looks[k / 2], &good, 1, 1),
+            *b = step(devs.dev[i], &s, looks[k / 2], &bad, 1, 1);
       for (int32_t r = 0; r < LEN; r++)
         for (int32_t h = 0; h < 2; h++)
           for (int32_t c = 0; c < 64; c++) {
@@ -371,12 +412,24 @@ static void same_rows(const float *got, const float *whole, int32_t begin, int32
 
 static void test_chunking(void **state) {
   static const shape shapes[] = {
-      {64, 2, 2, 16, WEIR_F16}, {32, 1, 2, 16, WEIR_F32}, {80, 1, 7, 16, WEIR_F16},
-      {64, 1, 2, 16, WEIR_F16}, {64, 1, 1, 16, WEIR_F32}, {32, 2, 4, 16, WEIR_F16},
-      {32, 1, 3, 24, WEIR_F16}, {64, 1, 2, 8, WEIR_F16},  {32, 1, 2, 16, WEIR_F32}};
-  static const look looks[] = {
-      {0},           {0}, {0}, {1, 0, true}, {20, 0, true}, {32, 0, true}, {100, 30, true}, {513, 0, true},
-      {0, 20, false}};
+      {64, 2, 2, 16, WEIR_F16},  {32, 1, 2, 16, WEIR_F32},  {80, 1, 7, 16, WEIR_F16},
+      {64, 1, 2, 16, WEIR_F16},  {64, 1, 1, 16, WEIR_F32},  {32, 2, 4, 16, WEIR_F16},
+      {32, 1, 3, 24, WEIR_F16},  {64, 1, 2, 8, WEIR_F16},   {32, 1, 2, 16, WEIR_F32},
+      {64, 2, 8, 16, WEIR_Q8_0}, {32, 1, 3, 16, WEIR_Q8_0}, {64, 1, 4, 16, WEIR_Q8_0},
+      {64, 3, 1, 16, WEIR_Q8_0}};
+  static const look looks[] = {{0},
+                               {0},
+                               {0},
+                               {1, 0, true},
+                               {20, 0, true},
+                               {32, 0, true},
+                               {100, 30, true},
+                               {513, 0, true},
+                               {0, 20, false},
+                               {0},
+                               {20, 0, true},
+                               {513, 0, true},
+                               {0}};
   enum { LEN = 600 };
   kern_devs devs;
   (void)state;
@@ -416,7 +469,8 @@ static void test_chunking(void **state) {
 
 /* What stands behind a row, in its own page and tile, is not looked at, be it infinite. */
 static void test_future_is_not_seen(void **state) {
-  static const shape shapes[] = {{64, 1, 4, 16, WEIR_F16}, {32, 1, 1, 16, WEIR_F32}};
+  static const shape shapes[] = {
+      {64, 1, 4, 16, WEIR_F16}, {32, 1, 1, 16, WEIR_F32}, {64, 1, 4, 16, WEIR_Q8_0}};
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &LIMITS);

@@ -104,11 +104,52 @@ static double check_head(const float *got, const float *x, const float *norm, fl
   return kern_row_error(got, want, d);
 }
 
+/* The row in a head's part of a page -> F32; its bytes become what they were before. */
+static void take_row(const shape *s, unsigned char *head, int32_t slot, float *out) {
+  const size_t d = (size_t)s->head_dim, at = (size_t)slot, size = (size_t)s->page_size;
+  for (size_t i = 0; i < d; i++) {
+    uint16_t half;
+    if (s->dtype == WEIR_F32) {
+      memcpy(&out[i], head + (at * d + i) * 4, 4);
+      memset(head + (at * d + i) * 4, 0xfe, 4);
+    } else if (s->dtype == WEIR_F16) {
+      memcpy(&half, head + (at * d + i) * 2, 2);
+      memset(head + (at * d + i) * 2, 0xfe, 2);
+      out[i] = weir_f16_to_f32(half);
+    } else {
+      memcpy(&half, head + size * d + (i / 32 * size + at) * 2, 2);
+      out[i] = (int8_t)head[at * d + i] * weir_f16_to_f32(half);
+      head[at * d + i] = 0xfe;
+    }
+  }
+  for (size_t b = 0; s->dtype == WEIR_Q8_0 && b < d / 32; b++)
+    memset(head + size * d + (b * size + at) * 2, 0xfe, 2);
+}
+
+/* What has been stored of a V row, which only its type rounds: exactly the nearest, and for Q8_0 the nearest
+ * multiple of max/127 as a half. */
+static void check_stored(const shape *s, const float *got, const float *x, int32_t row, int32_t head) {
+  for (int32_t i = 0; i < s->head_dim; i++) {
+    double want = (double)x[i], off = 0;
+    if (s->dtype == WEIR_F16) want = (double)weir_f16_to_f32(weir_f32_to_f16(x[i]));
+    if (s->dtype == WEIR_Q8_0) {
+      float most = 0;
+      for (int32_t k = i / 32 * 32; k < i / 32 * 32 + 32; k++) most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
+      const double d = (double)weir_f16_to_f32(weir_f32_to_f16(most / 127));
+      want = d * fmin(127, fmax(-127, nearbyint(want / d)));
+      off = fabs((double)x[i] / d - trunc((double)x[i] / d)) -
+            0.5; /* a tie may go either way by rounding of x/d */
+      off = fabs(off) < 1e-4 ? d : 0;
+    }
+    if (!(fabs((double)got[i] - want) <= off))
+      fail_msg("v row %d head %d dim %d: %g, want %g", row, head, i, (double)got[i], want);
+  }
+}
+
 static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned char **kv_bytes,
                        size_t *kv_size) {
   kern_rng rng = {(uint64_t)s->head_dim * 31 + (uint64_t)s->rope_dims};
   const int32_t d = s->head_dim, cols = (s->n_heads + 2 * s->n_kv) * d;
-  const size_t elem = s->dtype == WEIR_F16 ? 2 : 4;
   int32_t pos[ROWS], seq[ROWS], q_indptr[SEQS + 1] = {0}, page_indptr[SEQS + 1] = {0}, page[PAGES * 8];
   int32_t order[PAGES * 8];
   const int32_t n_pages = PAGES * 16 / s->page_size + 8;
@@ -135,10 +176,13 @@ static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned ch
   if (s->rope_dims > 0) angles = kern_mat(dev, ROWS, s->rope_dims, 4);
   kern_put(dev, qkv, x);
   if (s->rope_dims > 0) kern_put(dev, angles, ang);
-  const size_t n_kv_elems = (size_t)n_pages * 2 * (size_t)s->n_kv * (size_t)s->page_size * (size_t)d;
-  unsigned char *kv = (unsigned char *)malloc(n_kv_elems * elem);
-  memset(kv, 0xfe, n_kv_elems * elem); /* NaN in both types */
-  void *dkv = kern_copy(dev, kv, n_kv_elems * elem);
+  const size_t n_head = (size_t)s->page_size * (size_t)d;
+  const size_t head_bytes =
+      s->dtype == WEIR_Q8_0 ? n_head / 32 * 34 : n_head * (s->dtype == WEIR_F16 ? 2 : 4);
+  const size_t kv_all = (size_t)n_pages * 2 * (size_t)s->n_kv * head_bytes;
+  unsigned char *kv = (unsigned char *)malloc(kv_all);
+  memset(kv, 0xfe, kv_all); /* NaN in F16 and F32 */
+  void *dkv = kern_copy(dev, kv, kv_all);
   float *dqn = (float *)kern_copy(dev, qn, sizeof *qn * (size_t)d);
   float *dkn = (float *)kern_copy(dev, kn, sizeof *kn * (size_t)d);
   int32_t *dpos = (int32_t *)kern_copy(dev, pos, sizeof pos),
@@ -168,11 +212,11 @@ static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned ch
                                .kv = {dkv, s->dtype, n_pages, s->n_kv, s->page_size, d}};
   kern_ok(weir_op_rope_append(dev, &args, &g, &e), &e, "rope_append");
   float *got = kern_get(dev, qkv);
-  unsigned char *after = (unsigned char *)malloc(n_kv_elems * elem);
-  kern_ok(weir_dev_download(dev, after, dkv, n_kv_elems * elem, &e), &e, "download");
-  *kv_bytes = (unsigned char *)malloc(n_kv_elems * elem);
-  memcpy(*kv_bytes, after, n_kv_elems * elem);
-  *kv_size = n_kv_elems * elem;
+  unsigned char *after = (unsigned char *)malloc(kv_all);
+  kern_ok(weir_dev_download(dev, after, dkv, kv_all, &e), &e, "download");
+  *kv_bytes = (unsigned char *)malloc(kv_all);
+  memcpy(*kv_bytes, after, kv_all);
+  *kv_size = kv_all;
 
   for (int32_t r = 0; r < ROWS; r++) {
     const float *a = ang + r * s->rope_dims, *in = x + (size_t)r * (size_t)cols;
@@ -184,30 +228,19 @@ static void run_append(weir_dev *dev, const shape *s, double *worst, unsigned ch
     }
     for (int32_t h = 0; h < s->n_kv; h++) {
       const int32_t p = page[page_indptr[seq[r]] + pos[r] / s->page_size], slot = pos[r] % s->page_size;
-      const size_t k_at =
-          ((((size_t)p * 2) * (size_t)s->n_kv + (size_t)h) * (size_t)s->page_size + (size_t)slot) * (size_t)d;
-      const size_t v_at = k_at + (size_t)s->n_kv * (size_t)s->page_size * (size_t)d;
-      const float *v_in = in + (s->n_heads + s->n_kv + h) * d;
-      float k[256];
-      for (int32_t i = 0; i < d; i++) {
-        if (s->dtype == WEIR_F16) {
-          uint16_t bits, want = weir_f32_to_f16(v_in[i]);
-          memcpy(&bits, after + (v_at + (size_t)i) * 2, 2);
-          if (bits != want) fail_msg("v row %d head %d dim %d: %04x, want %04x", r, h, i, bits, want);
-          memcpy(&bits, after + (k_at + (size_t)i) * 2, 2);
-          k[i] = weir_f16_to_f32(bits);
-        } else {
-          assert_memory_equal(after + (v_at + (size_t)i) * 4, v_in + i, 4);
-          memcpy(&k[i], after + (k_at + (size_t)i) * 4, 4);
-        }
-      }
-      const double err = check_head(k, in + (s->n_heads + h) * d, s->norm ? kn : NULL, 1e-6f, a, s);
-      if (err > (s->dtype == WEIR_F16 ? 4.9e-4 : 1e-6)) fail_msg("k row %d head %d: error %g", r, h, err);
-      memset(after + k_at * elem, 0xfe, (size_t)d * elem);
-      memset(after + v_at * elem, 0xfe, (size_t)d * elem);
+      unsigned char *k_head = after + ((size_t)p * 2 * (size_t)s->n_kv + (size_t)h) * head_bytes;
+      unsigned char *v_head = k_head + (size_t)s->n_kv * head_bytes;
+      const float *v_in = in + (s->n_heads + s->n_kv + h) * d, *k_in = in + (s->n_heads + h) * d;
+      float k[256], v[256];
+      take_row(s, k_head, slot, k);
+      take_row(s, v_head, slot, v);
+      check_stored(s, v, v_in, r, h);
+      const double err = check_head(k, k_in, s->norm ? kn : NULL, 1e-6f, a, s);
+      const double bound = s->dtype == WEIR_F16 ? 4.9e-4 : s->dtype == WEIR_Q8_0 ? 4.5e-3 : 1e-6;
+      if (err > bound) fail_msg("k row %d head %d: error %g", r, h, err);
     }
   }
-  kern_same(after, kv, n_kv_elems * elem, "KV beyond the rows of the step"); /* all else still untouched */
+  kern_same(after, kv, kv_all, "KV beyond the rows of the step"); /* all else still untouched */
   void *dead[] = {dkv, dqn, dkn, dpos, dseq, dq, dlen, dpi, dpage};
   for (size_t i = 0; i < sizeof dead / sizeof *dead; i++) weir_dev_release(dev, dead[i]);
   kern_mat_free(dev, qkv);
@@ -229,7 +262,10 @@ static void test_append(void **state) {
       {128, 128, 8, 2, 16, false, true, WEIR_F16}, {128, 64, 8, 8, 16, true, true, WEIR_F16},
       {64, 0, 4, 2, 16, true, false, WEIR_F16},    {96, 0, 4, 1, 16, false, true, WEIR_F32},
       {256, 256, 4, 2, 16, false, true, WEIR_F16}, {96, 72, 4, 2, 16, false, false, WEIR_F16},
-      {10, 6, 3, 3, 4, false, true, WEIR_F16},     {10, 10, 3, 3, 32, true, true, WEIR_F16},
+      {32, 32, 2, 1, 16, true, false, WEIR_Q8_0},  {64, 64, 4, 2, 16, true, false, WEIR_Q8_0},
+      {128, 64, 8, 2, 16, false, true, WEIR_Q8_0}, {96, 96, 3, 3, 24, false, false, WEIR_Q8_0},
+      {256, 0, 4, 1, 4, false, true, WEIR_Q8_0},   {10, 6, 3, 3, 4, false, true, WEIR_F16},
+      {10, 10, 3, 3, 32, true, true, WEIR_F16},
   };
   kern_devs devs;
   double worst = 0;
@@ -253,7 +289,7 @@ static void test_append(void **state) {
     free(first);
   }
   kern_devs_close(&devs);
-  print_message("worst error of a head %.2g (bound 1e-6 before rounding to F16)\n", worst);
+  print_message("worst error of a head %.2g (bound 1e-6 before rounding to F16 or Q8_0)\n", worst);
 }
 
 int main(void) {

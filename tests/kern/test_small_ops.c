@@ -243,20 +243,25 @@ static void test_gather(void **state) {
 }
 
 static void test_kv_copy(void **state) {
-  static const weir_dtype types[] = {WEIR_F16, WEIR_F32};
+  static const struct {
+    weir_dtype type;
+    int32_t head_dim;
+    size_t row_bytes;
+  } types[] = {{WEIR_F16, 10, 20}, {WEIR_F32, 10, 40}, {WEIR_Q8_0, 32, 34}};
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &LIMITS);
   for (int i = 0; i < devs.n; i++)
-    for (size_t t = 0; t < 2; t++) {
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
       enum { PAGES = 7 };
       weir_dev *dev = devs.dev[i];
       weir_err e = {0};
-      const size_t page_bytes = 2 * 3 * 16 * 10 * (types[t] == WEIR_F16 ? 2u : 4u);
+      const size_t page_bytes = 2 * 3 * 16 * types[t].row_bytes;
       unsigned char *host = (unsigned char *)malloc(PAGES * page_bytes),
                     *got = (unsigned char *)malloc(PAGES * page_bytes);
       for (size_t b = 0; b < PAGES * page_bytes; b++) host[b] = (unsigned char)(b * 7 + b / page_bytes * 31);
-      const weir_kv_layer kv = {kern_copy(dev, host, PAGES * page_bytes), types[t], PAGES, 3, 16, 10};
+      const weir_kv_layer kv = {
+          kern_copy(dev, host, PAGES * page_bytes), types[t].type, PAGES, 3, 16, types[t].head_dim};
       const int32_t pairs[] = {6, 0, 2, 4, 4, 5, 1, 1}; /* the third copies what the second brought */
       kern_ok(weir_op_kv_copy(dev, kv, pairs, 4, &e), &e, "kv_copy");
       kern_ok(weir_dev_download(dev, got, kv.base, PAGES * page_bytes, &e), &e, "download");
@@ -265,6 +270,10 @@ static void test_kv_copy(void **state) {
         kern_same(got + p * page_bytes, host + from[p] * page_bytes, page_bytes, "a page");
       const int32_t wrong[] = {0, PAGES};
       assert_int_equal(weir_op_kv_copy(dev, kv, wrong, 1, &e), WEIR_EINVAL);
+      weir_kv_layer odd = kv;
+      odd.head_dim = 33;
+      odd.dtype = WEIR_Q8_0;
+      assert_int_equal(weir_op_kv_copy(dev, odd, pairs, 4, &e), WEIR_EUNSUP); /* no whole blocks */
       weir_dev_release(dev, kv.base);
       free(host);
       free(got);
