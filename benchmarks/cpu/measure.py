@@ -24,7 +24,7 @@ SECTIONS = ["prefill", "decode", "batch", "catch-up", "context", "start", "instr
 WEIR_ALONE = {"catch-up"}
 BEST_ONLY = {"start", "instructions", "serve"}
 LEFT = 75
-TRIES = 4
+TRIES = 3
 LIMITS_KEEP_S = 40
 SMALL = 300e6  # bytes of weights: a sample of such a model would be a few milliseconds
 
@@ -251,9 +251,8 @@ class Run:
             s["disturbed"] = s["others"] > self.a.max_load
         except (engines.Failed, OSError, ValueError, KeyError) as e:
             s["error"] = str(e)
-        if old and "values" in old and ("error" in s or s["others"] > old["others"]):
-            s = dict(old, tries=s["tries"])
-        self.store.put(s)
+        worse = old and "values" in old and ("error" in s or s["others"] > old["others"])
+        self.store.put(dict(old, tries=s["tries"]) if worse else s)
         return s
 
     def wanted(self, base):
