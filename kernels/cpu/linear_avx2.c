@@ -2,10 +2,11 @@
 /* The linear's arithmetic with AVX2, FMA and F16C. Pure functions of their arguments; any thread; compiled
  * for that instruction set and only called where cpu.c found it.
  *
- * Sixteen registers hold four rows of x by the two halves of a group of weights. Integer sums go through 16
- * bits and must not saturate there: Q8_0 multiplies |w| <= 128 with sign(w) x, at most 2 * 128 * 127 = 32512
- * a pair; four bits leave room for a whole block, 16 * 15 * 127 = 30480 a lane, five for half of one,
- * 8 * 31 * 127 = 31496, six for two quads, 4 * 63 * 127 = 32004. */
+ * Sixteen registers hold four rows of x by half a group of weights: their sums of a block in 16 bits, and
+ * those of all blocks as floats. Sums in 16 bits must not saturate: Q8_0 multiplies |w| <= 128 with
+ * sign(w) x, at most 2 * 128 * 127 = 32512 a pair; four bits leave room for a whole block,
+ * 16 * 15 * 127 = 30480 a lane, five for half of one, 8 * 31 * 127 = 31496, six for two quads,
+ * 4 * 63 * 127 = 32004. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <string.h>
@@ -15,6 +16,14 @@
 enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32, SUB = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+/* A value that compilers leave where it is in a chain of sums: made into a tree, sums of a block take more
+ * than sixteen registers. */
+#define KEEP(v) __asm__("" : "+x"(v))
 
 static uint32_t max_of(__m256i v) {
   __m128i m = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -80,6 +89,24 @@ INLINE float float_at(const uint8_t *p) {
 INLINE __m256i load(const uint8_t *p) { return _mm256_load_si256((const __m256i *)p); }
 INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)p)); }
 
+/* The lines ahead that fall to rows [i0, i0 + n) of a tile, some at each block. */
+typedef struct lines {
+  const uint8_t *at, *end;
+  int32_t step;
+} lines;
+
+INLINE lines lines_of(const weir_tile *t, int32_t i0, int32_t n, int32_t n_blocks) {
+  const int32_t from = (int32_t)((int64_t)t->ahead_lines * i0 / t->m);
+  const int32_t to = (int32_t)((int64_t)t->ahead_lines * (i0 + n) / t->m);
+  return (lines){t->ahead + (size_t)from * 64, t->ahead + (size_t)to * 64,
+                 (to - from + n_blocks - 1) / n_blocks};
+}
+
+INLINE void fetch(lines *l) {
+  for (int32_t i = 0; i < l->step && l->at < l->end; i++, l->at += 64)
+    _mm_prefetch((const char *)l->at, _MM_HINT_T1);
+}
+
 /* ---- quantised weights ---- */
 
 /* What a type's blocks are made of; with `type` known to the compiler all of it folds away. */
@@ -120,29 +147,31 @@ INLINE __m256i quad(const weir_dtype type, const uint8_t *q, const int k, const 
   return v;
 }
 
-/* dot[i][h] += the quads `from` .. `to` - 1 of a block; rows of x at xq, 32 bytes apart. */
-INLINE void dots(const weir_dtype type, __m256i dot[SUB][2], const uint8_t *q, const uint8_t *xq,
-                 const int from, const int to, const int n) {
+/* dot[i] += the quads `from` .. `to` - 1 of rows 8h .. 8h+7 of a block; rows of x at xq, 32 bytes apart. */
+INLINE void dots(const weir_dtype type, __m256i dot[SUB], const uint8_t *q, const uint8_t *xq, const int from,
+                 const int to, const int h, const int n) {
   const __m256i ones = _mm256_set1_epi16(1);
   /* Quads whose 16-bit sums can be added before they are widened. */
   const int bits = n_bits(type), run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-  for (int h = 0; h < 2; h++) {
-    for (int k0 = from; k0 < to; k0 += run) {
-      __m256i sum[SUB];
-      for (int k = k0; k < k0 + run; k++) {
-        __m256i w = quad(type, q, k % 4, k / 4, h), w_signed = w;
-        if (bits == 8) {
-          w_signed = _mm256_xor_si256(w, _mm256_set1_epi8(-128)); /* minus 128 */
-          w = _mm256_abs_epi8(w_signed);
-        }
-        for (int i = 0; i < n; i++) {
-          __m256i x = broadcast4(xq + i * BLOCK + 4 * k);
-          if (bits == 8) x = _mm256_sign_epi8(x, w_signed);
-          const __m256i two = _mm256_maddubs_epi16(w, x);
-          sum[i] = k == k0 ? two : _mm256_add_epi16(sum[i], two);
-        }
+  UNROLL for (int k0 = from; k0 < to; k0 += run) {
+    __m256i sum[SUB];
+    UNROLL for (int k = k0; k < k0 + run; k++) {
+      __m256i w = quad(type, q, k % 4, k / 4, h), w_signed = w;
+      if (bits == 8) {
+        w_signed = _mm256_xor_si256(w, _mm256_set1_epi8(-128)); /* minus 128 */
+        w = _mm256_abs_epi8(w_signed);
       }
-      for (int i = 0; i < n; i++) dot[i][h] = _mm256_add_epi32(dot[i][h], _mm256_madd_epi16(sum[i], ones));
+      UNROLL for (int i = 0; i < n; i++) {
+        __m256i x = broadcast4(xq + i * BLOCK + 4 * k);
+        if (bits == 8) x = _mm256_sign_epi8(x, w_signed);
+        const __m256i two = _mm256_maddubs_epi16(w, x);
+        sum[i] = k == k0 ? two : _mm256_add_epi16(sum[i], two);
+        KEEP(sum[i]);
+      }
+    }
+    UNROLL for (int i = 0; i < n; i++) {
+      dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(sum[i], ones));
+      KEEP(dot[i]);
     }
   }
 }
@@ -154,69 +183,72 @@ INLINE __m256 bytes_signed(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
-/* Rows i0 .. i0+n of the tile against group j. */
-INLINE void quant(const weir_tile *t, const weir_dtype type, int32_t j, int32_t i0, const int n) {
-  const int bits = n_bits(type), block_bytes = (bits == 8 ? 8 : bits) * QUADS;
-  const int n_blocks = is_super(type) ? 8 : 2,
-            scales = is_super(type) ? WEIR_PACK_K_SCALES : WEIR_PACK_SCALES;
-  const uint8_t *w = t->w + (size_t)j * t->group_bytes, *x = t->panel;
+/* Block b of the unit at w, whose quads are at q, for rows 8h .. 8h+7: acc[i] of n rows of x, the first of
+ * which has its bytes at xq, its scale at xd and its first field at `field`, others m * 4 behind that. */
+INLINE void block(const weir_dtype type, __m256 acc[SUB], const uint8_t *w, const int b, const uint8_t *q,
+                  const uint8_t *xq, const uint8_t *xd, const uint8_t *field, const int32_t m, const int h,
+                  const int n) {
   const __m256i none = _mm256_setzero_si256();
-  __m256 acc[SUB][2];
-  for (int i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-  for (int32_t u = 0; u < t->depth; u++, w += scales + n_blocks * block_bytes) {
-    for (int b = 0; b < n_blocks; b++, x += t->block_bytes) {
-      const uint8_t *q = w + scales + b * block_bytes, *xq = x + BLOCK * i0;
-      const uint8_t *xd = x + BLOCK * t->m + 4 * i0, *field = x + t->field_at + 4 * i0;
-      __m256i dot[SUB][2];
-      __m256 part[SUB][2]; /* t of linear.h */
-      for (int i = 0; i < n; i++)
-        dot[i][0] = dot[i][1] = has_mins(type) || bits == 8 ? none : broadcast4(field + 4 * i);
-      dots(type, dot, q, xq, 0, type == WEIR_Q6_K ? 4 : 8, n);
-      for (int h = 0; h < 2; h++) {
-        if (!is_super(type)) {
-          const __m256 dw = halves(w + b * LANES * 2 + h * 16);
-          for (int i = 0; i < n; i++) {
-            const __m256 d = _mm256_mul_ps(dw, _mm256_set1_ps(float_at(xd + 4 * i)));
-            acc[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][h]), d, acc[i][h]);
-          }
-          continue;
-        }
-        const uint8_t *scale =
-            w + (type == WEIR_Q6_K ? WEIR_PACK_Q6_SCALE + b * 2 * LANES : WEIR_PACK_SCALES + b * LANES) +
-            h * 8;
-        const __m256 d = halves(w + h * 16);
-        const __m256 dw = _mm256_mul_ps(d, type == WEIR_Q6_K ? bytes_signed(scale) : bytes_unsigned(scale));
-        for (int i = 0; i < n; i++) part[i][h] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][h]), dw);
-      }
-      if (has_mins(type)) {
-        for (int h = 0; h < 2; h++) {
-          const __m256 dmin = halves(w + LANES * 2 + h * 16);
-          const __m256 low =
-              _mm256_mul_ps(dmin, bytes_unsigned(w + WEIR_PACK_SCALES + (8 + b) * LANES + h * 8));
-          for (int i = 0; i < n; i++)
-            part[i][h] = _mm256_fmadd_ps(low, _mm256_set1_ps(float_at(field + 4 * i)), part[i][h]);
-        }
-      }
-      if (type == WEIR_Q6_K) {
-        for (int i = 0; i < n; i++) dot[i][0] = dot[i][1] = broadcast4(field + 4 * (t->m + i));
-        dots(type, dot, q, xq, 4, 8, n);
-        for (int h = 0; h < 2; h++) {
-          const __m256 d = halves(w + h * 16);
-          const __m256 dw =
-              _mm256_mul_ps(d, bytes_signed(w + WEIR_PACK_Q6_SCALE + (b * 2 + 1) * LANES + h * 8));
-          for (int i = 0; i < n; i++)
-            part[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][h]), dw, part[i][h]);
-        }
-      }
-      if (is_super(type))
-        for (int i = 0; i < n; i++)
-          for (int h = 0; h < 2; h++)
-            acc[i][h] = _mm256_fmadd_ps(part[i][h], _mm256_set1_ps(float_at(xd + 4 * i)), acc[i][h]);
+  __m256i dot[SUB];
+  UNROLL for (int i = 0; i < n; i++) dot[i] =
+      has_mins(type) || n_bits(type) == 8 ? none : broadcast4(field + 4 * i);
+  dots(type, dot, q, xq, 0, type == WEIR_Q6_K ? 4 : 8, h, n);
+  if (type == WEIR_Q6_K) {
+    const uint8_t *scale = w + WEIR_PACK_Q6_SCALE + b * 2 * LANES + h * 8;
+    const __m256 d = halves(w + h * 16);
+    const __m256 first = _mm256_mul_ps(d, bytes_signed(scale));
+    __m256 part[SUB]; /* t of linear.h */
+    UNROLL for (int i = 0; i < n; i++) {
+      part[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i]), first);
+      dot[i] = broadcast4(field + 4 * (m + i));
+    }
+    dots(type, dot, q, xq, 4, 8, h, n);
+    const __m256 second = _mm256_mul_ps(d, bytes_signed(scale + LANES));
+    UNROLL for (int i = 0; i < n; i++) {
+      part[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), second, part[i]);
+      acc[i] = _mm256_fmadd_ps(part[i], _mm256_set1_ps(float_at(xd + 4 * i)), acc[i]);
+    }
+  } else if (has_mins(type)) {
+    const uint8_t *scale = w + WEIR_PACK_SCALES + b * LANES + h * 8;
+    const __m256 first = _mm256_mul_ps(halves(w + h * 16), bytes_unsigned(scale));
+    const __m256 low = _mm256_mul_ps(halves(w + LANES * 2 + h * 16), bytes_unsigned(scale + 8 * LANES));
+    UNROLL for (int i = 0; i < n; i++) {
+      __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i]), first);
+      part = _mm256_fmadd_ps(low, _mm256_set1_ps(float_at(field + 4 * i)), part);
+      acc[i] = _mm256_fmadd_ps(part, _mm256_set1_ps(float_at(xd + 4 * i)), acc[i]);
+    }
+  } else {
+    const __m256 dw = halves(w + b * LANES * 2 + h * 16);
+    UNROLL for (int i = 0; i < n; i++) {
+      const __m256 d = _mm256_mul_ps(dw, _mm256_set1_ps(float_at(xd + 4 * i)));
+      acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i]), d, acc[i]);
     }
   }
-  for (int i = 0; i < n; i++)
-    for (int h = 0; h < 2; h++)
-      _mm256_store_ps(t->acc + ((i0 + i) * t->n_groups + j) * LANES + h * 8, acc[i][h]);
+}
+
+/* Rows i0 .. i0+n of the tile against group j. A unit is done for the upper half of its rows, then for the
+ * lower, with the sums of the other in memory: both at once are more than sixteen registers. */
+INLINE void quant(const weir_tile *t, const weir_dtype type, int32_t j, int32_t i0, const int n) {
+  const int block_bytes = n_bits(type) * QUADS, n_blocks = is_super(type) ? 8 : 2;
+  const int scales = is_super(type) ? WEIR_PACK_K_SCALES : WEIR_PACK_SCALES;
+  const uint8_t *w = t->w + (size_t)j * t->group_bytes, *x = t->panel;
+  const int32_t ld = t->n_groups * LANES, m = t->m, panel_bytes = t->block_bytes, field_at = t->field_at;
+  float *const out = t->acc + (i0 * t->n_groups + j) * LANES;
+  __m256 acc[2][SUB];
+  UNROLL for (int i = 0; i < n; i++) acc[0][i] = acc[1][i] = _mm256_setzero_ps();
+  lines ahead = lines_of(t, i0, n, t->depth * n_blocks);
+  for (int32_t u = 0; u < t->depth; u++, w += scales + n_blocks * block_bytes, x += n_blocks * panel_bytes) {
+    UNROLL for (int h = 0; h < 2; h++) {
+      for (int b = 0; b < n_blocks; b++) {
+        const uint8_t *at = x + b * panel_bytes;
+        if (h == 0) fetch(&ahead);
+        block(type, acc[h], w, b, w + scales + b * block_bytes, at + BLOCK * i0, at + BLOCK * m + 4 * i0,
+              at + field_at + 4 * i0, m, h, n);
+      }
+    }
+  }
+  UNROLL for (int i = 0; i < n; i++) UNROLL for (int h = 0; h < 2; h++)
+      _mm256_store_ps(out + i * ld + h * 8, acc[h][i]);
 }
 
 /* ---- float weights ---- */
