@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The linear's float part (F32, F16, BF16): lays x out in panels, shares the groups of W among the team, and
- * walks tiles, in the order of loops of linear_quant.c. Arithmetic is in the instruction set's file (linear.h
- * has the rules). The caller's thread and the team. */
+/* The linear's float part (F32; F16 and BF16, but for machines with AMX, where those are linear_dense.c's):
+ * lays x out in panels, shares the groups of W among the team, and walks tiles, in the order of loops of
+ * linear_quant.c. Arithmetic is in the instruction set's file (linear.h has the rules). The caller's thread
+ * and the team. */
 #include <stdint.h>
 #include <string.h>
 
 #include "kernels/cpu/linear_cut.h"
+#include "kernels/cpu/linear_dense.h"
 
 typedef struct float_job {
   weir_linear_call c; /* of this chunk */
   const weir_linear_isa *isa;
+  bool only_f32;
   float *panel;
   int32_t n_tiles;
 } float_job;
@@ -17,8 +20,9 @@ typedef struct float_job {
 static size_t row_bytes(int32_t cols) { return (size_t)cols * sizeof(float); }
 
 size_t weir_linear_float_scratch(const weir_dev_limits *lim, int32_t n_threads) {
-  (void)n_threads;
-  return weir_linear_region(row_bytes(lim->max_cols));
+  const size_t panels = weir_linear_region(row_bytes(lim->max_cols)),
+               dense = weir_linear_dense_scratch(n_threads);
+  return panels > dense ? panels : dense;
 }
 
 static void make_panel(const float_job *j, int32_t begin, int32_t m) {
@@ -67,14 +71,27 @@ static void run_rank(void *ctx, int32_t rank, int32_t n_threads) {
   const float_job *j = ctx;
   for (int32_t s = 0; s < j->c.w->n_segs; s++) {
     int32_t g0, g1;
+    if (j->only_f32 && j->c.w->seg[s].dtype != WEIR_F32) continue;
     weir_linear_share(j->c.w, s, false, rank, n_threads, &g0, &g1);
     run_groups(j, &j->c.w->seg[s], g0, g1);
   }
 }
 
+/* Whether a segment of floats is F32, or one is not. */
+static bool has_f32(const weir_pack *w, bool f32) {
+  for (int32_t s = 0; s < w->n_segs; s++)
+    if (!weir_dtype_is_quant(w->seg[s].dtype) && (w->seg[s].dtype == WEIR_F32) == f32) return true;
+  return false;
+}
+
 void weir_linear_float(const weir_linear_call *c, void *scratch) {
   const weir_cpu *cpu = weir_cpu_of(c->dev);
   float_job j = {.isa = weir_linear_isa_get(cpu->isa), .panel = scratch};
+  if (cpu->isa == WEIR_ISA_AMX && has_f32(c->w, false)) {
+    weir_linear_dense_call(c, scratch);
+    if (!has_f32(c->w, true)) return;
+    j.only_f32 = true;
+  }
   const int32_t chunk = weir_linear_chunk(row_bytes(c->w->cols));
   for (int32_t i = 0; i < c->x.rows; i += chunk) {
     const int32_t rows = c->x.rows - i < chunk ? c->x.rows - i : chunk;
