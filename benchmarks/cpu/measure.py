@@ -230,8 +230,8 @@ class Run:
             return max(same)
         gb = info.weight_bytes / 1e9
         if section == "context" and engine != "weir":
-            return 1 + gb * self.size_of(info).context / 150
-        return 1 + gb * {"prefill": 12, "decode": 8, "batch": 20, "catch-up": 6, "context": 8, "start": 2, "serve": 30}.get(section, 20)
+            return 1 + gb * self.size_of(info).context / 60
+        return 1 + gb * {"prefill": 12, "decode": 8, "batch": 20, "catch-up": 6, "context": 8, "start": 2}.get(section, 30)
 
     def fits(self, seconds, first):
         return first or self.a.budget is None or time.monotonic() - self.began + 1.2 * seconds + 3 <= self.a.budget
@@ -351,6 +351,7 @@ class Run:
     def serve(self, models, line):
         llama = next((p for p in line.peers if not p.ik), None)
         for path in models:
+            info = Model(path)
             names = ["weir"] + ([llama.name] if llama else []) + ["weir nanomsg"]
             bases = []
             for r in range(1, self.a.rounds + 1):
@@ -375,11 +376,10 @@ class Run:
                     def figures(clients=clients, who=who, r=r, servers=servers):
                         # Other prompts in every round, so that no cache has seen them.
                         command = servers.command(who, clients, self.size, 1000 * r + clients)
-                        began = time.monotonic()
-                        # The server's own time is in what others took: nobody can tell, so it is not held against it.
-                        engines.check(sample.run(command, None, 120))
-                        return servers.figures(clients), shown(command, os.getcwd()), round(time.monotonic() - began, 3), 0.0
-                    if not self.until_quiet(b, 12, figures, "-"):
+                        done = sample.run(command, None, 120, servers.leaders())
+                        engines.check(done)
+                        return servers.figures(clients), shown(command, os.getcwd()), round(done.seconds, 3), round(done.others, 4)
+                    if not self.until_quiet(b, self.guess(b["section"], label(path), who, info), figures, "-"):
                         self.left += 1
                         return
             finally:

@@ -162,6 +162,17 @@ class Parts(unittest.TestCase):
         self.assertGreater(done.rss_bytes, 50000000)
         self.assertGreaterEqual(done.others, 0)
 
+    def test_servers_are_ours(self):
+        """What a server uses for the command is not what others take."""
+        with subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass\nprint(1, flush=True)\n"
+                               "time.sleep(100)"], stdout=subprocess.PIPE, start_new_session=True) as server:
+            try:
+                server.stdout.readline()
+                self.assertGreater(sample.session_seconds([server.pid]), 0.25)
+                self.assertEqual(sample.session_seconds([]), 0)
+            finally:
+                sample.end_group(server)
+
     def test_callgrind(self):
         done = sample.Done()
         done.rc, done.out, done.err = 0, "", "==7== Events    : Ir\n==7== Collected : 1234567\n"

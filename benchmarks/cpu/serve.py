@@ -108,6 +108,9 @@ class Servers:
             self.close()
             raise
 
+    def leaders(self):
+        return [s.process.pid for s in self.running]
+
     def command(self, who, clients, size, seed):
         return [self.bench, "-u", self.urls[who], "-c", str(clients), "-n", str(size.requests * clients), "-d", "30", "-i",
                 str(size.input), "-o", str(size.output), "--ignore-eos", "-w", "2", "--seed", str(seed), "--json",
