@@ -432,7 +432,8 @@ static void subject_close(subject *s) {
   weir_placement_close(&s->at, left);
 }
 
-/* Writes all of the KV: memory that was never written is one page of zeros to the CPU, read from its cache. */
+/* Writes all of the KV: memory that was never written is one page of zeros to the CPU, read from its cache.
+ */
 static weir_status touch_kv(bench *x, weir_err *e) {
   int64_t unused = 0;
   for (int32_t i = 1; i < x->exec->info.n_pages; i++)

@@ -114,7 +114,7 @@ static void pack_groups(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   for (int32_t g = begin; g < end; g++) {
     const int32_t left = j->part->rows - g * ROWS;
     const weir_pack_rows rows = {(const uint8_t *)j->part->data + (size_t)g * ROWS * j->row_bytes,
-                                 j->row_bytes, left < ROWS ? left : ROWS};
+                                 j->row_bytes, left < ROWS ? left : ROWS, left >= 2 * ROWS};
     pack_group(j, &rows, j->seg->data + (size_t)(g0 + g) * j->seg->group_bytes);
   }
 }

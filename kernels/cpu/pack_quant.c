@@ -32,6 +32,15 @@ static const uint8_t *block_at(const weir_pack_rows *r, int32_t lane, int32_t bl
   return r->data + (size_t)lane * r->row_bytes + (size_t)block * block_bytes;
 }
 
+/* Asks for as much of the next group as a block of this one's rows takes: so memory is read as one stream,
+ * which sixteen rows in turn are not. */
+static void ask_ahead(const weir_pack_rows *r, int32_t block, size_t block_bytes) {
+  if (!r->more) return;
+  const size_t bytes = block_bytes * ROWS;
+  const uint8_t *at = r->data + ROWS * r->row_bytes + (size_t)block * bytes;
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
 /* Zeroes what packing the rows will leave alone. */
 static void clear(const weir_pack_rows *r, int32_t cols, int32_t unit_elems, int32_t unit_bytes,
                   uint8_t *group) {
@@ -47,6 +56,7 @@ static void group_q8_0(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   for (int32_t b = 0; b < cols / WEIR_QK; b++) {
     uint8_t *unit = group + (size_t)(b / 2) * WEIR_PACK_Q8_0_UNIT, *halves = unit + b % 2 * ROWS * 2;
     uint8_t *quads = unit + WEIR_PACK_SCALES + b % 2 * 8 * QUADS;
+    ask_ahead(r, b, WEIR_Q8_0_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++, quads += 4) {
       const uint8_t *in = block_at(r, lane, b, WEIR_Q8_0_BYTES), *q = in + offsetof(weir_block_q8_0, q);
       put_half(halves, lane, in + offsetof(weir_block_q8_0, d));
@@ -60,6 +70,7 @@ static void group_q4_0(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   for (int32_t b = 0; b < cols / WEIR_QK; b++) {
     uint8_t *unit = group + (size_t)(b / 2) * WEIR_PACK_Q4_0_UNIT, *halves = unit + b % 2 * ROWS * 2;
     uint8_t *quads = unit + WEIR_PACK_SCALES + b % 2 * 4 * QUADS;
+    ask_ahead(r, b, WEIR_Q4_0_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++, quads += 4) {
       const uint8_t *in = block_at(r, lane, b, WEIR_Q4_0_BYTES), *q = in + offsetof(weir_block_q4_0, q);
       put_half(halves, lane, in + offsetof(weir_block_q4_0, d));
@@ -81,6 +92,7 @@ static void group_q5_0(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   for (int32_t b = 0; b < cols / WEIR_QK; b++) {
     uint8_t *unit = group + (size_t)(b / 2) * WEIR_PACK_Q5_0_UNIT, *halves = unit + b % 2 * ROWS * 2;
     uint8_t *quads = unit + WEIR_PACK_SCALES + b % 2 * 5 * QUADS;
+    ask_ahead(r, b, WEIR_Q5_0_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++, quads += 4) {
       const uint8_t *in = block_at(r, lane, b, WEIR_Q5_0_BYTES), *q = in + offsetof(weir_block_q5_0, q);
       const uint32_t high = load4(in + offsetof(weir_block_q5_0, high));
@@ -126,6 +138,7 @@ static void group_q4_k(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   clear(r, cols, WEIR_QK_K, WEIR_PACK_Q4_K_UNIT, group);
   for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
     uint8_t *unit = group + (size_t)s * WEIR_PACK_Q4_K_UNIT;
+    ask_ahead(r, s, WEIR_Q4_K_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++) {
       const uint8_t *in = block_at(r, lane, s, WEIR_Q4_K_BYTES), *q = in + offsetof(weir_block_q4_k, q);
       uint8_t *part = unit + WEIR_PACK_K_SCALES + lane * 4;
@@ -141,6 +154,7 @@ static void group_q5_k(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   clear(r, cols, WEIR_QK_K, WEIR_PACK_Q5_K_UNIT, group);
   for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
     uint8_t *unit = group + (size_t)s * WEIR_PACK_Q5_K_UNIT;
+    ask_ahead(r, s, WEIR_Q5_K_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++) {
       const uint8_t *in = block_at(r, lane, s, WEIR_Q5_K_BYTES), *q = in + offsetof(weir_block_q5_k, q);
       const uint8_t *high = in + offsetof(weir_block_q5_k, high);
@@ -163,6 +177,7 @@ static void group_q6_k(const weir_pack_rows *r, int32_t cols, uint8_t *group) {
   for (int32_t s = 0; s < cols / WEIR_QK_K; s++) {
     uint8_t *unit = group + (size_t)s * WEIR_PACK_Q6_K_UNIT;
     memset(unit + SCALES_END, 0, WEIR_PACK_Q6_SCALES - SCALES_END);
+    ask_ahead(r, s, WEIR_Q6_K_BYTES);
     for (int32_t lane = 0; lane < r->n; lane++) {
       const uint8_t *in = block_at(r, lane, s, WEIR_Q6_K_BYTES);
       const uint8_t *scale = in + offsetof(weir_block_q6_k, scale);

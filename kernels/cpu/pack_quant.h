@@ -19,6 +19,7 @@ typedef struct weir_pack_rows {
   const uint8_t *data;
   size_t row_bytes;
   int32_t n; /* 1 .. WEIR_PACK_ROWS */
+  bool more; /* those of another whole group follow in memory */
 } weir_pack_rows;
 
 /* Writes all bytes of the group, whatever it held. */
