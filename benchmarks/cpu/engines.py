@@ -20,7 +20,7 @@ class Weir:
     def __init__(self, build, isa, threads):
         self.step = os.path.join(build, "benchmarks/bench_step")
         self.weir = os.path.join(build, "engine/programs/weir")
-        self.isa, self.threads, self.library_path = isa, threads, None
+        self.isa, self.threads, self.library_path, self.commit = isa, threads, None, None
 
     def bench(self, path, *args):
         return [self.step, "-m", path, "-t", str(self.threads), "--isa", self.isa, "--json", *args]
@@ -65,7 +65,7 @@ class Llama:
 
     def __init__(self, name, folder, threads, ik=False):
         self.name, self.folder, self.threads, self.ik = name, folder, threads, ik
-        self.library_path = folder
+        self.library_path, self.commit = folder, None  # as its own output names it
 
     def has(self, program):
         return os.access(os.path.join(self.folder, program), os.X_OK)
@@ -109,6 +109,7 @@ class Llama:
         if "[" not in done.out:
             raise Failed("no JSON in its output")
         rows = json.loads(done.out[done.out.index("["):])
+        self.commit = rows[0].get("build_commit")
         return {"tok_s": max(x for r in rows for x in r["samples_ts"])}
 
 

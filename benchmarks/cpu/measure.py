@@ -222,9 +222,9 @@ class Run:
             self.limits_at = time.monotonic()
         return len(self.store.data["limits"]) - 1
 
-    def guess(self, section, model, engine, info):
+    def guess(self, section, model, level, engine, info):
         """Seconds that a sample will take: those of an earlier one, else something by the bytes of the weights."""
-        same = [s["seconds"] for s in self.store.data["samples"]
+        same = [s["seconds"] * (1 if s["level"] == level else 2) for s in self.store.data["samples"]
                 if s["section"] == section and s["engine"] == engine and s["model"] == model and "seconds" in s]
         if same:
             return max(same)
@@ -309,7 +309,7 @@ class Run:
     def steps(self, sections, models, lines):
         todo = list(self.plan(sections, models, lines))
         missing = [t for t in todo if self.wanted(self.base(*t[:3], t[4], t[5]))]
-        estimate = sum(self.guess(t[0], label(t[2]), t[5].name, t[3]) for t in missing)
+        estimate = sum(self.guess(t[0], label(t[2]), t[1].level, t[5].name, t[3]) for t in missing)
         print("%d of %d samples to take, about %d s" % (len(missing), len(todo), estimate), flush=True)
         for i, (section, line, path, info, r, e) in enumerate(todo, 1):
             size = self.size_of(info)
@@ -321,10 +321,13 @@ class Run:
                 if section == "context":
                     values["context"] = size.context
                 return values, shown(command, os.getcwd()), round(done.seconds, 3), round(done.others, 4)
-            if not self.until_quiet(self.base(section, line, path, r, e), self.guess(section, label(path), e.name, info), figures,
-                                    "%d/%d" % (i, len(todo))):
+            seconds = self.guess(section, label(path), line.level, e.name, info)
+            if not self.until_quiet(self.base(section, line, path, r, e), seconds, figures, "%d/%d" % (i, len(todo))):
                 self.left += 1
                 return
+            at = "%s (%s)" % (e.name, line.level)
+            if self.store.data["versions"].get(at) == "unknown" and e.commit:
+                self.store.data["versions"][at] = "commit " + e.commit
 
     def instructions(self, lines):
         """Counted once: nothing else on the machine changes them. weir at avx2, which callgrind knows."""
@@ -379,7 +382,8 @@ class Run:
                         done = sample.run(command, None, 120, servers.leaders())
                         engines.check(done)
                         return servers.figures(clients), shown(command, os.getcwd()), round(done.seconds, 3), round(done.others, 4)
-                    if not self.until_quiet(b, self.guess(b["section"], label(path), who, info), figures, "-"):
+                    seconds = self.guess(b["section"], label(path), line.level, who, info)
+                    if not self.until_quiet(b, seconds, figures, "-"):
                         self.left += 1
                         return
             finally:
