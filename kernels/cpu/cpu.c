@@ -26,11 +26,12 @@ static uint64_t saved_state(void) {
 }
 
 /* AMX's tiles hold 8 KiB a thread, which Linux saves only for processes that have asked. Asking again is
- * fine. `d` is of CPUID's leaf 7. */
-static bool tiles_allowed(uint64_t state, unsigned d) {
+ * fine. `c` and `d` are of CPUID's leaf 7; bytes are turned by GFNI on their way to the tiles, which every
+ * processor with tiles has. */
+static bool tiles_allowed(uint64_t state, unsigned c, unsigned d) {
   enum { TILES = 0x60000, TILE_DATA = 18, REQ_XCOMP_PERM = 0x1023 }; /* XCR0; asm/prctl.h */
   enum { AMX = 1 << 22 | 1 << 24 | 1 << 25 };                        /* of d: bfloat16, tiles, bytes */
-  if ((state & TILES) != TILES || (d & AMX) != AMX) return false;
+  if ((state & TILES) != TILES || (d & AMX) != AMX || !(c & bit_GFNI)) return false;
   return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, TILE_DATA) == 0;
 }
 
@@ -44,7 +45,7 @@ static weir_isa best_isa(void) {
   if ((state & YMM) != YMM || !__get_cpuid(1, &a, &b, &c, &d) || (c & BASE) != BASE) return WEIR_ISA_SCALAR;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return WEIR_ISA_SCALAR;
   if ((state & ZMM) != ZMM || (b & WIDE) != WIDE || !(b & vl) || !(c & bit_AVX512VNNI)) return WEIR_ISA_AVX2;
-  return tiles_allowed(state, d) ? WEIR_ISA_AMX : WEIR_ISA_AVX512_VNNI;
+  return tiles_allowed(state, c, d) ? WEIR_ISA_AMX : WEIR_ISA_AVX512_VNNI;
 }
 
 const char *weir_isa_name(weir_isa isa) {

@@ -4,7 +4,7 @@
  * y[i][r] is one chain of fused multiply-adds in F32, so that every instruction set gives the same bits. Over
  * k ascending for float weights, over blocks of 32 ascending for quantised ones:
  *
- *   F32, F16, BF16     acc = fma(w[r][k], x[i][k], acc)
+ *   F32, F16, BF16     acc = fma(w[r][k], x[i][k], acc)    (F16 and BF16 with AMX: linear_dense.h)
  *   Q8_0, Q4_0, Q5_0   acc = fma((float)dot, d * dx, acc)
  *   Q4_K, Q5_K         t = (float)dot * (d * scale);  t = fma(dmin * min, (float)-sum, t);  acc = fma(t, dx,
  * acc) Q6_K               t = (float)low * (d * scale[0]);  t = fma((float)high, d * scale[1], t); acc =
@@ -30,10 +30,13 @@
 #include "kernels/cpu/pack.h"
 
 enum {
-  WEIR_TILE_M = 8,            /* rows of x in a tile, at most */
-  WEIR_TILE_G = 2,            /* groups of weights in a tile: 1 or 2 */
-  WEIR_WIDE_M = 32,           /* rows of x in a wide tile, at most */
-  WEIR_WIDE_BLOCK = 640,      /* bytes of a block of expanded weights */
+  WEIR_TILE_M = 8,       /* rows of x in a tile, at most */
+  WEIR_TILE_G = 2,       /* groups of weights in a tile: 1 or 2 */
+  WEIR_WIDE_M = 16,      /* rows of x in a wide tile, at most */
+  WEIR_WIDE_G = 2,       /* groups that pass under the wide tiles at a time, at most */
+  WEIR_WIDE_STRIP = 8,   /* blocks of a group that are expanded at a time */
+  WEIR_WIDE_BLOCK = 640, /* bytes of a block of expanded weights */
+  WEIR_WIDE_EXPANDED = 2 * WEIR_WIDE_G * WEIR_WIDE_STRIP * WEIR_WIDE_BLOCK, /* of a thread: two strips */
   WEIR_TINY_BITS = 0x0d800000 /* 2^-100 as the bits of a float */
 };
 
@@ -82,17 +85,34 @@ typedef struct weir_linear_isa {
   int32_t groups_many; /* ... and several (weights come from the cache after the first) */
 } weir_linear_isa;
 
-/* Wide tiles: up to WEIR_WIDE_M rows of x by quantised weights that were expanded before, for steps of many
- * rows. An expanded group is a run of blocks { float first[16], second[16]; int8_t q[8][16][4]; }: the scale
- * and zeros; Q4_K and Q5_K scale and min; Q6_K the scales of its halves; quads as Q8_0 has them but signed,
- * without the zero point. A tile's m is a multiple of 16, its panel filled up with rows of zeros. */
+/* With wide tiles: all rows of x by a few groups of quantised weights, which are expanded on the way, a strip
+ * of blocks at a time. An expanded block is { float first[16], second[16]; int8_t q[8][16][4]; }: the scale,
+ * and nothing; Q4_K and Q5_K scale and min; Q6_K the scales of its halves; quads as Q8_0 has them but signed,
+ * without the zero point. The tiles of x are alike: a multiple of four rows, filled up with rows of zeros. */
+typedef struct weir_wide {
+  const uint8_t *w; /* n_groups groups, packed, group_bytes apart */
+  size_t group_bytes;
+  const uint8_t *panel;  /* n_tiles tiles of x, one after the other */
+  int32_t row_bytes;     /* of one row of a block of the panel */
+  int32_t row_field_at;  /* bytes of one row before the first field of this type */
+  int32_t n_groups;      /* 1 .. WEIR_WIDE_G */
+  int32_t n_tiles, rows; /* of a tile: 4, 8, 12, 16 */
+  int32_t n_blocks;      /* of a row: an even number, whole super-blocks where the type has them */
+  const uint8_t *ahead;  /* as in weir_tile */
+  int32_t ahead_lines;
+  uint8_t *expanded; /* [WEIR_WIDE_EXPANDED], 64-byte aligned, to work in */
+  float *acc;        /* [n_tiles * rows][n_groups][16], 64-byte aligned, to work in */
+  float *y;          /* [m] rows, y_ld floats apart, of y_cols sums, at most those of the groups */
+  size_t y_ld;
+  int32_t m, y_cols;
+  const float *bias; /* [y_cols]; NULL: none */
+} weir_wide;
+
 typedef struct weir_linear_wide {
-  void (*expand)(weir_dtype, const uint8_t *group, int32_t n_units, uint8_t *out);
-  /* Around the tiles of a type, on the thread that runs them. */
-  void (*begin)(weir_dtype);
+  /* Around the runs of a type with tiles of so many rows, on the thread that runs them. */
+  void (*begin)(weir_dtype, int32_t rows);
   void (*end)(void);
-  /* As those above, but for w: expanded groups; depth: blocks. NULL for floats. */
-  void (*tile[WEIR_DTYPE_COUNT])(const weir_tile *);
+  void (*run[WEIR_DTYPE_COUNT])(const weir_wide *); /* NULL for floats */
 } weir_linear_wide;
 
 extern const weir_linear_wide weir_linear_amx;

@@ -11,8 +11,10 @@
 
 enum {
   LANES = WEIR_PACK_ROWS,
-  WIDE_ROWS = 32, /* rows of x from which expanding weights pays ... */
-  WIDE_COLS = 512 /* ... where rows are long: at 256 it cost a tenth, at 768 it gained as much */
+  WIDE_SCRATCH = WEIR_WIDE_EXPANDED + WEIR_LINEAR_CHUNK_MAX * WEIR_WIDE_G * 4 * LANES, /* of a thread */
+  /* Rows of x from which wide tiles pay: up to eight are one narrow tile ... */
+  WIDE_ROWS = 9,
+  WIDE_COLS = 512 /* ... where rows are long: at 256 they cost a tenth, at 768 they gained as much */
 };
 
 typedef struct quant_job {
@@ -21,8 +23,8 @@ typedef struct quant_job {
   weir_panel_form form;
   uint8_t *panel;
   const weir_linear_wide *wide; /* NULL: narrow tiles */
-  uint8_t *expanded;            /* [n_threads][expanded_bytes] */
-  int32_t n_tiles;
+  uint8_t *wide_scratch;        /* [n_threads][WIDE_SCRATCH] */
+  int32_t n_tiles, tile_m;      /* rows of a wide tile, padding and all */
 } quant_job;
 
 /* The fields that weights of a type look for in a panel. */
@@ -52,13 +54,10 @@ static size_t qrow_bytes(int32_t cols, int32_t row_bytes) {
   return (size_t)(((int64_t)cols + 63) / 64 * 2) * (size_t)row_bytes;
 }
 
-/* Of one thread: a wide tile's groups. */
-static size_t expanded_bytes(int32_t cols) { return qrow_bytes(cols, 1) * WEIR_WIDE_BLOCK * WEIR_TILE_G; }
-
 static size_t panel_region(int32_t cols) { return weir_linear_region(qrow_bytes(cols, WEIR_PANEL_ROW_MAX)); }
 
 size_t weir_linear_quant_scratch(const weir_dev_limits *lim, int32_t n_threads) {
-  return panel_region(lim->max_cols) + expanded_bytes(lim->max_cols) * (size_t)n_threads;
+  return panel_region(lim->max_cols) + WIDE_SCRATCH * (size_t)n_threads;
 }
 
 /* Rows [*begin, *begin + m) of the chunk are tile t: narrow ones are alike, wide ones full but for the last.
@@ -66,8 +65,8 @@ size_t weir_linear_quant_scratch(const weir_dev_limits *lim, int32_t n_threads) 
 static int32_t tile_rows(const quant_job *j, int32_t t, int32_t *begin) {
   int32_t end;
   if (j->wide) {
-    *begin = t * WEIR_WIDE_M;
-    return j->c.x.rows - *begin < WEIR_WIDE_M ? j->c.x.rows - *begin : WEIR_WIDE_M;
+    *begin = t * j->tile_m;
+    return j->c.x.rows - *begin < j->tile_m ? j->c.x.rows - *begin : j->tile_m;
   }
   weir_cpu_part(j->c.x.rows, t, j->n_tiles, begin, &end);
   return end - *begin;
@@ -77,11 +76,8 @@ static uint8_t *panel_of(const quant_job *j, int32_t begin) {
   return j->panel + (size_t)begin * qrow_bytes(j->c.w->cols, j->form.row_bytes);
 }
 
-/* Rows that the panel of a tile of m has room for: wide tiles take 16 at a time. */
-static int32_t panel_rows(int32_t m, bool wide) { return wide ? (m + 15) / 16 * 16 : m; }
-
 static void make_panel(const quant_job *j, int32_t begin, int32_t m) {
-  const int32_t cols = j->c.w->cols, blocks = cols / 32, room = panel_rows(m, j->wide != NULL);
+  const int32_t cols = j->c.w->cols, blocks = cols / 32, room = j->wide ? j->tile_m : m;
   uint8_t *panel = panel_of(j, begin);
   if (room > m) memset(panel, 0, (size_t)room * qrow_bytes(cols, j->form.row_bytes));
   for (int32_t i = 0; i < m; i++)
@@ -100,50 +96,83 @@ static void make_panels(const quant_job *j, int32_t rank, int32_t n_parts) {
   }
 }
 
-static void run_groups(const quant_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1,
-                       uint8_t *expanded) {
-  _Alignas(64) float acc[WEIR_WIDE_M * WEIR_TILE_G * LANES];
-  const weir_linear_wide *wide = j->wide;
-  const int32_t cols = j->c.w->cols, units = weir_pack_units(weir_pack_form_of(seg->dtype), cols);
-  const size_t wide_bytes = qrow_bytes(cols, 1) * WEIR_WIDE_BLOCK;
-  weir_tile t = {.group_bytes = wide ? wide_bytes : seg->group_bytes, .acc = acc};
-  t.depth = wide ? (int32_t)(wide_bytes / WEIR_WIDE_BLOCK) : units;
-  int32_t slot = 0; /* of the type's first field */
-  while (j->form.field[slot] != fields_of[seg->dtype].first) slot++;
-  const int32_t most = wide || j->n_tiles > 1 ? j->isa->groups_many : j->isa->groups_one;
-  const bool fetch = j->c.w->bytes >= WEIR_LINEAR_FETCH;
-  if (wide && g0 < g1) wide->begin(seg->dtype);
+/* How groups follow each other in a share [g, g1) of a segment: n of them now, and while the tiles of x pass
+ * over these, the next ones are brought closer: reading memory and computing overlap, although either alone
+ * would fill the time. */
+typedef struct group_run {
+  int32_t n;
+  const uint8_t *w, *next;
+  int32_t next_lines; /* of 64 bytes, from `next` on; 0 where weights live in the cache anyway */
+} group_run;
+
+static group_run groups_at(const quant_job *j, const weir_pack_seg *seg, int32_t g, int32_t g1,
+                           int32_t most) {
+  group_run r = {.n = most};
+  while (r.n > g1 - g) r.n /= 2;
+  const int32_t left = g1 - g - r.n, n_next = left < r.n ? left : r.n;
+  r.w = seg->data + (size_t)g * seg->group_bytes;
+  r.next = r.w + (size_t)r.n * seg->group_bytes;
+  if (j->c.w->bytes >= WEIR_LINEAR_FETCH) r.next_lines = (int32_t)((size_t)n_next * seg->group_bytes / 64);
+  return r;
+}
+
+static int32_t slot_of(const quant_job *j, weir_dtype type) { /* of the type's first field */
+  int32_t slot = 0;
+  while (j->form.field[slot] != fields_of[type].first) slot++;
+  return slot;
+}
+
+static void run_narrow(const quant_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1) {
+  _Alignas(64) float acc[WEIR_TILE_M * WEIR_TILE_G * LANES];
+  weir_tile t = {.group_bytes = seg->group_bytes, .acc = acc};
+  t.depth = weir_pack_units(weir_pack_form_of(seg->dtype), j->c.w->cols);
+  const int32_t most = j->n_tiles > 1 ? j->isa->groups_many : j->isa->groups_one;
+  const int32_t slot = slot_of(j, seg->dtype);
   for (int32_t g = g0; g < g1; g += t.n_groups) {
-    t.n_groups = most;
-    while (t.n_groups > g1 - g) t.n_groups /= 2;
-    const uint8_t *packed = seg->data + (size_t)g * seg->group_bytes;
-    t.w = wide ? expanded : packed;
-    for (int32_t n = 0; wide && n < t.n_groups; n++)
-      wide->expand(seg->dtype, packed + (size_t)n * seg->group_bytes, units,
-                   expanded + (size_t)n * wide_bytes);
-    /* While the tiles of x pass over these groups, each brings its share of the next ones closer: reading
-     * memory and computing overlap, although either alone would fill the time. */
-    const uint8_t *next = packed + (size_t)t.n_groups * seg->group_bytes;
-    const int32_t n_next = g1 - g - t.n_groups < t.n_groups ? g1 - g - t.n_groups : t.n_groups;
-    const int32_t lines = fetch ? (int32_t)((size_t)n_next * seg->group_bytes / 64) : 0;
+    const group_run run = groups_at(j, seg, g, g1, most);
+    t.n_groups = run.n;
+    t.w = run.w;
     for (int32_t i = 0; i < j->n_tiles; i++) {
       int32_t row, from, to;
-      weir_cpu_part(lines, i, j->n_tiles, &from, &to);
-      t.ahead = next + (size_t)from * 64;
+      weir_cpu_part(run.next_lines, i, j->n_tiles, &from, &to);
+      t.ahead = run.next + (size_t)from * 64;
       t.ahead_lines = to - from;
-      const int32_t m = tile_rows(j, i, &row);
-      t.m = panel_rows(m, wide != NULL);
+      t.m = tile_rows(j, i, &row);
       t.panel = panel_of(j, row);
       t.block_bytes = t.m * j->form.row_bytes;
       t.field_at = t.m * (32 + 4 + 4 * slot);
-      if (wide)
-        wide->tile[seg->dtype](&t);
-      else
-        j->isa->tile[seg->dtype](&t);
-      weir_linear_store(&j->c, seg, acc, t.n_groups, row, m, g);
+      j->isa->tile[seg->dtype](&t);
+      weir_linear_store(&j->c, seg, acc, t.n_groups, row, t.m, g);
     }
   }
-  if (wide && g0 < g1) wide->end();
+}
+
+static void run_wide(const quant_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1, uint8_t *scratch) {
+  weir_wide t = {.group_bytes = seg->group_bytes,
+                 .panel = j->panel,
+                 .row_bytes = j->form.row_bytes,
+                 .row_field_at = 32 + 4 + 4 * slot_of(j, seg->dtype),
+                 .n_tiles = j->n_tiles,
+                 .rows = j->tile_m,
+                 .n_blocks = (int32_t)qrow_bytes(j->c.w->cols, 1),
+                 .y_ld = (size_t)j->c.y.ld,
+                 .m = j->c.x.rows,
+                 .expanded = scratch,
+                 .acc = (float *)(void *)(scratch + WEIR_WIDE_EXPANDED)};
+  j->wide->begin(seg->dtype, t.rows);
+  for (int32_t g = g0; g < g1; g += t.n_groups) {
+    const group_run run = groups_at(j, seg, g, g1, WEIR_WIDE_G);
+    t.n_groups = run.n;
+    t.w = run.w;
+    t.ahead = run.next;
+    t.ahead_lines = run.next_lines;
+    const int32_t done = g * LANES; /* rows of the segment */
+    t.y = j->c.y.data + seg->row + done;
+    t.y_cols = seg->rows - done < run.n * LANES ? seg->rows - done : run.n * LANES;
+    t.bias = j->c.bias ? j->c.bias + seg->row + done : NULL;
+    j->wide->run[seg->dtype](&t);
+  }
+  j->wide->end();
 }
 
 static void panel_rank(void *ctx, int32_t rank, int32_t n_threads) { make_panels(ctx, rank, n_threads); }
@@ -153,23 +182,28 @@ static void run_rank(void *ctx, int32_t rank, int32_t n_threads) {
   for (int32_t s = 0; s < j->c.w->n_segs; s++) {
     int32_t g0, g1;
     weir_linear_share(j->c.w, s, true, rank, n_threads, &g0, &g1);
-    if (g0 < g1)
-      run_groups(j, &j->c.w->seg[s], g0, g1, j->expanded + (size_t)rank * expanded_bytes(j->c.w->cols));
+    if (g0 == g1) continue;
+    if (j->wide)
+      run_wide(j, &j->c.w->seg[s], g0, g1, j->wide_scratch + (size_t)rank * WIDE_SCRATCH);
+    else
+      run_narrow(j, &j->c.w->seg[s], g0, g1);
   }
 }
 
 void weir_linear_quant(const weir_linear_call *c, void *scratch) {
   const weir_cpu *cpu = weir_cpu_of(c->dev);
   quant_job j = {.isa = weir_linear_isa_get(cpu->isa), .form = panel_form(c->w), .panel = scratch};
-  j.expanded = j.panel + panel_region(c->dev->limits.max_cols);
+  j.wide_scratch = j.panel + panel_region(c->dev->limits.max_cols);
   const int32_t chunk = weir_linear_chunk(qrow_bytes(c->w->cols, j.form.row_bytes));
   for (int32_t i = 0; i < c->x.rows; i += chunk) {
     const int32_t rows = c->x.rows - i < chunk ? c->x.rows - i : chunk;
     j.c = weir_linear_rows(c, i, rows);
-    const bool pays = rows >= WIDE_ROWS && (c->w->cols >= WIDE_COLS || cpu->amx_small);
+    const bool pays = cpu->amx_small || (rows >= WIDE_ROWS && c->w->cols >= WIDE_COLS);
     j.wide = cpu->isa == WEIR_ISA_AMX && pays ? &weir_linear_amx : NULL;
     const int32_t height = j.wide ? WEIR_WIDE_M : WEIR_TILE_M;
     j.n_tiles = (rows + height - 1) / height;
+    j.tile_m = ((rows + j.n_tiles - 1) / j.n_tiles + 3) / 4 * 4;
+    if (j.wide) j.n_tiles = (rows + j.tile_m - 1) / j.tile_m; /* padding may have made the last one empty */
     const int64_t elems = (int64_t)rows * c->w->cols;
     const bool alone = cpu->n_threads == 1 || elems * c->y.cols < WEIR_LINEAR_ALONE;
     if (alone || elems < WEIR_LINEAR_LAY_ALONE || (rows + WEIR_TILE_M - 1) / WEIR_TILE_M < cpu->n_threads)
