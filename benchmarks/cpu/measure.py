@@ -24,7 +24,7 @@ SECTIONS = ["prefill", "decode", "batch", "catch-up", "context", "start", "instr
 WEIR_ALONE = {"catch-up"}
 BEST_ONLY = {"start", "instructions", "serve"}
 LEFT = 75
-TRIES = 3
+TRIES, QUIET_S = 3, 10  # for a sample without others; how long the next try waits for them to leave
 LIMITS_KEEP_S = 40
 SMALL = 300e6  # bytes of weights: a sample of such a model would be a few milliseconds
 
@@ -264,6 +264,8 @@ class Run:
         while self.wanted(base):
             if not self.fits(seconds, self.store.find(Store.key(base)) is None and self.taken == 0):
                 return False
+            if not first:
+                sample.wait_for_quiet(self.a.max_load, QUIET_S)
             s = self.take(base, figures)
             self.taken += 1
             what = s.get("error") or "  ".join("%s %.4g" % kv for kv in s["values"].items())

@@ -203,7 +203,7 @@ def limits(r):
     for p in all_rows[-1]["peaks"]:
         body.append([p["name"] + ", GOP/s", span([next((q["gop_s"] for q in x["peaks"] if q["name"] == p["name"]), None) for x in all_rows])])
     body.append(["fork and join beside work, us", span([x["fork_join_us"]["work"] for x in all_rows])])
-    return rows("Limits", ["", "median (least-greatest)"], body, "%d times `limits`, at most %d s before each sample." % (len(all_rows), 60))
+    return rows("Limits", ["", "median (least-greatest)"], body, "%d times `limits`, less than a minute before each sample." % len(all_rows))
 
 
 def commands(r):

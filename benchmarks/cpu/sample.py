@@ -68,6 +68,16 @@ class Load:
         return max(0.0, foreign / (os.cpu_count() * max(took, 0.05)))
 
 
+def wait_for_quiet(max_load, seconds):
+    """Until others have left the machine alone for half a second, or the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        load = Load()
+        time.sleep(0.5)
+        if load.others(0) <= max_load:
+            return
+
+
 class Done:
     """rc, out, err, seconds, first_byte (seconds, of standard output; None), rss_bytes, others"""
 
