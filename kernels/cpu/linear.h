@@ -88,7 +88,8 @@ typedef struct weir_linear_isa {
 /* With wide tiles: all rows of x by a few groups of quantised weights, which are expanded on the way, a strip
  * of blocks at a time. An expanded block is { float first[16], second[16]; int8_t q[8][16][4]; }: the scale,
  * and nothing; Q4_K and Q5_K scale and min; Q6_K the scales of its halves; quads as Q8_0 has them but signed,
- * without the zero point. The tiles of x are alike: a multiple of four rows, filled up with rows of zeros. */
+ * without the zero point. (AVX-512 keeps the zero point.) Tiles of x are alike, the last filled up with rows
+ * of zeros; or, where they may have any number of rows, cut by weir_cpu_part. */
 typedef struct weir_wide {
   const uint8_t *w; /* n_groups groups, packed, group_bytes apart */
   size_t group_bytes;
@@ -96,12 +97,12 @@ typedef struct weir_wide {
   int32_t row_bytes;     /* of one row of a block of the panel */
   int32_t row_field_at;  /* bytes of one row before the first field of this type */
   int32_t n_groups;      /* 1 .. WEIR_WIDE_G */
-  int32_t n_tiles, rows; /* of a tile: 4, 8, 12, 16 */
+  int32_t n_tiles, rows; /* of a tile, filled up; 0: n_tiles parts of m */
   int32_t n_blocks;      /* of a row: an even number, whole super-blocks where the type has them */
   const uint8_t *ahead;  /* as in weir_tile */
   int32_t ahead_lines;
   uint8_t *expanded; /* [WEIR_WIDE_EXPANDED], 64-byte aligned, to work in */
-  float *acc;        /* [n_tiles * rows][n_groups][16], 64-byte aligned, to work in */
+  float *acc;        /* [n_tiles * rows, or m][n_groups][16], 64-byte aligned, to work in */
   float *y;          /* [m] rows, y_ld floats apart, of y_cols sums, at most those of the groups */
   size_t y_ld;
   int32_t m, y_cols;
@@ -113,9 +114,13 @@ typedef struct weir_linear_wide {
   void (*begin)(weir_dtype, int32_t rows);
   void (*end)(void);
   void (*run[WEIR_DTYPE_COUNT])(const weir_wide *); /* NULL for floats */
+  int32_t rows_from, cols_from;                     /* shape of x from which they pay */
+  int32_t rows_most;                                /* of a tile */
+  int32_t rows_step;                                /* a tile has so many or a multiple; 0: any number */
 } weir_linear_wide;
 
 extern const weir_linear_wide weir_linear_amx;
+extern const weir_linear_wide weir_linear_avx512_wide;
 
 extern const weir_linear_isa weir_linear_scalar;
 extern const weir_linear_isa weir_linear_avx2;
@@ -126,6 +131,13 @@ static inline const weir_linear_isa *weir_linear_isa_get(weir_isa isa) {
   return isa >= WEIR_ISA_AVX512_VNNI ? &weir_linear_avx512
          : isa == WEIR_ISA_AVX2      ? &weir_linear_avx2
                                      : &weir_linear_scalar;
+}
+
+/* ... and wide ones; NULL: none. */
+static inline const weir_linear_wide *weir_linear_wide_get(weir_isa isa) {
+  return isa == WEIR_ISA_AMX           ? &weir_linear_amx
+         : isa == WEIR_ISA_AVX512_VNNI ? &weir_linear_avx512_wide
+                                       : NULL;
 }
 
 /* Where block b of a panel of m rows begins. */

@@ -223,6 +223,10 @@ typedef struct sums {
   __m512 bias;
 } sums;
 
+/* A pointer in a register of its own: without, compilers make an index of each row's offset from another one,
+ * and keep those that are too many in vector registers, at the price of a port that is short here. */
+#define KEEP(pointer) __asm__("" : "+r"(pointer))
+
 /* n blocks, an even number; the first two of `at` were started and the first taken out, and those of `after`
  * are when it returns. */
 INLINE void run_unit(const weir_dtype type, const int rows, walk *w, place at, int32_t n, place after,
@@ -234,17 +238,22 @@ INLINE void run_unit(const weir_dtype type, const int rows, walk *w, place at, i
   /* Lines of y are far apart and out of the caches: they are sent for while the strip is worked at. */
   for (int32_t r = 0; s->y && r < s->m; r++) __builtin_prefetch(s->y + (size_t)r * s->y_ld, 1);
   for (int32_t b = 0; b < n; b += 2) {
-    const place odd = {at.w + WIDE_BLOCK, at.x + bytes};
+    const uint8_t *odd_x = at.x + bytes;
+    int32_t *even_dots = w->dots[0], *odd_dots = w->dots[1];
+    KEEP(odd_x);
+    KEEP(even_dots);
+    KEEP(odd_dots);
+    const place odd = {at.w + WIDE_BLOCK, odd_x};
     const place even = b + 2 < n ? (place){at.w + 2 * WIDE_BLOCK, at.x + 2 * bytes} : after;
     strip_step(type, &w->next, w->group_bytes);
     for (int32_t l = 0; l < w->ahead_step && w->ahead < w->ahead_end; l++, w->ahead += 64)
       _mm_prefetch((const char *)w->ahead, _MM_HINT_T1);
     start(type, 0, even);
-    take(type, 1, w->dots[1]);
-    floats(type, rows, at, w->field_at, w->dots[0], a);
+    take(type, 1, odd_dots);
+    floats(type, rows, at, w->field_at, even_dots, a);
     start(type, 1, (place){even.w + WIDE_BLOCK, even.x + bytes});
-    take(type, 0, w->dots[0]);
-    floats(type, rows, odd, w->field_at, w->dots[1], a);
+    take(type, 0, even_dots);
+    floats(type, rows, odd, w->field_at, odd_dots, a);
     at = even;
   }
   if (!s->y) {
@@ -350,4 +359,8 @@ const weir_linear_wide weir_linear_amx = {
             [WEIR_Q4_K] = run_q4_k,
             [WEIR_Q5_K] = run_q5_k,
             [WEIR_Q6_K] = run_q6_k},
+    .rows_from = 9,   /* up to eight are one narrow tile */
+    .cols_from = 512, /* at 256 they cost a tenth, at 768 they gained as much */
+    .rows_most = WEIR_WIDE_M,
+    .rows_step = 4,
 };

@@ -11,10 +11,7 @@
 
 enum {
   LANES = WEIR_PACK_ROWS,
-  WIDE_SCRATCH = WEIR_WIDE_EXPANDED + WEIR_LINEAR_CHUNK_MAX * WEIR_WIDE_G * 4 * LANES, /* of a thread */
-  /* Rows of x from which wide tiles pay: up to eight are one narrow tile ... */
-  WIDE_ROWS = 9,
-  WIDE_COLS = 512 /* ... where rows are long: at 256 they cost a tenth, at 768 they gained as much */
+  WIDE_SCRATCH = WEIR_WIDE_EXPANDED + WEIR_LINEAR_CHUNK_MAX * WEIR_WIDE_G * 4 * LANES /* of a thread */
 };
 
 typedef struct quant_job {
@@ -24,7 +21,8 @@ typedef struct quant_job {
   uint8_t *panel;
   const weir_linear_wide *wide; /* NULL: narrow tiles */
   uint8_t *wide_scratch;        /* [n_threads][WIDE_SCRATCH] */
-  int32_t n_tiles, tile_m;      /* rows of a wide tile, padding and all */
+  int32_t n_tiles;
+  int32_t tile_m; /* rows of a tile that is filled up; 0: none is */
 } quant_job;
 
 /* The fields that weights of a type look for in a panel. */
@@ -60,11 +58,10 @@ size_t weir_linear_quant_scratch(const weir_dev_limits *lim, int32_t n_threads) 
   return panel_region(lim->max_cols) + WIDE_SCRATCH * (size_t)n_threads;
 }
 
-/* Rows [*begin, *begin + m) of the chunk are tile t: narrow ones are alike, wide ones full but for the last.
- */
+/* Rows [*begin, *begin + m) of the chunk are tile t: all alike within one, or full but for the last. */
 static int32_t tile_rows(const quant_job *j, int32_t t, int32_t *begin) {
   int32_t end;
-  if (j->wide) {
+  if (j->tile_m) {
     *begin = t * j->tile_m;
     return j->c.x.rows - *begin < j->tile_m ? j->c.x.rows - *begin : j->tile_m;
   }
@@ -77,7 +74,7 @@ static uint8_t *panel_of(const quant_job *j, int32_t begin) {
 }
 
 static void make_panel(const quant_job *j, int32_t begin, int32_t m) {
-  const int32_t cols = j->c.w->cols, blocks = cols / 32, room = j->wide ? j->tile_m : m;
+  const int32_t cols = j->c.w->cols, blocks = cols / 32, room = j->tile_m ? j->tile_m : m;
   uint8_t *panel = panel_of(j, begin);
   if (room > m) memset(panel, 0, (size_t)room * qrow_bytes(cols, j->form.row_bytes));
   for (int32_t i = 0; i < m; i++)
@@ -198,12 +195,17 @@ void weir_linear_quant(const weir_linear_call *c, void *scratch) {
   for (int32_t i = 0; i < c->x.rows; i += chunk) {
     const int32_t rows = c->x.rows - i < chunk ? c->x.rows - i : chunk;
     j.c = weir_linear_rows(c, i, rows);
-    const bool pays = cpu->amx_small || (rows >= WIDE_ROWS && c->w->cols >= WIDE_COLS);
-    j.wide = cpu->isa == WEIR_ISA_AMX && pays ? &weir_linear_amx : NULL;
-    const int32_t height = j.wide ? WEIR_WIDE_M : WEIR_TILE_M;
+    j.wide = weir_linear_wide_get(cpu->isa);
+    const bool always = cpu->isa == WEIR_ISA_AMX && cpu->amx_small;
+    if (j.wide && !always && (rows < j.wide->rows_from || c->w->cols < j.wide->cols_from)) j.wide = NULL;
+    const int32_t height = j.wide ? j.wide->rows_most : WEIR_TILE_M;
     j.n_tiles = (rows + height - 1) / height;
-    j.tile_m = ((rows + j.n_tiles - 1) / j.n_tiles + 3) / 4 * 4;
-    if (j.wide) j.n_tiles = (rows + j.tile_m - 1) / j.tile_m; /* padding may have made the last one empty */
+    j.tile_m = 0;
+    if (j.wide && j.wide->rows_step) {
+      const int32_t step = j.wide->rows_step, least = (rows + j.n_tiles - 1) / j.n_tiles;
+      j.tile_m = (least + step - 1) / step * step;
+      j.n_tiles = (rows + j.tile_m - 1) / j.tile_m; /* padding may have made the last one empty */
+    }
     const int64_t elems = (int64_t)rows * c->w->cols;
     const bool alone = cpu->n_threads == 1 || elems * c->y.cols < WEIR_LINEAR_ALONE;
     if (alone || elems < WEIR_LINEAR_LAY_ALONE || (rows + WEIR_TILE_M - 1) / WEIR_TILE_M < cpu->n_threads)

@@ -16,7 +16,8 @@
 #include "kernels/quant.h"
 
 enum {
-  M_MAX = 33, /* twice the rows of the widest tile, and one */
+  M_ALL = 33, /* twice the rows of the widest tile, and one: each number up to here ... */
+  M_MAX = 57, /* ... and some around 48, from which AVX-512 goes another way */
   N_MAX = 49,
   COLS_MAX = 768,
   FEW = 5 /* rows of a tile that instruction sets cut differently */
@@ -72,7 +73,7 @@ static int32_t check(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int32_t
   weir_err e = {0};
   const weir_host_mat stored = stored_rows(r, t, n, cols);
   float *x = kern_normals(r, (size_t)M_MAX * (size_t)cols, 1.5f), *want = NULL;
-  const int32_t m_list[] = {1, FEW, M_MAX};
+  const int32_t m_list[] = {1, FEW, 48, 49, 50, 55, 56, M_MAX};
   int32_t made = 0;
   for (int i = 0; i < d->n; i++) {
     const bool scalar = d->isa[i] == WEIR_ISA_SCALAR;
@@ -84,10 +85,11 @@ static int32_t check(kern_devs *d, kern_rng *r, weir_dtype t, int32_t n, int32_t
       want = linear(d->dev[i], &w, x, M_MAX);
     }
     const bool few = scalar || !every_m || d->threads[i] > 1;
-    const int32_t n_m = few ? COUNT(m_list) : M_MAX;
+    const int32_t n_m = COUNT(m_list) + (few ? 0 : M_ALL);
     for (int32_t k = 0; k < n_m; k++) {
-      const int32_t m = few ? m_list[k] : k + 1;
-      if (scalar && m == M_MAX) continue; /* what the others are compared with */
+      const int32_t m = k < COUNT(m_list) ? m_list[k] : k - COUNT(m_list) + 1;
+      if (m > FEW && m < M_MAX && !every_m) continue;
+      if (scalar && m > FEW) continue; /* the whole of it is what the others are compared with */
       float *y = linear(d->dev[i], &w, x, m);
       char what[160];
       snprintf(what, sizeof what, "%s m %d n %d cols %d: %s with %d threads against scalar",
