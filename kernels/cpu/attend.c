@@ -23,7 +23,8 @@
 
 enum {
   SPAN = 512,             /* positions */
-  CHUNK = 64,             /* positions that a head works on before the next head does */
+  CHUNK = 64,             /* positions that a head works on before the next head does, ... */
+  CHUNK_AMX = 128,        /* ... and where it is quicker with them */
   ITEM_TILES = 16,        /* heads that go together, at most, ... */
   ITEM_ROWS = 128,        /* ... and rows of them */
   APART_FLOATS = 2 << 20, /* results of spans kept at once, at most, and at least those of one token */
@@ -37,7 +38,7 @@ typedef struct layout {
 } layout;
 
 typedef struct job {
-  const weir_simd *simd;
+  const weir_attend_kernel *kernel;
   const weir_ragged *g;
   weir_mat out, q;
   weir_kv_layer kv;
@@ -57,7 +58,7 @@ static layout make_layout(int32_t head_dim) {
   layout y = {.dp = (head_dim + 15) / 16 * 16};
   const size_t rows = (size_t)ITEM_ROWS * (size_t)y.dp, block = (size_t)WEIR_ATTEND_BLOCK * (size_t)y.dp;
   size_t at = 0;
-  y.q = at, at += rows;
+  y.q = at, at += 4 * rows; /* two floats for each, and rows of a head rounded up to a multiple of 8 */
   y.acc = at, at += rows;
   y.merged = at, at += rows;
   y.k = at, at += block;
@@ -132,9 +133,10 @@ typedef struct tile_job {
   int32_t first, end; /* positions that any row sees lie in first .. end - 1; first is a multiple of SPAN */
 } tile_job;
 
-/* The item's tile whose rows come behind `before` others in the thread's memory. */
+/* The item's tile whose rows come behind `before` others in the thread's memory, and its queries behind
+ * q_before. */
 static void make_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int32_t tile, int32_t before,
-                      tile_job *out) {
+                      int32_t q_before, tile_job *out) {
   const weir_ragged *g = j->g;
   const layout *y = &j->lay;
   const int32_t d = j->kv.head_dim, n_flat = (g->q_indptr[s + 1] - g->q_indptr[s]) * j->group;
@@ -146,7 +148,8 @@ static void make_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int3
   *t = (weir_attend_tile){.n_rows = n_flat - flat < WEIR_ATTEND_ROWS ? n_flat - flat : WEIR_ATTEND_ROWS,
                           .head_dim = d,
                           .dp = y->dp,
-                          .q = mem + y->q + at,
+                          .group = j->group,
+                          .q = mem + y->q + 2 * (size_t)q_before * (size_t)y->dp,
                           .acc = mem + y->acc + at,
                           .m = mem + y->m + before,
                           .l = mem + y->l + before,
@@ -177,14 +180,15 @@ static void make_tile(const job *j, float *mem, int32_t s, int32_t kv_head, int3
 /* All tiles over one span, from begin on. */
 static void run_span(const job *j, tile_job *w, int32_t n, int32_t begin) {
   const int32_t end = w->end < begin + SPAN ? w->end : begin + SPAN;
-  for (int32_t i = 0; i < n; i++) j->simd->attend_start(&w[i].t);
+  for (int32_t i = 0; i < n; i++) j->kernel->start(&w[i].t);
   if (n == 1) {
-    j->simd->attend_run(&w->t, begin, end);
+    j->kernel->run(&w->t, begin, end);
     return;
   }
-  if (begin < w->t.from[0]) begin += (w->t.from[0] - begin) / CHUNK * CHUNK;
-  for (int32_t at = begin; at < end; at += CHUNK)
-    for (int32_t i = 0; i < n; i++) j->simd->attend_run(&w[i].t, at, end - at < CHUNK ? end : at + CHUNK);
+  const int32_t chunk = j->kernel == &weir_attend_amx ? CHUNK_AMX : CHUNK;
+  if (begin < w->t.from[0]) begin += (w->t.from[0] - begin) / chunk * chunk;
+  for (int32_t at = begin; at < end; at += chunk)
+    for (int32_t i = 0; i < n; i++) j->kernel->run(&w[i].t, at, end - at < chunk ? end : at + chunk);
 }
 
 /* apart: the parts of the span that begins at `begin`, the sequence's `nth`. */
@@ -215,7 +219,7 @@ static void merge_span(const job *j, const tile_job *w, int32_t begin, float *me
       m[r] = t->m[r];
       l[r] = t->l[r];
     } else if (begin > own && t->pos[r] >= begin) {
-      j->simd->attend_merge(to, m + r, l + r, acc, t->m[r], t->l[r], t->dp);
+      j->kernel->merge(to, m + r, l + r, acc, t->m[r], t->l[r], t->dp);
     }
   }
 }
@@ -237,9 +241,8 @@ static void run_spans(const job *j, float *mem, tile_job *w, int32_t n) {
   }
   for (int32_t i = 0, before = 0; i < n; i++)
     for (int32_t r = 0; r < w[i].t.n_rows; r++, before++)
-      j->simd->attend_finish(
-          j->out.data + w[i].row[r] * (size_t)j->out.ld + w[i].head[r] * (size_t)w->t.head_dim,
-          merged + (size_t)before * dp, l[before], w->t.head_dim);
+      j->kernel->finish(j->out.data + w[i].row[r] * (size_t)j->out.ld + w[i].head[r] * (size_t)w->t.head_dim,
+                        merged + (size_t)before * dp, l[before], w->t.head_dim);
 }
 
 /* Items are numbered by sequence, then span, part of the KV heads, tile; threads take them one by one. */
@@ -255,10 +258,11 @@ static void take_items(void *ctx, int32_t begin, int32_t end, int32_t rank) {
     while (i - before >= items_of(j, s)) before += items_of(j, s++);
     const int32_t tiles = tiles_of(j, s), parts = parts_of(j, s), heads = heads_of(j, s), at = i - before;
     const int32_t nth = at / (tiles * parts), first = at / tiles % parts * heads;
-    int32_t n = 0, rows = 0;
+    int32_t n = 0, rows = 0, q_rows = 0;
     for (; n < heads && first + n < j->kv.n_kv_heads; rows += w[n++].t.n_rows) {
-      make_tile(j, mem, s, first + n, at % tiles, rows, &w[n]);
-      j->simd->attend_load_q(&w[n].t);
+      make_tile(j, mem, s, first + n, at % tiles, rows, q_rows, &w[n]);
+      q_rows += (w[n].t.n_rows + 7) / 8 * 8;
+      j->kernel->load_q(&w[n].t);
     }
     if (j->apart)
       run_one_span(j, w, n, (first_span_of(j, s) + nth) * SPAN, nth);
@@ -280,10 +284,10 @@ static void merge_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
     float *first = j->part + at * stride;
     for (int32_t s = 1; s < n; s++) {
       const float *next = first + (size_t)s * stride;
-      j->simd->attend_merge(first, first + dp, first + dp + 1, next, next[dp], next[dp + 1], dp);
+      j->kernel->merge(first, first + dp, first + dp + 1, next, next[dp], next[dp + 1], dp);
     }
-    j->simd->attend_finish(j->out.data + (size_t)row * (size_t)j->out.ld + (size_t)head * (size_t)d, first,
-                           first[dp + 1], d);
+    j->kernel->finish(j->out.data + (size_t)row * (size_t)j->out.ld + (size_t)head * (size_t)d, first,
+                      first[dp + 1], d);
   }
 }
 
@@ -291,7 +295,7 @@ weir_status weir_cpu_attend(weir_dev *dev, weir_mat out, weir_mat q, const weir_
                             const weir_attend_args *a, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
   const int32_t n_heads = q.cols / kv.head_dim;
-  job j = {.simd = weir_simd_get(cpu->isa),
+  job j = {.kernel = cpu->isa == WEIR_ISA_AMX ? &weir_attend_amx : &weir_simd_get(cpu->isa)->attend,
            .g = g,
            .out = out,
            .q = q,

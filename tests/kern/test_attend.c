@@ -285,13 +285,14 @@ static void test_against_reference(void **state) {
       {10, 1, 3, 16, WEIR_F16},   {128, 1, 4, 16, WEIR_F32},  {64, 3, 1, 16, WEIR_F32},
       {8, 2, 2, 16, WEIR_F32},    {80, 1, 7, 16, WEIR_F32},   {96, 1, 4, 16, WEIR_F16},
       {256, 1, 2, 16, WEIR_F16},  {64, 1, 16, 16, WEIR_F16},  {64, 6, 2, 16, WEIR_F16},
-      {32, 20, 1, 16, WEIR_F32},  {32, 2, 1, 16, WEIR_Q8_0},  {32, 1, 7, 16, WEIR_Q8_0},
-      {32, 2, 16, 16, WEIR_Q8_0}, {64, 1, 1, 16, WEIR_Q8_0},  {64, 1, 4, 16, WEIR_Q8_0},
-      {64, 1, 8, 16, WEIR_Q8_0},  {64, 1, 16, 16, WEIR_Q8_0}, {96, 1, 1, 16, WEIR_Q8_0},
-      {96, 1, 7, 16, WEIR_Q8_0},  {128, 1, 1, 16, WEIR_Q8_0}, {128, 1, 4, 16, WEIR_Q8_0},
-      {128, 1, 8, 16, WEIR_Q8_0}, {256, 1, 1, 16, WEIR_Q8_0}, {256, 1, 4, 16, WEIR_Q8_0},
-      {64, 5, 2, 16, WEIR_Q8_0},  {64, 1, 2, 4, WEIR_Q8_0},   {64, 1, 3, 32, WEIR_Q8_0},
-      {32, 2, 2, 24, WEIR_Q8_0}};
+      {96, 1, 8, 16, WEIR_F16},   {256, 1, 8, 16, WEIR_F16},  {64, 2, 9, 4, WEIR_F16},
+      {256, 1, 8, 16, WEIR_Q8_0}, {96, 2, 8, 24, WEIR_Q8_0},  {32, 20, 1, 16, WEIR_F32},
+      {32, 2, 1, 16, WEIR_Q8_0},  {32, 1, 7, 16, WEIR_Q8_0},  {32, 2, 16, 16, WEIR_Q8_0},
+      {64, 1, 1, 16, WEIR_Q8_0},  {64, 1, 4, 16, WEIR_Q8_0},  {64, 1, 8, 16, WEIR_Q8_0},
+      {64, 1, 16, 16, WEIR_Q8_0}, {96, 1, 1, 16, WEIR_Q8_0},  {96, 1, 7, 16, WEIR_Q8_0},
+      {128, 1, 1, 16, WEIR_Q8_0}, {128, 1, 4, 16, WEIR_Q8_0}, {128, 1, 8, 16, WEIR_Q8_0},
+      {256, 1, 1, 16, WEIR_Q8_0}, {256, 1, 4, 16, WEIR_Q8_0}, {64, 5, 2, 16, WEIR_Q8_0},
+      {64, 1, 2, 4, WEIR_Q8_0},   {64, 1, 3, 32, WEIR_Q8_0},  {32, 2, 2, 24, WEIR_Q8_0}};
   kern_devs devs;
   double worst[WEIR_Q8_0 + 1] = {0};
   piece p[MAX_PIECES];
@@ -324,7 +325,8 @@ static void test_windows_and_caps(void **state) {
                {{256, 1, 1, 16, WEIR_F32}, {0, 50, false}},   {{96, 1, 4, 16, WEIR_F16}, {0, 0.5f, false}},
                {{64, 1, 2, 16, WEIR_F16}, {2000, 0, true}},   {{64, 1, 8, 16, WEIR_Q8_0}, {17, 0, true}},
                {{128, 1, 1, 16, WEIR_Q8_0}, {33, 30, true}},  {{32, 2, 4, 16, WEIR_Q8_0}, {500, 0, true}},
-               {{64, 1, 7, 24, WEIR_Q8_0}, {63, 0, true}},    {{64, 1, 4, 16, WEIR_F16}, {63, 0, true}}};
+               {{64, 1, 7, 24, WEIR_Q8_0}, {63, 0, true}},    {{64, 1, 8, 16, WEIR_F16}, {33, 30, true}},
+               {{64, 1, 4, 16, WEIR_F16}, {63, 0, true}}};
   static const piece p[] = {{200, 1029, 1}, {201, 0, 1},    {202, 600, 130}, {203, 0, 70}, {204, 511, 1},
                             {205, 512, 1},  {206, 543, 40}, {207, 37, 64},   {208, 15, 2}};
   /* Few rows far out: a team shares their spans, which do not begin at the first. */
@@ -416,7 +418,7 @@ static void test_chunking(void **state) {
       {64, 1, 2, 16, WEIR_F16},  {64, 1, 1, 16, WEIR_F32},  {32, 2, 4, 16, WEIR_F16},
       {32, 1, 3, 24, WEIR_F16},  {64, 1, 2, 8, WEIR_F16},   {32, 1, 2, 16, WEIR_F32},
       {64, 2, 8, 16, WEIR_Q8_0}, {32, 1, 3, 16, WEIR_Q8_0}, {64, 1, 4, 16, WEIR_Q8_0},
-      {64, 3, 1, 16, WEIR_Q8_0}};
+      {64, 3, 1, 16, WEIR_Q8_0}, {64, 2, 8, 16, WEIR_F16},  {32, 1, 9, 16, WEIR_Q8_0}};
   static const look looks[] = {{0},
                                {0},
                                {0},
@@ -429,6 +431,8 @@ static void test_chunking(void **state) {
                                {0},
                                {20, 0, true},
                                {513, 0, true},
+                               {0},
+                               {100, 30, true},
                                {0}};
   enum { LEN = 600 };
   kern_devs devs;
@@ -469,8 +473,11 @@ static void test_chunking(void **state) {
 
 /* What stands behind a row, in its own page and tile, is not looked at, be it infinite. */
 static void test_future_is_not_seen(void **state) {
-  static const shape shapes[] = {
-      {64, 1, 4, 16, WEIR_F16}, {32, 1, 1, 16, WEIR_F32}, {64, 1, 4, 16, WEIR_Q8_0}};
+  static const shape shapes[] = {{64, 1, 4, 16, WEIR_F16},
+                                 {32, 1, 1, 16, WEIR_F32},
+                                 {64, 1, 4, 16, WEIR_Q8_0},
+                                 {64, 1, 8, 16, WEIR_F16},
+                                 {64, 1, 8, 16, WEIR_Q8_0}};
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &LIMITS);
