@@ -40,7 +40,9 @@ enum {
       100000, /* several operations of a forward pass; a thousandth of a core-second a second of gaps */
   SPIN_CROWDED_NS = 5000, /* more threads than cores: whoever spins holds a core that another of us needs */
   YIELD_AFTER_NS = 10000, /* from here on somebody else may want this core: offer it between looks */
-  LOOKS = 32 /* looks at a gate, a pause apart, between readings of the clock: a microsecond or two */
+  LOOKS = 32, /* looks at a word, a pause apart, between readings of the clock: a microsecond or two */
+  AHEAD_MOST = 256 << 10, /* bytes a worker fetches ahead: what it can in the time between two jobs ... */
+  AHEAD_LINES = 4         /* ... so many lines at a time, between looks for a job */
 };
 
 /* What the caller writes of a job, in one line: who waits for the number gets the rest with it. */
@@ -54,6 +56,8 @@ typedef struct weir_post {
 typedef struct worker {
   _Alignas(LINE) _Atomic uint32_t taken; /* number of the last job in which somebody took this rank */
   _Atomic uint32_t finished;             /* ... in which this rank is done */
+  _Atomic(const void *) fetched_of;      /* data of which the worker has fetched ... */
+  _Atomic size_t fetched;                /* ... so many bytes of its part */
   _Alignas(LINE) struct weir_pool *pool;
   pthread_t thread;
   int32_t rank;
@@ -61,6 +65,8 @@ typedef struct worker {
 
 struct weir_pool {
   weir_post post;
+  _Alignas(LINE) _Atomic(const void *) ahead; /* to be fetched between jobs; NULL: nothing */
+  _Atomic size_t ahead_bytes;
   _Alignas(LINE) _Atomic bool leave;
   _Atomic bool caller_sleeps;
   int32_t n_threads;
@@ -79,16 +85,19 @@ static void futex_wake_all(_Atomic uint32_t *word) {
   syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, NULL, NULL, 0);
 }
 
-/* Waits for *word to differ from `old`, but no longer than one may spin; whether it does. `own`, if not NULL,
- * is kept writable in this core's cache meanwhile. */
+/* Fetches a line that the caller looks at back, to be written. */
+static inline void own(const _Atomic uint32_t *word) { __asm__ volatile("prefetchw %0" : : "m"(*word)); }
+
+/* Waits for *word to differ from `old`, but no longer than one may spin; whether it does. `mine`, if not
+ * NULL, is kept writable in this core's cache meanwhile. */
 static inline __attribute__((always_inline)) bool spin(const weir_pool *p, const _Atomic uint32_t *word,
-                                                       uint32_t old, const _Atomic uint32_t *own) {
+                                                       uint32_t old, const _Atomic uint32_t *mine) {
   const weir_clock clock = weir_clock_system();
   int64_t began = 0;
   for (;;) {
     for (int i = 0; i < LOOKS; i++) {
       if (atomic_load_explicit(word, memory_order_acquire) != old) return true;
-      if (own) __asm__ volatile("prefetchw %0" : : "m"(*own));
+      if (mine) own(mine);
       __builtin_ia32_pause();
     }
     const int64_t now = weir_now_ns(&clock);
@@ -127,6 +136,26 @@ static bool take(worker *w, uint32_t number) {
   return atomic_compare_exchange_strong(&w->taken, &before, number);
 }
 
+/* Until there is a job after `number`, or nothing is left to fetch. */
+static void fetch_ahead(worker *w, uint32_t number) {
+  const weir_pool *p = w->pool;
+  const void *data = atomic_load_explicit(&p->ahead, memory_order_relaxed);
+  const size_t part = atomic_load_explicit(&p->ahead_bytes, memory_order_relaxed) / (size_t)p->n_threads;
+  const size_t most = part < AHEAD_MOST ? part : AHEAD_MOST;
+  uintptr_t at = (uintptr_t)data + part * (size_t)w->rank; /* a number: there may be no object any more */
+  if (!data) return;
+  if (atomic_load_explicit(&w->fetched_of, memory_order_relaxed) != data) w->fetched = 0;
+  size_t n = w->fetched; /* another job came between: on from there */
+  at += n;
+  for (; n + AHEAD_LINES * LINE <= most; n += AHEAD_LINES * LINE) {
+    if (atomic_load_explicit(&p->post.number, memory_order_relaxed) != number) break;
+    for (int i = 0; i < AHEAD_LINES; i++, at += LINE) __builtin_prefetch((const void *)at, 0, 2);
+    own(&w->taken);
+  }
+  atomic_store_explicit(&w->fetched, n, memory_order_relaxed);
+  atomic_store_explicit(&w->fetched_of, data, memory_order_relaxed);
+}
+
 static void *work(void *arg) {
   worker *w = arg;
   weir_pool *p = w->pool;
@@ -138,6 +167,7 @@ static void *work(void *arg) {
     p->post.fn(p->post.ctx, w->rank, p->n_threads);
     atomic_store(&w->finished, number);
     if (atomic_load(&p->caller_sleeps)) futex_wake_all(&w->finished);
+    fetch_ahead(w, number);
   }
 }
 
@@ -279,4 +309,20 @@ void weir_pool_run(weir_pool *p, void (*fn)(void *ctx, int32_t rank, int32_t n_t
   for (int32_t i = 0; i < n; i++)
     if (atomic_load_explicit(&p->workers[i].finished, memory_order_acquire) != number)
       wait_for_rank(p, &p->workers[i], number);
+}
+
+void weir_pool_fetch_ahead(weir_pool *p, const void *data, size_t bytes) {
+  atomic_store_explicit(&p->ahead_bytes, bytes, memory_order_relaxed);
+  atomic_store_explicit(&p->ahead, data, memory_order_relaxed);
+}
+
+size_t weir_pool_fetched(const weir_pool *p, const void *data) {
+  size_t least = p->n_threads > 1 ? SIZE_MAX : 0;
+  for (int32_t i = 0; i < p->n_threads - 1; i++) {
+    const worker *w = &p->workers[i];
+    const bool same = atomic_load_explicit(&w->fetched_of, memory_order_relaxed) == data;
+    const size_t n = same ? atomic_load_explicit(&w->fetched, memory_order_relaxed) : 0;
+    if (n < least) least = n;
+  }
+  return least;
 }

@@ -8,6 +8,7 @@
 #ifndef WEIR_BASE_POOL_H
 #define WEIR_BASE_POOL_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -27,5 +28,13 @@ int32_t weir_pool_size(const weir_pool *);
 /* fn(ctx, rank, n_threads) once for each rank, 0 on the caller; not re-entrant; one caller at a time. Which
  * thread runs a rank is left open, so fn must not wait for other ranks. */
 void weir_pool_run(weir_pool *, void (*fn)(void *ctx, int32_t rank, int32_t n_threads), void *ctx);
+
+/* What the job after the next one will read: a worker that is done with the next and has nothing else to do
+ * brings the start of its part of data[bytes] into its cache, part r of n from bytes / n * r on. Only a hint:
+ * nothing is read as far as the program can tell, and the memory may be gone by then. NULL: nothing. By the
+ * caller, between jobs. */
+void weir_pool_fetch_ahead(weir_pool *, const void *data, size_t bytes);
+/* Bytes that every worker has brought of its part; 0 when `data` is not what was named last. */
+size_t weir_pool_fetched(const weir_pool *, const void *data);
 
 #endif

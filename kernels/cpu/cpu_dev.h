@@ -12,6 +12,14 @@
 
 typedef struct weir_cpu_stretch weir_cpu_stretch; /* memory.c */
 
+/* What was read after the weight at `data` when it was last read: addresses that are only compared and
+ * fetched ahead, never followed, for the weights may be gone. */
+enum { WEIR_CPU_FOLLOWS = 1024 };
+typedef struct weir_cpu_follow {
+  const void *data, *next;
+  size_t next_bytes;
+} weir_cpu_follow;
+
 typedef struct weir_cpu {
   weir_pool *pool;
   int32_t n_threads;
@@ -22,6 +30,8 @@ typedef struct weir_cpu {
   void *moe_scratch; /* [moe_bytes] likewise, of moe alone: the linears it runs use `scratch` */
   size_t moe_bytes;
   weir_cpu_stretch *stretch; /* what large blocks are cut from now; NULL: the next begins one */
+  const void *last;          /* the weight that linear read last */
+  weir_cpu_follow follow[WEIR_CPU_FOLLOWS]; /* by hash of data; a collision forgets */
 } weir_cpu;
 
 static inline weir_cpu *weir_cpu_of(const weir_dev *dev) { return (weir_cpu *)dev->impl; }

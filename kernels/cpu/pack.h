@@ -56,6 +56,7 @@ typedef struct weir_pack_seg {
 typedef struct weir_pack {
   int32_t cols;
   bool has_quant, has_float;
+  size_t lead;   /* of the call of linear that is under way: bytes that rank 0 has less than its share */
   uint8_t *data; /* owned, all segments one after the other */
   size_t bytes;
   int32_t n_segs;

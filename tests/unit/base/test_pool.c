@@ -133,6 +133,41 @@ static void the_caller_sleeps_until_the_last_is_done(void **state) {
   weir_pool_destroy(p);
 }
 
+/* Memory that is there, that is odd, that is gone: a hint changes nothing but what is said of it. */
+static void fetching_ahead_is_only_a_hint(void **state) {
+  (void)state;
+  enum { BYTES = 3 * 64 * 1024 + 100 };
+  static const char memory[BYTES];
+  const struct {
+    const void *data;
+    size_t bytes, part; /* part: of each of three threads, in whole stretches of 256 bytes */
+  } cases[] = {
+      {memory, BYTES, BYTES / 3 / 256 * 256},  {memory + 1, 700, 0}, {NULL, 0, 0},
+      {(const void *)64, SIZE_MAX, 256 << 10}, /* nobody's */
+      {memory, BYTES, BYTES / 3 / 256 * 256},
+  };
+  weir_pool *p = make((weir_pool_opts){.n_threads = 3});
+  job j = {.n_threads = 3};
+  int32_t jobs = 0;
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    weir_pool_fetch_ahead(p, cases[c].data, cases[c].bytes);
+    /* a worker that comes too late for a job fetches nothing after it: until both have */
+    for (int32_t k = 0; k < 20000 && weir_pool_fetched(p, cases[c].data) < cases[c].part; k++) {
+      weir_pool_run(p, count_call, &j);
+      jobs++;
+      for (int32_t i = 0; i < 50; i++) sched_yield();
+    }
+    if (cases[c].data) assert_int_equal(weir_pool_fetched(p, cases[c].data), cases[c].part);
+    assert_int_equal(weir_pool_fetched(p, &j), 0); /* other data */
+  }
+  for (int32_t r = 0; r < 3; r++) assert_int_equal(j.calls[r], jobs);
+  weir_pool_destroy(p);
+  p = make((weir_pool_opts){.n_threads = 1});
+  weir_pool_fetch_ahead(p, memory, BYTES);
+  assert_int_equal(weir_pool_fetched(p, memory), 0); /* there are no workers */
+  weir_pool_destroy(p);
+}
+
 static void unused_team_joins(void **state) {
   (void)state;
   for (int32_t i = 0; i < 20; i++) weir_pool_destroy(make((weir_pool_opts){.n_threads = 3}));
@@ -178,6 +213,7 @@ int main(void) {
       cmocka_unit_test(late_workers_find_nothing_to_do),
       cmocka_unit_test(unused_team_joins),
       cmocka_unit_test(the_caller_sleeps_until_the_last_is_done),
+      cmocka_unit_test(fetching_ahead_is_only_a_hint),
       cmocka_unit_test(one_core_gets_a_team_of_one),
       cmocka_unit_test(wrong_options_are_refused),
   };
