@@ -96,7 +96,7 @@ static void sums_from_y(const weir_linear_call *c, const weir_pack_seg *seg, flo
 
 static void run_groups(const dense_job *j, const weir_pack_seg *seg, int32_t g0, int32_t g1, uint8_t *parts) {
   _Alignas(64) float acc[2 * WEIR_DENSE_ROWS * WEIR_DENSE_GROUPS * LANES];
-  const int32_t n_pairs = over(j->n_strips, 2), most = j->n_strips == 1 ? 1 : 2;
+  const int32_t n_pairs = over(j->n_strips, 2);
   const bool fetch = j->c.w->bytes >= WEIR_LINEAR_FETCH, last = j->first + j->depth == j->n_blocks;
   const uint8_t *const end = seg->data + (size_t)g1 * seg->group_bytes;
   weir_linear_call c = j->c;
@@ -110,7 +110,7 @@ static void run_groups(const dense_job *j, const weir_pack_seg *seg, int32_t g0,
                        .depth = j->depth,
                        .acc = acc};
   for (int32_t g = g0; g < g1; g += t.n_groups) {
-    t.n_groups = g1 - g < most ? g1 - g : most;
+    t.n_groups = g1 - g < WEIR_DENSE_GROUPS ? g1 - g : WEIR_DENSE_GROUPS;
     t.w = seg->data + (size_t)g * seg->group_bytes + (size_t)j->first * WEIR_PACK_UNIT16;
     const uint8_t *next = t.w + (size_t)t.n_groups * t.group_bytes;
     for (int32_t p = 0; p < n_pairs; p++) {

@@ -2,9 +2,10 @@
 /* Inside of the linear: dense tiles, for F16 and BF16 weights where the machine multiplies tiles of bfloat16,
  * for any number of rows of x from one on, so that bits depend on no number of rows.
  *
- * y is not the chain of linear.h then. x, and F16 weights, are sums of bfloat16s by truncation, x0 + x1 + x2
- * and w0 + w1 (a BF16 weight is w0 alone), exact but for what is below 2^-126; their lower parts are NaN
- * where they are infinite. For each block of 32 k ascending
+ * y is not the chain of linear.h then. x, and F16 weights, are sums of bfloat16s, x0 + x1 + x2 and w0 + w1 (a
+ * BF16 weight is w0 alone), exact but for what is below 2^-126: each is the nearest to what is left, ties
+ * away from zero, or by truncation where that would be infinite. What is left of an infinity is NaN. (So y
+ * may be infinite where a product comes within 2^-8 of the largest float.) For each block of 32 k ascending
  *
  *   BF16   acc += w0 x2;  acc += w0 x1;  acc += w0 x0
  *   F16    acc += w1 x0;  acc += w1 x1;  acc += w0 x1;  acc += w0 x2;  acc += w0 x0
@@ -29,7 +30,7 @@ enum {
 typedef struct weir_dense_tile {
   const uint8_t *w; /* n_groups groups, group_bytes apart, as packed, from some block on */
   size_t group_bytes;
-  uint8_t *parts;       /* of F16: [group][w0, w1] of block k at (k & parts_mask) * WEIR_DENSE_PARTS */
+  uint8_t *parts;       /* of F16: [group][w0, w1] of block k at slot k & parts_mask */
   int32_t parts_mask;   /* at least 1 */
   bool split;           /* write the parts; else they are there */
   bool resume;          /* acc has the sums of the blocks before */
