@@ -115,6 +115,7 @@ typedef struct weir_linear_wide {
   void (*end)(void);
   void (*run[WEIR_DTYPE_COUNT])(const weir_wide *); /* NULL for floats */
   int32_t rows_from, cols_from;                     /* shape of x from which they pay */
+  int32_t elems_from;                               /* ... and its rows times columns */
   int32_t rows_most;                                /* of a tile */
   int32_t rows_step;                                /* a tile has so many or a multiple; 0: any number */
 } weir_linear_wide;

@@ -359,8 +359,9 @@ const weir_linear_wide weir_linear_amx = {
             [WEIR_Q4_K] = run_q4_k,
             [WEIR_Q5_K] = run_q5_k,
             [WEIR_Q6_K] = run_q6_k},
-    .rows_from = 9,   /* up to eight are one narrow tile */
-    .cols_from = 512, /* at 256 they cost a tenth, at 768 they gained as much */
+    .rows_from = 9,        /* up to eight are one narrow tile */
+    .cols_from = 512,      /* at 256 they cost a tenth, at 768 they gained as much */
+    .elems_from = 1 << 14, /* 16 rows of 768 lost a twentieth; 32, and 16 of 2048, gained */
     .rows_most = WEIR_WIDE_M,
     .rows_step = 4,
 };

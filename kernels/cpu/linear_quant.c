@@ -197,7 +197,11 @@ void weir_linear_quant(const weir_linear_call *c, void *scratch) {
     j.c = weir_linear_rows(c, i, rows);
     j.wide = weir_linear_wide_get(cpu->isa);
     const bool always = cpu->isa == WEIR_ISA_AMX && cpu->amx_small;
-    if (j.wide && !always && (rows < j.wide->rows_from || c->w->cols < j.wide->cols_from)) j.wide = NULL;
+    const weir_linear_wide *wide = j.wide;
+    if (wide && !always &&
+        (rows < wide->rows_from || c->w->cols < wide->cols_from ||
+         (int64_t)rows * c->w->cols < wide->elems_from))
+      j.wide = NULL;
     const int32_t height = j.wide ? j.wide->rows_most : WEIR_TILE_M;
     j.n_tiles = (rows + height - 1) / height;
     j.tile_m = 0;
