@@ -478,8 +478,8 @@ static void run(weir_attend_tile *t, int32_t begin, int32_t end) {
     attend_run(t, begin, end);
     return;
   }
-  attend_rows rows[2];                                           /* of this block and the next, by turns */
-  const int32_t seen = t->from[0], last = t->pos[t->n_rows - 1]; /* the first and last that any row sees */
+  attend_rows rows[2];             /* of this block and the next, by turns */
+  const int32_t seen = t->from[0]; /* by any row */
   if (seen >= end) return;
   if (seen > begin) begin += (seen - begin) / WEIR_ATTEND_BLOCK * WEIR_ATTEND_BLOCK;
   begin_tiles();
@@ -488,9 +488,9 @@ static void run(weir_attend_tile *t, int32_t begin, int32_t end) {
   for (int32_t at = begin; at < end; at += WEIR_ATTEND_BLOCK, turn ^= 1) {
     const int n = block_len(at, end), from = seen > at ? (int)(seen - at) : 0;
     attend_rows *kv = &rows[turn], *next = NULL;
-    if (at + WEIR_ATTEND_BLOCK <= last) { /* be it the next call's */
+    if (at + WEIR_ATTEND_BLOCK < end) { /* not beyond: the next call's first rows would be gone by then */
       next = &rows[turn ^ 1];
-      find_rows(next, t, at + WEIR_ATTEND_BLOCK, 0, block_len(at + WEIR_ATTEND_BLOCK, last + 1));
+      find_rows(next, t, at + WEIR_ATTEND_BLOCK, 0, block_len(at + WEIR_ATTEND_BLOCK, end));
     }
     kv->next = next;
     if (t->type == WEIR_F16)
