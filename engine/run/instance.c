@@ -116,8 +116,8 @@ weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, vo
     return weir_fail(e, WEIR_EINVAL,
                      "instance: max_tokens %d, max_seqs %d, n_pages %d, n_ctx %d must be positive",
                      o->max_tokens, o->max_seqs, o->n_pages, o->n_ctx);
-  WEIR_TRY(WEIR_NEW(1, &m, e));
   WEIR_TRY(weir_dev_check_kv(dev, o->kv_dtype, h->head_dim, e)); /* before the weights take their time */
+  WEIR_TRY(WEIR_NEW(1, &m, e));
   m->dev = dev;
   m->owner = weir_dev_new_owner(dev);
   m->h = *h;
