@@ -219,8 +219,22 @@ static void test_catch_up_is_always_on(void **state) {
   assert_true(by[0] > 200 && by[1] > 200);
 }
 
+/* Heads of 16 are no whole blocks of Q8_0. */
+static void test_kv_that_is_refused(void **state) {
+  (void)state;
+  weir_pair *p;
+  weir_err e = {0};
+  const weir_pair_opts o = {.small_path = "tests/vectors/models/pair-small.gguf",
+                            .n_threads = 1,
+                            .max_seqs = 1,
+                            .kv_dtype = WEIR_Q8_0};
+  assert_int_equal(weir_pair_open(&o, &p, &e), WEIR_EUNSUP);
+  assert_non_null(strstr(e.msg, "blocks of 32, not of 16"));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_kv_that_is_refused),
       cmocka_unit_test(test_modes_equal_single_models),
       cmocka_unit_test(test_catch_up_is_always_on),
   };
