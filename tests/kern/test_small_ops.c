@@ -24,7 +24,7 @@ static const weir_dev_limits LIMITS = {.max_tokens = 256,
 /* e^x for x <= 0 as the kernels compute it: the factor a merge puts on a row of ones. */
 static float kernel_exp(const weir_simd *simd, float x) {
   float acc[16] = {1}, none[16] = {0}, m = x, l = 0;
-  simd->attend_merge(acc, &m, &l, none, 0, 0, 16);
+  simd->attend.merge(acc, &m, &l, none, 0, 0, 16);
   return acc[0];
 }
 
