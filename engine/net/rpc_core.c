@@ -171,6 +171,7 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
   s->max_bytes = bytes < MOST_POLL_BYTES ? bytes : MOST_POLL_BYTES;
   s->ready_ns = c->cfg.ready_ns ? c->cfg.ready_ns(c->cfg.ctx, c->ticket) : 0;
   const bool ready = s->ready_ns <= s->heard_ns;
+  if (ready) s->ready_ns = 0;
   if (n_unknown > 0 || (ready && (q->wait_ms == 0 || rpc_poll_has_news(s)))) {
     answer_poll(c, s, c->ticket, unknown, n_unknown);
   } else {
@@ -461,6 +462,7 @@ static void answer_parked(weir_rpc_core *c, rpc_session *s, int64_t now) {
 
 void weir_rpc_core_turn(weir_rpc_core *c) {
   const int64_t now = weir_now_ns(&c->cfg.clock);
+  c->turned_ns = now;
   rpc_answer_calls(c);
   for (rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next)
     if (s->parked && (now >= s->until_ns || (now >= s->ready_ns && rpc_poll_has_news(s))))
@@ -479,11 +481,11 @@ void weir_rpc_core_flush(weir_rpc_core *c) {
 
 int64_t weir_rpc_core_next_ns(const weir_rpc_core *c) {
   if (rpc_sessions_n(c->sessions) == 0) return INT64_MAX;
-  const int64_t now = weir_now_ns(&c->cfg.clock);
   int64_t next = c->next_sweep_ns;
   for (const rpc_session *s = c->n_parked > 0 ? rpc_session_first(c->sessions) : NULL; s; s = s->next) {
     if (s->parked && s->until_ns < next) next = s->until_ns;
-    if (s->parked && s->ready_ns > now && s->ready_ns < next) next = s->ready_ns;
+    /* Also one that has become ready since the last turn, which left its news for later. */
+    if (s->parked && s->ready_ns > c->turned_ns && s->ready_ns < next) next = s->ready_ns;
   }
   return next;
 }

@@ -22,7 +22,7 @@ struct weir_rpc_core {
   rpc_sessions *sessions;
   rpc_pending call[RPC_MAX_CALLS];
   int32_t n_calls, n_parked;
-  int64_t next_sweep_ns;
+  int64_t next_sweep_ns, turned_ns;
   weir_buf out;    /* the answer that is being made */
   uint64_t ticket; /* of the message that is being looked at */
   bool answered;   /* it has its answer, or is parked */

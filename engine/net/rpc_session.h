@@ -42,7 +42,7 @@ struct rpc_session {
   /* the parked poll */
   bool parked;
   uint64_t ticket;
-  int64_t until_ns, ready_ns; /* answered by then in any case; not before, unless it must be */
+  int64_t until_ns, ready_ns; /* answered by then in any case; not before, unless it must be (0: at once) */
   uint32_t max_bytes;
   rpc_cursor *cursor;              /* [n_cursors], owned */
   int32_t n_cursors, first_cursor; /* whose turn it is when an answer does not hold all */

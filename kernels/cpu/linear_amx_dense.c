@@ -28,6 +28,9 @@
 #endif
 #endif
 
+#ifndef HINT
+#define HINT _MM_HINT_T1
+#endif
 enum {
   ROWS = WEIR_DENSE_ROWS,
   LANES = WEIR_PACK_ROWS,
@@ -117,26 +120,29 @@ INLINE void split_16(const uint8_t *from, __m512i *first, __m512 *second) {
   *second = _mm512_sub_ps(v, _mm512_castsi512_ps(*first));
 }
 
-/* Both parts of a block of F16 weights: a tile each. */
-INLINE void split(const uint8_t *w, uint8_t *out) {
-  UNROLL for (int i = 0; i < LANES; i++, w += LINE, out += LINE) {
-    __m512i a, b;
-    __m512 a_rest, b_rest;
-    split_16(w, &a, &a_rest);
-    split_16(w + LINE / 2, &b, &b_rest);
-    _mm512_store_si512(out, upper(a, b));
-    _mm512_store_si512(out + TILE, upper(_mm512_castps_si512(a_rest), _mm512_castps_si512(b_rest)));
-  }
-}
-
 /* Block k of all groups, into its place among the parts. */
 INLINE uint8_t *parts_at(const weir_dense_tile *t, int32_t k) {
   return t->parts + (size_t)(k & t->parts_mask) * ((size_t)t->n_groups * 2 * TILE);
 }
-INLINE void split_all(const weir_dense_tile *t, int32_t k, const int groups) {
+
+/* Both parts of a block k of F16 weights: a tile each. Of the rows of its groups, [from, to). Meanwhile the
+ * lines at `ahead`, as far as the rows themselves, are brought into the cache. */
+INLINE void split(const weir_dense_tile *t, int32_t k, const uint8_t *ahead, const int from, const int to) {
   if (k >= t->depth) return;
-  for (int j = 0; j < groups; j++)
-    split(t->w + (size_t)j * t->group_bytes + (size_t)k * TILE, parts_at(t, k) + j * 2 * TILE);
+  const uint8_t *w = t->w + (size_t)k * TILE;
+  uint8_t *parts = parts_at(t, k);
+  UNROLL for (int r = from; r < to; r++) {
+    const int group = r / LANES, row = r % LANES;
+    const uint8_t *in = w + (size_t)group * t->group_bytes + row * LINE;
+    uint8_t *out = parts + group * 2 * TILE + row * LINE;
+    __m512i a, b;
+    __m512 a_rest, b_rest;
+    _mm_prefetch((const char *)ahead + (size_t)group * t->group_bytes + row * LINE, HINT);
+    split_16(in, &a, &a_rest);
+    split_16(in + LINE / 2, &b, &b_rest);
+    _mm512_store_si512(out, upper(a, b));
+    _mm512_store_si512(out + TILE, upper(_mm512_castps_si512(a_rest), _mm512_castps_si512(b_rest)));
+  }
 }
 
 INLINE void fetch_ahead(const weir_dense_tile *t, int32_t from, int32_t step) {
@@ -156,6 +162,8 @@ INLINE void tile(const weir_dense_tile *t, const weir_dtype type, const int stri
   const int32_t step = (t->ahead_lines + t->depth - 1) / t->depth;
   const int32_t touch_step = (t->touch_rows + t->depth - 1) / t->depth;
   const long acc_step = (long)t->acc_ld * 4;
+  const int n_rows = groups * LANES;
+  const bool spread = type == WEIR_F16 && t->split && step == LANES;
   float *second = t->acc + (size_t)t->rows * (size_t)t->acc_ld;
   const uint8_t *w = t->w, *x = t->panel;
   if (t->resume) {
@@ -169,25 +177,35 @@ INLINE void tile(const weir_dense_tile *t, const weir_dtype type, const int stri
     ZERO(2);
     ZERO(3);
   }
-  if (type == WEIR_F16 && t->split) split_all(t, 0, groups);
+  if (type == WEIR_F16 && t->split) split(t, 0, w, 0, n_rows);
   for (int32_t k = 0; k < t->depth; k++, w += TILE, x += block_bytes) {
-    fetch_ahead(t, k * step, step);
+    const uint8_t *ahead = w;
+    if (spread && (k + 1) * LANES <= t->ahead_lines)
+      ahead = t->ahead + (size_t)k * TILE;
+    else if (!spread)
+      fetch_ahead(t, k * step, step);
     touch(t, k * touch_step, touch_step);
     if (type == WEIR_F16) {
-      /* A block ahead, for what tiles load does not come straight from stores. */
-      if (t->split) split_all(t, k + 1, groups);
+      /* Weights are split a block ahead, for what tiles load does not come straight from stores then; some
+       * rows after each product, for those of a block are a chain that takes about as long as all the
+       * splitting, which is too many instructions to be behind or before. */
       const uint8_t *part = parts_at(t, k);
       load_w(part + TILE, 2 * TILE, groups);
       load_x(t, x, 0, strips);
       dots(strips, groups);
+      if (t->split) split(t, k + 1, ahead, 0, n_rows / 5);
       load_x(t, x, 1, strips);
       dots(strips, groups);
+      if (t->split) split(t, k + 1, ahead, n_rows / 5, n_rows * 2 / 5);
       load_w(part, 2 * TILE, groups);
       dots(strips, groups);
+      if (t->split) split(t, k + 1, ahead, n_rows * 2 / 5, n_rows * 3 / 5);
       load_x(t, x, 2, strips);
       dots(strips, groups);
+      if (t->split) split(t, k + 1, ahead, n_rows * 3 / 5, n_rows * 4 / 5);
       load_x(t, x, 0, strips);
       dots(strips, groups);
+      if (t->split) split(t, k + 1, ahead, n_rows * 4 / 5, n_rows);
     } else {
       load_w(w, t->group_bytes, groups);
       load_x(t, x, 2, strips);

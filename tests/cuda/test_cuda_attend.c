@@ -685,6 +685,19 @@ static void test_refused(void **state) {
   assert_int_equal(
       weir_op_attend_plan(dev, &p.g, 0, 3, (weir_kv_layer){p.kv.base, WEIR_F16, 1, 2, 16, 64}, &e),
       WEIR_EINVAL);
+  weir_kv_layer q8_0 = p.kv; /* which other devices keep */
+  q8_0.dtype = WEIR_Q8_0;
+  const int32_t pair[] = {0, 1};
+  const weir_rope_args rope = {.qkv = p.q, .n_heads = 2, .kv = q8_0};
+  weir_err why[5] = {{0}};
+  const weir_status refused[] = {
+      weir_op_attend(dev, p.out, p.q, &p.g, q8_0, &p.args, &why[0]),
+      weir_op_attend_plan(dev, &p.g, 0, 4, q8_0, &why[1]), weir_op_rope_append(dev, &rope, &p.g, &why[2]),
+      weir_op_kv_copy(dev, q8_0, pair, 1, &why[3]), weir_dev_check_kv(dev, WEIR_Q8_0, 64, &why[4])};
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+    assert_int_equal(refused[i], WEIR_EUNSUP);
+    assert_non_null(strstr(why[i].msg, "KV of type Q8_0, the cuda device wants F16 or F32"));
+  }
   unplace(&p);
   drop(&b);
   cuda_test_close(dev);

@@ -292,7 +292,78 @@ static void test_append(void **state) {
   print_message("worst error of a head %.2g (bound 1e-6 before rounding to F16 or Q8_0)\n", worst);
 }
 
+/* Numbers that Q8_0 cannot keep make the scale of their block NaN, and change nothing else in KV. */
+static void test_no_numbers_in_q8_0(void **state) {
+  enum { N = 6, DIM = 96, KV_HEADS = 2, SIZE = 4, N_PAGES = 2, COLS = (1 + 2 * KV_HEADS) * DIM };
+  enum { HEAD_BYTES = SIZE * DIM / 32 * 34, ALL = N_PAGES * 2 * KV_HEADS * HEAD_BYTES };
+  static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY, 3e38f, -9e6f};
+  static const struct {
+    int32_t is_v, head, dim, row;
+  } places[] = {{0, 0, 0, 0}, {0, 1, 37, 3}, {1, 0, 95, 4}, {1, 1, 63, 5}};
+  static const int32_t pos[N] = {0, 1, 2, 3, 4, 5}, seq[N] = {0}, q_indptr[2] = {0, N}, len[1] = {N},
+                       page_indptr[2] = {0, N_PAGES}, page[N_PAGES] = {1, 0};
+  const weir_ragged g = {.n_tokens = N,
+                         .n_seqs = 1,
+                         .pos = pos,
+                         .seq = seq,
+                         .q_indptr = q_indptr,
+                         .kv_len = len,
+                         .page_indptr = page_indptr,
+                         .page = page,
+                         .max_q_len = N,
+                         .max_kv_len = N};
+  kern_devs devs;
+  kern_rng rng = {5};
+  float *x = kern_normals(&rng, (size_t)N * COLS, 1);
+  (void)state;
+  kern_devs_open(&devs, &LIMITS);
+  for (int i = 0; i < devs.n; i++) {
+    weir_dev *dev = devs.dev[i];
+    unsigned char sound[ALL] = {0}, got[ALL];
+    for (size_t k = 0; k < 1 + sizeof places / sizeof *places * (sizeof bad / sizeof *bad); k++) {
+      const size_t at = (k + 3) / 6 % 4; /* of no use before the first: it is sound */
+      const int32_t is_v = places[at].is_v, head = places[at].head, dim = places[at].dim,
+                    row = places[at].row;
+      float *spot = x + (size_t)row * COLS + (1 + is_v * KV_HEADS + head) * DIM + dim;
+      const float was = *spot;
+      weir_err e = {0};
+      memset(got, 0xaa, ALL);
+      if (k > 0) *spot = bad[k % 6];
+      void *kv = kern_copy(dev, got, ALL);
+      weir_mat qkv = kern_mat(dev, N, COLS, 0);
+      kern_put(dev, qkv, x);
+      *spot = was;
+      const weir_rope_args args = {
+          .qkv = qkv, .n_heads = 1, .kv = {kv, WEIR_Q8_0, N_PAGES, KV_HEADS, SIZE, DIM}};
+      kern_ok(weir_op_rope_append(dev, &args, &g, &e), &e, "rope_append");
+      kern_ok(weir_dev_download(dev, got, kv, ALL, &e), &e, "download");
+      kern_mat_free(dev, qkv);
+      weir_dev_release(dev, kv);
+      if (k == 0) {
+        memcpy(sound, got, ALL);
+        continue;
+      }
+      const size_t slot = (size_t)(row % SIZE), block = (size_t)dim / 32;
+      const size_t of_head =
+          (size_t)((page[row / SIZE] * 2 + is_v) * KV_HEADS + head) * HEAD_BYTES; /* in KV */
+      const size_t bytes = of_head + slot * DIM + block * 32;
+      const size_t scale = of_head + SIZE * DIM + (block * SIZE + slot) * 2;
+      uint16_t d;
+      memcpy(&d, got + scale, sizeof d);
+      if (!isnan(weir_f16_to_f32(d)))
+        fail_msg("%g in %c of head %d: scale %g", (double)bad[k % 6], is_v ? 'v' : 'k', head,
+                 (double)weir_f16_to_f32(d));
+      memcpy(got + scale, sound + scale, sizeof d);
+      memcpy(got + bytes, sound + bytes, 32);
+      kern_same(got, sound, ALL, "KV of other blocks");
+    }
+  }
+  free(x);
+  kern_devs_close(&devs);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_angles), cmocka_unit_test(test_append)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_angles), cmocka_unit_test(test_append),
+                                     cmocka_unit_test(test_no_numbers_in_q8_0)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
