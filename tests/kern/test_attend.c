@@ -152,17 +152,18 @@ static int32_t seen_from(look w, int32_t pos) {
   return w.window > 0 && pos >= w.window ? pos - w.window + 1 : 0;
 }
 
-/* One call of the op; dense [rows][n_heads*head_dim], free(). Slots of KV that no piece has written are NaN.
+/* One call of the op over each piece's rows that are `apart` positions from each other, n of them; dense
+ * [rows][n_heads*head_dim], free(). Slots of KV that no piece has written are NaN.
  */
-static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of, int32_t n_pieces,
-                   uint64_t seed) {
+static float *step_apart(weir_dev *dev, const shape *s, look w, const piece *piece_of, int32_t n_pieces,
+                         uint64_t seed, int32_t apart) {
   kern_rng rng = {seed};
   weir_err e = {0};
   const int32_t d = s->head_dim, n_heads = s->n_kv * s->group;
   int32_t q_indptr[MAX_PIECES + 1] = {0}, page_indptr[MAX_PIECES + 1] = {0}, kv_len[MAX_PIECES];
   int32_t max_q = 0, max_kv = 0;
   for (int32_t i = 0; i < n_pieces; i++) {
-    kv_len[i] = piece_of[i].begin + piece_of[i].n;
+    kv_len[i] = piece_of[i].begin + (piece_of[i].n - 1) * apart + 1;
     q_indptr[i + 1] = q_indptr[i] + piece_of[i].n;
     page_indptr[i + 1] = page_indptr[i] + (kv_len[i] + s->page_size - 1) / s->page_size;
     if (piece_of[i].n > max_q) max_q = piece_of[i].n;
@@ -184,7 +185,7 @@ static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of,
     const piece *p = &piece_of[i];
     for (int32_t r = 0; r < p->n; r++) {
       const int32_t row = q_indptr[i] + r;
-      pos[row] = p->begin + r;
+      pos[row] = p->begin + r * apart;
       seq[row] = i;
       for (int32_t h = 0; h < n_heads; h++)
         for (int32_t c = 0; c < d; c++)
@@ -235,6 +236,11 @@ static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of,
   free(seq);
   free(page);
   return got;
+}
+
+static float *step(weir_dev *dev, const shape *s, look w, const piece *piece_of, int32_t n_pieces,
+                   uint64_t seed) {
+  return step_apart(dev, s, w, piece_of, n_pieces, seed, 1);
 }
 
 /* Double precision, one head after another; k and v of the head are made once. */
@@ -550,6 +556,15 @@ static void test_chunking(void **state) {
         same_rows(got + (size_t)p[0].n * width, whole, at, n, width, "a chunk beside others");
         free(got);
         at += n;
+      }
+      static const int32_t gap[][3] = {{5, 79, 7}, {0, 2, 590}, {30, 12, 33}}; /* begin, rows, apart */
+      for (size_t a = 0; a < sizeof gap / sizeof *gap; a++) { /* as when a step asks for some rows only */
+        const piece p[] = {{21, 5, 2}, {3, gap[a][0], gap[a][1]}};
+        float *got = step_apart(dev, s, w, p, 2, kern_u64(&rng), gap[a][2]);
+        for (int32_t r = 0; r < p[1].n; r++)
+          kern_same(got + (size_t)(2 + r) * width, whole + (size_t)(p[1].begin + r * gap[a][2]) * width,
+                    sizeof *got * width, "rows with gaps");
+        free(got);
       }
       static const int32_t alone[] = {0, 1, 14, 15, 16, 17, 31, 32, 100, 510, 511, 512, 513, 530, 599};
       for (size_t a = 0; a < sizeof alone / sizeof *alone; a++) {
