@@ -235,6 +235,27 @@ static void look_at(const weir_attend_tile *t, int32_t r, int32_t at, oct *o) {
   }
 }
 
+/* Vectors of two positions of eight rows each, as two_positions makes them -> w[row][32 positions]. */
+INLINE void by_rows(__m512 x[2][2][4], __m512 w[OCT][2]) {
+  for (int p = 0; p < 2; p++) {
+    __m512 y[2][4];
+    for (int h = 0; h < 2; h++) {
+      const __m512 a = _mm512_unpacklo_ps(x[p][h][0], x[p][h][1]),
+                   b = _mm512_unpackhi_ps(x[p][h][0], x[p][h][1]);
+      const __m512 c = _mm512_unpacklo_ps(x[p][h][2], x[p][h][3]),
+                   d = _mm512_unpackhi_ps(x[p][h][2], x[p][h][3]);
+      y[h][0] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0));
+      y[h][1] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2));
+      y[h][2] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0));
+      y[h][3] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2));
+    }
+    for (int i = 0; i < 4; i++) {
+      w[i][p] = _mm512_shuffle_f32x4(y[0][i], y[1][i], _MM_SHUFFLE(2, 0, 2, 0));
+      w[i + 4][p] = _mm512_shuffle_f32x4(y[0][i], y[1][i], _MM_SHUFFLE(3, 1, 3, 1));
+    }
+  }
+}
+
 /* Scores -> weights w[row][32 positions]; m and l follow, and fade. */
 INLINE void soften_oct(weir_attend_tile *t, oct *o, const float *sums, float (*key_scale)[WEIR_ATTEND_BLOCK],
                        __m512 w[OCT][2], const bool f16) {
@@ -292,23 +313,7 @@ INLINE void soften_oct(weir_attend_tile *t, oct *o, const float *sums, float (*k
   for (int i = 0; i < OCT; i++) live |= (uint8_t)((o->see[i] != 0) << i);
   _mm256_mask_storeu_ps(t->m + o->r, live & rows, m);
   _mm256_mask_storeu_ps(t->l + o->r, live & rows, _mm256_fmadd_ps(l, f, total));
-  for (int p = 0; p < 2; p++) {
-    __m512 y[2][4];
-    for (int h = 0; h < 2; h++) {
-      const __m512 a = _mm512_unpacklo_ps(x[p][h][0], x[p][h][1]),
-                   b = _mm512_unpackhi_ps(x[p][h][0], x[p][h][1]);
-      const __m512 c = _mm512_unpacklo_ps(x[p][h][2], x[p][h][3]),
-                   d = _mm512_unpackhi_ps(x[p][h][2], x[p][h][3]);
-      y[h][0] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0));
-      y[h][1] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2));
-      y[h][2] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0));
-      y[h][3] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2));
-    }
-    for (int i = 0; i < 4; i++) {
-      w[i][p] = _mm512_shuffle_f32x4(y[0][i], y[1][i], _MM_SHUFFLE(2, 0, 2, 0));
-      w[i + 4][p] = _mm512_shuffle_f32x4(y[0][i], y[1][i], _MM_SHUFFLE(3, 1, 3, 1));
-    }
-  }
+  by_rows(x, w);
 }
 
 /* Weights, times the values' scales of a chunk if there are such, -> two tiles: pieces 0 and 1, piece 2. */
