@@ -28,9 +28,6 @@
 #endif
 #endif
 
-#ifndef HINT
-#define HINT _MM_HINT_T1
-#endif
 enum {
   ROWS = WEIR_DENSE_ROWS,
   LANES = WEIR_PACK_ROWS,
@@ -125,8 +122,8 @@ INLINE uint8_t *parts_at(const weir_dense_tile *t, int32_t k) {
   return t->parts + (size_t)(k & t->parts_mask) * ((size_t)t->n_groups * 2 * TILE);
 }
 
-/* Both parts of a block k of F16 weights: a tile each. Of the rows of its groups, [from, to). Meanwhile the
- * lines at `ahead`, as far as the rows themselves, are brought into the cache. */
+/* Both parts of block k of F16 weights, a tile each: of the rows of all groups, [from, to). For each row a
+ * line at `ahead`, unless NULL, is brought into the cache: many at once hold up the loads behind them. */
 INLINE void split(const weir_dense_tile *t, int32_t k, const uint8_t *ahead, const int from, const int to) {
   if (k >= t->depth) return;
   const uint8_t *w = t->w + (size_t)k * TILE;
@@ -137,7 +134,7 @@ INLINE void split(const weir_dense_tile *t, int32_t k, const uint8_t *ahead, con
     uint8_t *out = parts + group * 2 * TILE + row * LINE;
     __m512i a, b;
     __m512 a_rest, b_rest;
-    _mm_prefetch((const char *)ahead + (size_t)group * t->group_bytes + row * LINE, HINT);
+    if (ahead) _mm_prefetch((const char *)ahead + (size_t)group * t->group_bytes + row * LINE, _MM_HINT_T1);
     split_16(in, &a, &a_rest);
     split_16(in + LINE / 2, &b, &b_rest);
     _mm512_store_si512(out, upper(a, b));
@@ -177,18 +174,17 @@ INLINE void tile(const weir_dense_tile *t, const weir_dtype type, const int stri
     ZERO(2);
     ZERO(3);
   }
-  if (type == WEIR_F16 && t->split) split(t, 0, w, 0, n_rows);
+  if (type == WEIR_F16 && t->split) split(t, 0, NULL, 0, n_rows);
   for (int32_t k = 0; k < t->depth; k++, w += TILE, x += block_bytes) {
-    const uint8_t *ahead = w;
+    const uint8_t *ahead = NULL;
     if (spread && (k + 1) * LANES <= t->ahead_lines)
       ahead = t->ahead + (size_t)k * TILE;
     else if (!spread)
       fetch_ahead(t, k * step, step);
     touch(t, k * touch_step, touch_step);
     if (type == WEIR_F16) {
-      /* Weights are split a block ahead, for what tiles load does not come straight from stores then; some
-       * rows after each product, for those of a block are a chain that takes about as long as all the
-       * splitting, which is too many instructions to be behind or before. */
+      /* A block ahead, for what tiles load does not come straight from stores then, and a fifth of it after
+       * each product: products are a chain, and all the splitting is more than the machine looks ahead. */
       const uint8_t *part = parts_at(t, k);
       load_w(part + TILE, 2 * TILE, groups);
       load_x(t, x, 0, strips);

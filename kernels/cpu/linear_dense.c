@@ -14,9 +14,6 @@
 
 #include "kernels/cpu/linear_cut.h"
 
-#ifndef XNEAR
-#define XNEAR 8192
-#endif
 enum {
   LANES = WEIR_PACK_ROWS,
   K = WEIR_PACK_K16,
@@ -26,7 +23,7 @@ enum {
   PASS_ROWS = 2 * WEIR_DENSE_ROWS,      /* rows that are done in one pass */
   PART = 32,                            /* blocks of a part, at most, with more rows */
   CHUNK = 512,                          /* rows of a chunk, at most */
-  NEAR = XNEAR,                          /* bytes that W is asked for ahead in one pass */
+  NEAR = 4096,                          /* bytes that W is asked for ahead in one pass */
   RING = 4                              /* blocks of parts of F16 weights that are kept in one pass */
 };
 
