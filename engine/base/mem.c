@@ -2,6 +2,8 @@
 /* Checked allocation. Owns nothing; any thread. */
 #include "base/mem.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,4 +28,34 @@ weir_status weir_calloc_aligned(size_t n, size_t size, const char *what, void **
   memset(p, 0, bytes);
   *out = p;
   return WEIR_OK;
+}
+
+/* "NAME:   123 kB" at the start of a line, in bytes; -1: not there, or nonsense. */
+static int64_t line_of(const char *text, const char *name) {
+  const size_t n = strlen(name);
+  while (text) {
+    int64_t kb = -1;
+    if (strncmp(text, name, n) == 0 && text[n] == ':')
+      return sscanf(text + n + 1, "%18" SCNd64 " kB", &kb) == 1 && kb >= 0 && kb < INT64_MAX / 4096
+                 ? kb * 1024
+                 : -1;
+    text = strchr(text, '\n');
+    if (text) text++;
+  }
+  return -1;
+}
+
+int64_t weir_memory_available_in(const char *meminfo) {
+  const int64_t available = line_of(meminfo, "MemAvailable"), swap = line_of(meminfo, "SwapFree");
+  return available < 0 || swap < 0 ? available : available + swap;
+}
+
+int64_t weir_memory_available(void) {
+  char text[8192];
+  FILE *f = fopen("/proc/meminfo", "re");
+  if (!f) return -1;
+  const size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = 0;
+  return weir_memory_available_in(text);
 }

@@ -4,6 +4,7 @@
 #define WEIR_BASE_MEM_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -27,6 +28,12 @@ weir_status weir_calloc(size_t n, size_t size, const char *what, void **out, wei
 
 /* Like weir_calloc but aligned to 64 bytes and rounded up to whole cache lines; release with free(). */
 weir_status weir_calloc_aligned(size_t n, size_t size, const char *what, void **out, weir_err *e);
+
+/* Bytes that this machine can give before it runs out: what Linux holds to be available, and free swap. Of a
+ * container's own limit it knows nothing. -1: not known. */
+int64_t weir_memory_available(void);
+/* The same out of the text of /proc/meminfo. */
+int64_t weir_memory_available_in(const char *meminfo);
 
 /* Typed form: WEIR_NEW(n, &ptr, e) with `ptr` of any object pointer type; the name of the variable
  * stands in the error. */

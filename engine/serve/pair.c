@@ -83,28 +83,33 @@ static weir_status load_weights(weir_pair *p, opened *m, int32_t tier, const wei
   return st == WEIR_OK ? st : weir_fail_ctx(e, st, "load the %s model %s", m->role, m->path);
 }
 
-/* KV tokens that a GPU has room for, each tier of it; -1 on the CPU, whose memory is not asked. */
+/* KV tokens that a tier's device has room for, so that each tier there holds as many; -1: not known. On the
+ * CPU memory is there when it is touched: too much would show when the kernel ends the process, not now. */
 static weir_status room(const weir_pair *p, const opened *m, int32_t tier, const weir_pair_opts *o,
                         int64_t *out, weir_err *e) {
   size_t free_bytes, total_bytes;
   int64_t token_bytes = 0;
   *out = -1;
-  if (!p->at.place[tier].cuda) return WEIR_OK;
-  const weir_status st = weir_dev_memory(p->at.dev[tier], &free_bytes, &total_bytes, e);
-  if (st != WEIR_OK) return st;
   for (int32_t i = 0; i < p->n_tiers; i++)
     if (p->at.dev[i] == p->at.dev[tier]) token_bytes += weir_kvstore_token_bytes(&m[i].h, o->kv_dtype);
+  if (!p->at.place[tier].cuda) {
+    const int64_t available = weir_memory_available();
+    if (available >= 0 && token_bytes > 0) *out = available / 16 * 15 / token_bytes;
+    return WEIR_OK;
+  }
+  const weir_status st = weir_dev_memory(p->at.dev[tier], &free_bytes, &total_bytes, e);
+  if (st != WEIR_OK) return st;
   *out =
       weir_placement_kv_tokens(free_bytes, total_bytes, o->gpu_share > 0 ? o->gpu_share : 0.9, token_bytes);
   return WEIR_OK;
 }
 
 /* `most`: tokens there is room for, -1: not known. */
-static weir_status count_pages(const weir_pair_opts *o, int32_t n_ctx, int64_t most, int32_t *out,
+static weir_status count_pages(const weir_pair_opts *o, bool cuda, int32_t n_ctx, int64_t most, int32_t *out,
                                weir_err *e) {
   const int64_t one = weir_pages_for(n_ctx);
   int64_t n = one * o->max_seqs + SPARE_PAGES;
-  if (most < 0 && o->kv_tokens_max > 0 && n > o->kv_tokens_max / WEIR_PAGE_TOKENS)
+  if (!cuda && o->kv_tokens_max > 0 && n > o->kv_tokens_max / WEIR_PAGE_TOKENS)
     n = o->kv_tokens_max / WEIR_PAGE_TOKENS;
   if (most >= 0 && n > most / WEIR_PAGE_TOKENS) n = most / WEIR_PAGE_TOKENS;
   if (n < one) n = one;
@@ -116,9 +121,10 @@ static weir_status count_pages(const weir_pair_opts *o, int32_t n_ctx, int64_t m
                      (long long)o->kv_tokens, n_ctx);
   if (most >= 0 && n * WEIR_PAGE_TOKENS > most)
     return weir_fail(e, WEIR_ENOMEM,
-                     "the GPU has room for the KV of %lld tokens beside the weights, and %lld are wanted: a "
-                     "smaller context, fewer KV tokens or a larger share of its memory would do",
-                     (long long)most, (long long)n * WEIR_PAGE_TOKENS);
+                     "the %s has room for the KV of %lld tokens beside the weights, and %lld are wanted: a "
+                     "smaller context or fewer KV tokens%s would do",
+                     cuda ? "GPU" : "machine", (long long)most, (long long)n * WEIR_PAGE_TOKENS,
+                     cuda ? " or a larger share of its memory" : "");
   *out = (int32_t)n;
   return WEIR_OK;
 }
@@ -141,7 +147,7 @@ out:
   return weir_fail_ctx(e, st, "the %s model %s", m->role, m->path);
 }
 
-/* Weights of all, then KV of all. Tiers of one GPU are asked for room before either takes any. */
+/* Weights of all, then KV of all. Tiers of one device are asked for room before either takes any. */
 static weir_status load(weir_pair *p, opened *m, const weir_pair_opts *o, int32_t n_ctx, weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t n_pages[WEIR_MAX_TIERS];
@@ -149,7 +155,7 @@ static weir_status load(weir_pair *p, opened *m, const weir_pair_opts *o, int32_
   for (int32_t i = 0; i < p->n_tiers; i++) {
     int64_t most = 0;
     WEIR_TRY(room(p, m, i, o, &most, e));
-    WEIR_TRY(count_pages(o, n_ctx, most, &n_pages[i], e));
+    WEIR_TRY(count_pages(o, p->at.place[i].cuda, n_ctx, most, &n_pages[i], e));
   }
   for (int32_t i = 0; i < p->n_tiers; i++) WEIR_TRY(make_exec(p, &m[i], i, n_pages[i], e));
 out:

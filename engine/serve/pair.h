@@ -25,8 +25,8 @@ typedef struct weir_pair_opts {
   int32_t n_ctx;         /* 0: the smaller of the models' contexts, at most WEIR_PAIR_DEFAULT_CTX */
   int32_t max_seqs;      /* requests under way at once; >= 1 */
   int64_t kv_tokens;     /* tokens that the KV of each tier holds, of all requests together; less than one
-                            context is refused, and so is more than a GPU has room for. 0: max_seqs full
-                            contexts and some spare pages, on a GPU as much of that as fits, ... */
+                            context is refused, and so is more than the GPU or the machine has room for. 0:
+                            max_seqs full contexts and some spare pages, as much of that as fits, ... */
   int64_t kv_tokens_max; /* ... on the CPU at most so many, one context at least. 0: no limit */
   int32_t max_tokens;    /* rows of a step; 0: default */
   weir_dtype kv_dtype;   /* WEIR_F16, WEIR_F32 or, on the CPU, WEIR_Q8_0 */

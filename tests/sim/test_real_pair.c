@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "cascade/cascade_conf.h"
 #include "serve/engine.h"
 #include "serve/pair.h"
@@ -232,9 +233,30 @@ static void test_kv_that_is_refused(void **state) {
   assert_non_null(strstr(e.msg, "blocks of 32, not of 16"));
 }
 
+/* Memory of the CPU device is there when it is touched: what can never be had is refused before. */
+static void test_kv_beyond_memory(void **state) {
+  (void)state;
+  weir_pair *p;
+  weir_err e = {0};
+  weir_pair_opts o = {.small_path = "tests/vectors/models/pair-small.gguf",
+                      .large_path = "tests/vectors/models/pair-large.gguf",
+                      .n_threads = 1,
+                      .max_seqs = 1,
+                      .kv_tokens = 2000000000,
+                      .kv_dtype = WEIR_F32};
+  if (weir_memory_available() < 0 || weir_memory_available() > (int64_t)1 << 39) skip();
+  assert_int_equal(weir_pair_open(&o, &p, &e), WEIR_ENOMEM);
+  if (!strstr(e.msg, "the machine has room for the KV of ")) fail_msg("%s", e.msg);
+  assert_null(p);
+  o.kv_tokens = 4096; /* and what can is not */
+  if (weir_pair_open(&o, &p, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  weir_pair_close(p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_kv_that_is_refused),
+      cmocka_unit_test(test_kv_beyond_memory),
       cmocka_unit_test(test_modes_equal_single_models),
       cmocka_unit_test(test_catch_up_is_always_on),
   };
