@@ -122,9 +122,9 @@ static weir_status count_pages(const weir_pair_opts *o, bool cuda, int32_t n_ctx
   if (most >= 0 && n * WEIR_PAGE_TOKENS > most)
     return weir_fail(e, WEIR_ENOMEM,
                      "the %s has room for the KV of %lld tokens beside the weights, and %lld are wanted: a "
-                     "smaller context or fewer KV tokens%s would do",
+                     "smaller context%s would do",
                      cuda ? "GPU" : "machine", (long long)most, (long long)n * WEIR_PAGE_TOKENS,
-                     cuda ? " or a larger share of its memory" : "");
+                     cuda ? ", fewer KV tokens or a larger share of its memory" : " or fewer KV tokens");
   *out = (int32_t)n;
   return WEIR_OK;
 }
