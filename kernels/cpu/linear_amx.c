@@ -59,18 +59,7 @@ INLINE void expand_pair(const weir_dtype type, const uint8_t *unit, int32_t p, u
   UNROLL for (int i = 0; i < 2; i++, out += WIDE_BLOCK) {
     const int32_t b = is_super(type) ? 2 * p + i : i;
     const uint8_t *q = unit + scales + b * block_bytes;
-    if (type == WEIR_Q6_K) {
-      const uint8_t *scale = unit + WEIR_PACK_Q6_SCALE + b * 2 * LANES;
-      _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_signed(scale)));
-      _mm512_store_ps(out + 4 * LANES, _mm512_mul_ps(halves(unit), bytes_signed(scale + LANES)));
-    } else if (has_mins(type)) {
-      const uint8_t *scale = unit + WEIR_PACK_SCALES + b * LANES;
-      _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_unsigned(scale)));
-      _mm512_store_ps(out + 4 * LANES,
-                      _mm512_mul_ps(halves(unit + LANES * 2), bytes_unsigned(scale + 8 * LANES)));
-    } else {
-      _mm512_store_ps(out, halves(unit + b * LANES * 2));
-    }
+    put_scales(type, unit, b, out);
     UNROLL for (int k = 0; k < 8; k++)
         _mm512_store_si512(out + Q_AT + k * QUADS, quad_signed(type, q, k % 4, k / 4));
   }

@@ -15,18 +15,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/linear_dense.h"
-
-#ifdef WEIR_PLAIN_TILES
-#define INLINE static __attribute__((noinline, unused))
-#define UNROLL
-#else
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#endif
+#include "kernels/cpu/unroll.h"
 
 enum {
   ROWS = WEIR_DENSE_ROWS,

@@ -12,15 +12,10 @@
 #include <string.h>
 
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/unroll.h"
 
 enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32, SUB = 4 };
 
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 /* A value that compilers leave where it is in a chain of sums: made into a tree, sums of a block take more
  * than sixteen registers. */
 #define KEEP(v) __asm__("" : "+x"(v))

@@ -8,22 +8,9 @@
 #include <string.h>
 
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/unroll.h"
 
 enum { LANES = WEIR_PACK_ROWS, QUADS = WEIR_PACK_QUADS, BLOCK = 32 };
-
-/* WEIR_PLAIN_TILES (sanitized builds): one body with loops instead of one unrolled body for each m and g.
- * Same arithmetic; with checks around every access the unrolled ones take minutes to compile. */
-#ifdef WEIR_PLAIN_TILES
-#define INLINE static __attribute__((noinline, unused))
-#define UNROLL
-#else
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#endif
 
 INLINE __m512i broadcast4(const uint8_t *p) {
   int32_t v;
@@ -84,6 +71,23 @@ INLINE __m512i quad(const weir_dtype type, const uint8_t *q, const int k, const 
     v = _mm512_ternarylogic_epi32(v, top, _mm512_set1_epi8(0x30), A_OR_B_AND_C);
   }
   return v;
+}
+
+/* What an expanded block has before its bytes, for block b of the unit: the scale alone; Q4_K and Q5_K scale
+ * and min; Q6_K the scales of its halves. */
+INLINE void put_scales(const weir_dtype type, const uint8_t *unit, const int32_t b, uint8_t *out) {
+  if (type == WEIR_Q6_K) {
+    const uint8_t *scale = unit + WEIR_PACK_Q6_SCALE + b * 2 * LANES;
+    _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_signed(scale)));
+    _mm512_store_ps(out + 4 * LANES, _mm512_mul_ps(halves(unit), bytes_signed(scale + LANES)));
+  } else if (has_mins(type)) {
+    const uint8_t *scale = unit + WEIR_PACK_SCALES + b * LANES;
+    const __m512 low = _mm512_mul_ps(halves(unit + LANES * 2), bytes_unsigned(scale + 8 * LANES));
+    _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_unsigned(scale)));
+    _mm512_store_ps(out + 4 * LANES, low);
+  } else {
+    _mm512_store_ps(out, halves(unit + b * LANES * 2));
+  }
 }
 
 #endif

@@ -32,18 +32,7 @@ INLINE void expand(const weir_dtype type, const uint8_t *group, int32_t b, int32
   for (int32_t u = 0; u < n; u += of_unit, unit += scales + of_unit * block_bytes) {
     for (int i = 0; i < of_unit; i++, out += WIDE_BLOCK) {
       const uint8_t *q = unit + scales + i * block_bytes;
-      if (type == WEIR_Q6_K) {
-        const uint8_t *scale = unit + WEIR_PACK_Q6_SCALE + i * 2 * LANES;
-        _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_signed(scale)));
-        _mm512_store_ps(out + 4 * LANES, _mm512_mul_ps(halves(unit), bytes_signed(scale + LANES)));
-      } else if (has_mins(type)) {
-        const uint8_t *scale = unit + WEIR_PACK_SCALES + i * LANES;
-        const __m512 low = _mm512_mul_ps(halves(unit + LANES * 2), bytes_unsigned(scale + 8 * LANES));
-        _mm512_store_ps(out, _mm512_mul_ps(halves(unit), bytes_unsigned(scale)));
-        _mm512_store_ps(out + 4 * LANES, low);
-      } else {
-        _mm512_store_ps(out, halves(unit + i * LANES * 2));
-      }
+      put_scales(type, unit, i, out);
       UNROLL for (int k = 0; k < 8; k++)
           _mm512_store_si512(out + Q_AT + k * QUADS, quad(type, q, k % 4, k / 4));
     }
