@@ -180,3 +180,8 @@ void weir_instance_destroy(weir_instance *m) {
   weir_weights_release(&m->w);
   free(m);
 }
+
+void weir_instance_set_comm(weir_instance *m, weir_comm *comm) {
+  if (m->comm != comm) weir_dev_forget(m->dev, m->owner); /* records call the old one */
+  m->comm = comm;
+}

@@ -6,10 +6,12 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "comm/comm.h"
 #include "kernels/device.h"
 #include "model/hparams.h"
 #include "model/mfile.h"
 #include "run/kvstore.h"
+#include "run/shard.h"
 #include "run/weights.h"
 
 typedef struct weir_instance_opts {
@@ -19,6 +21,7 @@ typedef struct weir_instance_opts {
   int32_t max_seqs;
   int32_t n_valid; /* ids below this may be drawn: the rest is padding; 0: all */
   weir_dtype kv_dtype;
+  const weir_shard *shard;            /* the rank's part of the model; NULL: the whole */
   const weir_load_progress *progress; /* may be NULL */
 } weir_instance_opts;
 
@@ -47,7 +50,9 @@ typedef struct weir_workspace {
 typedef struct weir_instance {
   weir_dev *dev;  /* borrowed */
   uint32_t owner; /* of the device's records of this instance's steps */
-  weir_hparams h;
+  weir_hparams h; /* of the rank's part: weir_shard_hparams */
+  weir_shard shard;
+  weir_comm *comm; /* borrowed; NULL: the whole model is here */
   weir_weights w;
   weir_kvstore kv;
   weir_workspace ws;
@@ -68,6 +73,9 @@ weir_status weir_instance_create(weir_dev *, const weir_mfile *, const weir_hpar
 /* KV of n_pages pages, for an instance that was made without: how many fit on a device is known when all
  * weights are there. Once, before the first step. */
 weir_status weir_instance_give_pages(weir_instance *, int32_t n_pages, weir_err *e);
+/* The group that the instance's rank is in, borrowed until another is given (NULL: none): between steps, by
+ * the thread that owns the device. An instance with a shard takes no step without one. */
+void weir_instance_set_comm(weir_instance *, weir_comm *);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 
 #endif

@@ -66,10 +66,19 @@ typedef struct weir_exec_async {
   void (*notify)(weir_exec *, void (*fn)(void *ctx), void *ctx);
 } weir_exec_async;
 
+/* What an executor can do that may die and come back: one whose ranks are processes. */
+typedef struct weir_exec_life {
+  /* 0: it is dead, and *why (may be NULL) says of what; steps are refused with WEIR_EDEVICE. Else the number
+   * of its life, counted from 1: with each new one KV is empty, and page numbers of before mean nothing. A
+   * change is told through async->notify. Never blocks. */
+  uint64_t (*number)(weir_exec *, weir_err *why);
+} weir_exec_life;
+
 struct weir_exec {
   const weir_exec_ops *ops;
   weir_exec_info info;
   const weir_exec_async *async; /* NULL: submit takes the batch and wait computes it in the caller's thread */
+  const weir_exec_life *life;   /* NULL: it lives until a step fails, and is dead from then on */
 };
 
 /* Checks a batch against the contract and the limits of `info`; names the first thing that is wrong.
