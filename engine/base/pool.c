@@ -13,9 +13,10 @@
  * `taken` is there already, because it fetches that back while it waits; `finished`, beside `taken`, goes to
  * the caller. An empty job and its end take 0.3 us with one worker.
  *
- * Workers are pinned, the caller is not: its affinity is its own (threads it creates later would inherit a
- * narrow one). When it wakes a sleeping team while it happens to run on a worker's core, it moves itself to
- * the core left free for it, once, instead of waiting some milliseconds for the balancer to do so. */
+ * Workers are pinned, the caller is not, unless that was asked for: its affinity is its own (threads it
+ * creates later would inherit a narrow one). When it wakes a sleeping team while it happens to run on a
+ * worker's core, it moves itself to the core left free for it, once, instead of waiting some milliseconds for
+ * the balancer to do so. */
 #define _GNU_SOURCE /* affinity */
 #include "base/pool.h"
 
@@ -31,11 +32,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cores.h"
 #include "base/mem.h"
 
 enum {
   LINE = 64,
-  THREADS_MAX = 1024,
+  THREADS_MAX = WEIR_CORES_MAX,
   SPIN_DEFAULT_NS =
       100000, /* several operations of a forward pass; a thousandth of a core-second a second of gaps */
   SPIN_CROWDED_NS = 5000, /* more threads than cores: whoever spins holds a core that another of us needs */
@@ -72,6 +74,8 @@ struct weir_pool {
   int32_t n_threads;
   bool crowded; /* more threads than cores */
   bool pinned;  /* workers have a core each; core_of_caller is nobody's */
+  bool pin_caller;
+  pthread_t maker;
   int64_t spin_ns;
   int32_t core_of_caller;
   worker *workers; /* [n_threads-1], owned; rank 0 is the caller */
@@ -171,27 +175,6 @@ static void *work(void *arg) {
   }
 }
 
-/* Whole cores that a control group's bandwidth limit grants (cgroup v2, "cpu.max": "quota period" in
- * microseconds, or "max period"); `none` when there is no limit or no such file. */
-static int32_t quota_cores(int32_t none) {
-  char path[512] = "/", name[600], line[512];
-  FILE *f = fopen("/proc/self/cgroup", "re");
-  if (f) {
-    while (fgets(line, sizeof line, f))
-      if (sscanf(line, "0::%511s", path) == 1) break;
-    fclose(f);
-  }
-  snprintf(name, sizeof name, "/sys/fs/cgroup%s/cpu.max", strcmp(path, "/") == 0 ? "" : path);
-  f = fopen(name, "re");
-  if (!f) return none;
-  long long quota = 0, period = 0;
-  const int n = fscanf(f, "%lld %lld", &quota, &period);
-  fclose(f);
-  if (n != 2 || quota <= 0 || period <= 0) return none;
-  const long long cores = (quota + period - 1) / period;
-  return cores < none ? (int32_t)cores : none;
-}
-
 static weir_status start_worker(worker *w, int32_t core, weir_err *e) {
   pthread_attr_t attr;
   int rc = pthread_attr_init(&attr);
@@ -222,27 +205,28 @@ weir_status weir_pool_create(const weir_pool_opts *opts, weir_pool **out, weir_e
   int32_t started = 0;
   *out = NULL;
 
-  int32_t core[THREADS_MAX] = {0}, n_cores = 0;
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) {
-    for (int32_t c = 0; c < CPU_SETSIZE && n_cores < THREADS_MAX; c++)
-      if (CPU_ISSET(c, &mask)) core[n_cores++] = c;
-  }
-  const bool mask_known = n_cores > 0;
-  if (!mask_known) n_cores = 1;
-  const int32_t may_use = quota_cores(n_cores);
+  weir_cores mine;
+  weir_cores_mine(&mine);
+  const int32_t n_cores = mine.n > 0 ? mine.n : 1;
+  const int32_t may_use = weir_cores_quota(n_cores);
   const int32_t n = o.n_threads ? o.n_threads : may_use;
   if (n < 1 || n > THREADS_MAX)
     return weir_fail(e, WEIR_EINVAL, "a team of %d threads: want 0 (one per core) or 1 to %d", n,
                      THREADS_MAX);
+  for (int32_t i = 0; o.cores && i < n; i++)
+    if (o.cores[i] < 0 || o.cores[i] >= CPU_SETSIZE)
+      return weir_fail(e, WEIR_EINVAL, "a team on core %d", o.cores[i]);
   if (o.spin_ns < 0) return weir_fail(e, WEIR_EINVAL, "negative spin time");
 
   WEIR_TRY(weir_calloc_aligned(1, sizeof *p, "thread team", (void **)&p, e));
   WEIR_TRY(weir_calloc_aligned((size_t)n, sizeof *p->workers, "thread team", (void **)&p->workers, e));
   p->n_threads = n;
-  p->crowded = n > may_use;
-  p->pinned = mask_known && !o.no_pin && n <= n_cores;
-  p->core_of_caller = core[0];
+  p->crowded = n > may_use || o.crowded;
+  p->pinned = !o.no_pin && (o.cores || (mine.n > 0 && n <= n_cores));
+  const int32_t *core = o.cores ? o.cores : mine.core;
+  p->core_of_caller = p->pinned ? core[0] : -1;
+  p->pin_caller = p->pinned && o.pin_caller;
+  p->maker = pthread_self();
   p->spin_ns = o.spin_ns ? o.spin_ns : SPIN_DEFAULT_NS;
   if (p->crowded && p->spin_ns > SPIN_CROWDED_NS) p->spin_ns = SPIN_CROWDED_NS;
   for (; started < n - 1; started++) {
@@ -282,7 +266,19 @@ static void step_aside(const weir_pool *p) {
   if (sched_setaffinity(0, sizeof free_one, &free_one) == 0) sched_setaffinity(0, sizeof mine, &mine);
 }
 
+/* A core that is gone or forbidden by now leaves the thread where it is. */
+static void pin_caller(const weir_pool *p) {
+  static _Thread_local const weir_pool *pinned_for;
+  if (pinned_for == p || pthread_equal(p->maker, pthread_self())) return;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(p->core_of_caller, &one);
+  (void)sched_setaffinity(0, sizeof one, &one);
+  pinned_for = p;
+}
+
 void weir_pool_run(weir_pool *p, void (*fn)(void *ctx, int32_t rank, int32_t n_threads), void *ctx) {
+  if (p->pin_caller) pin_caller(p);
   if (p->n_threads == 1) {
     fn(ctx, 0, 1);
     return;

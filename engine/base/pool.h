@@ -19,6 +19,12 @@ typedef struct weir_pool_opts {
   int32_t n_threads; /* including the caller; 0: one per core this process may run on */
   bool no_pin;
   int64_t spin_ns; /* how long a worker spins before it sleeps; 0: default */
+  /* One of several teams that work side by side (base/cores.h): */
+  const int32_t *cores; /* [n_threads] the core of each thread, the caller's first; borrowed for the call of
+                           create. NULL: those of this process, from the first on */
+  bool pin_caller; /* whoever calls weir_pool_run, but for the thread that made the team, is pinned to the
+                      first core by its first job: a thread that has nothing else to do */
+  bool crowded;    /* other teams are on the same cores: nobody spins for long */
 } weir_pool_opts;
 
 weir_status weir_pool_create(const weir_pool_opts *, weir_pool **out, weir_err *e);

@@ -181,7 +181,14 @@ weir_status weir_dev_open_cpu(const weir_cpu_opts *opts, weir_dev **out, weir_er
   dev->impl = cpu;
   cpu->isa = o.isa == WEIR_ISA_BEST ? best : o.isa;
   cpu->amx_small = o.amx_small;
-  const weir_pool_opts team = {.n_threads = o.n_threads, .no_pin = o.no_pin};
+  weir_pool_opts team = {.n_threads = o.n_threads, .no_pin = o.no_pin};
+  if (o.share) {
+    team.n_threads = o.share->n_threads;
+    team.crowded = o.share->crowded;
+    team.cores = o.share->cores.n > 0 ? o.share->cores.core : NULL;
+    team.no_pin = o.no_pin || !team.cores;
+    team.pin_caller = true;
+  }
   WEIR_TRY(weir_pool_create(&team, &cpu->pool, e));
   cpu->n_threads = weir_pool_size(cpu->pool);
   snprintf(dev->desc, sizeof dev->desc, "cpu (%s), %d threads", weir_isa_name(cpu->isa), cpu->n_threads);

@@ -2,6 +2,7 @@
 /* The thread team: every rank runs once a job, whoever runs it; what a job wrote the next one sees; sleepers
  * wake, odd sizes work. */
 #define _GNU_SOURCE /* affinity */
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/cores.h"
 #include "base/pool.h"
 
 enum { RANKS_MAX = 32, CELLS = 997 };
@@ -195,9 +197,71 @@ static void one_core_gets_a_team_of_one(void **state) {
   assert_int_equal(j.wrong, 0);
 }
 
+/* ---- teams side by side ---- */
+
+typedef struct seen {
+  weir_pool *pool;
+  int core[4]; /* the only one that the rank may run on; -1: several */
+} seen;
+
+static int only_core(void) {
+  cpu_set_t may;
+  int core = 0;
+  if (sched_getaffinity(0, sizeof may, &may) != 0 || CPU_COUNT(&may) != 1) return -1;
+  while (!CPU_ISSET(core, &may)) core++;
+  return core;
+}
+
+/* Slow enough for the workers to come for their own parts. */
+static void look(void *ctx, int32_t rank, int32_t n_threads) {
+  seen *s = ctx;
+  (void)n_threads;
+  for (int32_t i = 0; i < 200 && rank == 0; i++) sched_yield();
+  s->core[rank] = only_core();
+}
+
+static void *call(void *arg) {
+  seen *s = arg;
+  weir_pool_run(s->pool, look, s);
+  return NULL;
+}
+
+/* The thread that makes a team keeps its affinity; another that calls gets the first core, workers theirs. */
+static void a_team_of_given_cores(void **state) {
+  (void)state;
+  weir_cores mine;
+  weir_cores_mine(&mine);
+  assert_true(mine.n > 0);
+  const int before = only_core(), last = mine.core[mine.n - 1], first = mine.core[0];
+  const int32_t cores[] = {last, first};
+  for (int32_t n = 1; n <= 2; n++) {
+    seen s = {.pool = make((weir_pool_opts){.n_threads = n, .cores = cores, .pin_caller = true})};
+    pthread_t other;
+    call(&s);
+    assert_int_equal(only_core(), before);
+    bool workers_core = n == 1;
+    for (int32_t i = 0; i < 1000; i++) {
+      assert_int_equal(pthread_create(&other, NULL, call, &s), 0);
+      assert_int_equal(pthread_join(other, NULL), 0);
+      assert_int_equal(s.core[0], last);
+      if (n == 1) break;
+      /* its worker, or the caller in its place */
+      assert_true(s.core[1] == first || s.core[1] == last);
+      if ((workers_core = workers_core || s.core[1] == first)) break;
+    }
+    assert_true(workers_core);
+    weir_pool_destroy(s.pool);
+  }
+}
+
 static void wrong_options_are_refused(void **state) {
   (void)state;
-  const weir_pool_opts wrong[] = {{.n_threads = -1}, {.n_threads = 1 << 20}, {.n_threads = 1, .spin_ns = -5}};
+  static const int32_t low[] = {-1}, high[] = {CPU_SETSIZE};
+  const weir_pool_opts wrong[] = {{.n_threads = -1},
+                                  {.n_threads = 1 << 20},
+                                  {.n_threads = 1, .spin_ns = -5},
+                                  {.n_threads = 1, .cores = low},
+                                  {.n_threads = 1, .cores = high}};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     weir_err e;
     weir_pool *p = (weir_pool *)&e; /* must be cleared */
@@ -215,6 +279,7 @@ int main(void) {
       cmocka_unit_test(the_caller_sleeps_until_the_last_is_done),
       cmocka_unit_test(fetching_ahead_is_only_a_hint),
       cmocka_unit_test(one_core_gets_a_team_of_one),
+      cmocka_unit_test(a_team_of_given_cores),
       cmocka_unit_test(wrong_options_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
