@@ -3,12 +3,9 @@
  * rank. */
 #include "comm/comm.h"
 
-#include <stdbool.h>
+#include <string.h>
 
 #include "base/clock.h"
-
-/* One rank has nobody to talk to. */
-static bool is_alone(const weir_comm *c) { return !c || c->n_ranks == 1; }
 
 static int64_t now_ns(void) {
   const weir_clock clock = weir_clock_system();
@@ -23,7 +20,7 @@ static weir_status count(weir_comm *c, int64_t from, size_t bytes, weir_status s
 }
 
 weir_status weir_comm_all_reduce(weir_comm *c, float *x, size_t n, weir_err *e) {
-  if (is_alone(c) || n == 0) return WEIR_OK;
+  if (!c || n == 0) return WEIR_OK;
   if (n > SIZE_MAX / sizeof *x) return weir_fail(e, WEIR_EINVAL, "all_reduce of %zu numbers", n);
   const int64_t from = now_ns();
   return count(c, from, n * sizeof *x, c->ops->all_reduce(c, x, n, e));
@@ -31,7 +28,10 @@ weir_status weir_comm_all_reduce(weir_comm *c, float *x, size_t n, weir_err *e) 
 
 weir_status weir_comm_all_gather(weir_comm *c, void *out, const void *in, size_t bytes, weir_err *e) {
   if (bytes == 0) return WEIR_OK;
-  if (is_alone(c)) return weir_fail(e, WEIR_EINVAL, "all_gather of one rank: its part is the whole");
+  if (!c) {
+    if (out != in) memmove(out, in, bytes);
+    return WEIR_OK;
+  }
   if (bytes > SIZE_MAX / (size_t)c->n_ranks)
     return weir_fail(e, WEIR_EINVAL, "all_gather of %zu bytes", bytes);
   const int64_t from = now_ns();
@@ -39,7 +39,7 @@ weir_status weir_comm_all_gather(weir_comm *c, void *out, const void *in, size_t
 }
 
 weir_status weir_comm_broadcast(weir_comm *c, void *data, size_t bytes, int32_t root, weir_err *e) {
-  if (is_alone(c) || bytes == 0) return WEIR_OK;
+  if (!c || bytes == 0) return WEIR_OK;
   if (root < 0 || root >= c->n_ranks)
     return weir_fail(e, WEIR_EINVAL, "broadcast from rank %d of %d", root, c->n_ranks);
   const int64_t from = now_ns();

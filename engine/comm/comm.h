@@ -55,7 +55,7 @@ struct weir_comm {
   void *impl;
 };
 
-/* Check, time, count; NULL for the communicator means one rank: nothing to do. */
+/* Check, time, count; NULL for the communicator means one rank: nothing to do, but that all_gather copies. */
 weir_status weir_comm_all_reduce(weir_comm *, float *x, size_t n, weir_err *);
 weir_status weir_comm_all_gather(weir_comm *, void *out, const void *in, size_t bytes, weir_err *);
 weir_status weir_comm_broadcast(weir_comm *, void *data, size_t bytes, int32_t root, weir_err *);

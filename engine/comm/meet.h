@@ -31,7 +31,7 @@ enum {
 
 typedef struct weir_comm_seat weir_comm_seat;
 typedef struct weir_comm_seat_opts {
-  weir_dev *dev; /* of the rank; borrowed for the communicator's life */
+  weir_dev *dev; /* of the rank; borrowed for the communicator's life. NULL: host memory (self, shm, tcp) */
   const char
       *host; /* tcp: the name or address under which the other machines reach this one; NULL: 127.0.0.1 */
   int64_t bound_ns; /* no call lasts longer, joining included; 0: 10 s */

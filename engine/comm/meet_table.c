@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kinds of communicators that this build has, one line each. */
+#include "comm/meet_in.h"
+
+const weir_comm_back *const weir_comm_backs[WEIR_N_COMMS] = {
+    [WEIR_COMM_SELF] = &weir_comm_self_back,
+};
