@@ -137,7 +137,27 @@ weir_status weir_dev_download(weir_dev *dev, void *dst, const void *src, size_t 
   return dev->ops->download(dev, dst, src, bytes, e);
 }
 
-weir_status weir_dev_sync(weir_dev *dev, weir_err *e) { return dev->ops->sync(dev, e); }
+weir_status weir_dev_sync(weir_dev *dev, weir_err *e) {
+  const weir_dev_watch w = dev->watch;
+  if (w.begin) w.begin(w.ctx);
+  const weir_status st = dev->ops->sync(dev, e);
+  return w.end ? w.end(w.ctx, st, e) : st;
+}
+
+void weir_dev_set_watch(weir_dev *dev, const weir_dev_watch *w) { dev->watch = w ? *w : (weir_dev_watch){0}; }
+
+void *weir_dev_stream(weir_dev *dev) { return dev->ops->stream ? dev->ops->stream(dev) : NULL; }
+
+weir_status weir_dev_map_host(weir_dev *dev, size_t bytes, void **out, weir_err *e) {
+  *out = NULL;
+  if (!dev->ops->map_host)
+    return weir_fail(e, WEIR_EUNSUP, "the %s device maps no host memory", dev->ops->name);
+  return dev->ops->map_host(dev, bytes ? bytes : 1, out, e);
+}
+
+void weir_dev_unmap_host(weir_dev *dev, void *p) {
+  if (p) dev->ops->unmap_host(dev, p);
+}
 
 weir_status weir_dev_memory(weir_dev *dev, size_t *free_bytes, size_t *total_bytes, weir_err *e) {
   *free_bytes = *total_bytes = 0;
@@ -430,4 +450,36 @@ weir_status weir_op_kv_copy(weir_dev *dev, weir_kv_layer kv, const int32_t *src_
     if (src_dst[i] < 0 || src_dst[i] >= kv.n_pages)
       return weir_fail(e, WEIR_EINVAL, "%s: pair %d: page %d, KV has %d", op, i / 2, src_dst[i], kv.n_pages);
   return dev->ops->kv_copy(dev, kv, src_dst, n_pairs, e);
+}
+
+/* ---- ranks on one GPU ---- */
+
+weir_status weir_dev_check_peers(const weir_dev *dev, int32_t n_ranks, weir_err *e) {
+  CHECK(check_range("exchange", "number of ranks", n_ranks, 1, WEIR_PEER_RANKS, e));
+  if (!dev->ops->reduce_peers)
+    return weir_fail(e, WEIR_EUNSUP, "the %s device does not exchange with others of its kind",
+                     dev->ops->name);
+  return WEIR_OK;
+}
+
+weir_status weir_op_exchange(weir_dev *dev, const weir_peers *p, const weir_exchange *x, weir_err *e) {
+  const char *op = "exchange";
+  CHECK(check_ptr(op, "group", p, e));
+  CHECK(check_ptr(op, "arguments", x, e));
+  CHECK(weir_dev_check_peers(dev, p->n_ranks, e));
+  CHECK(check_range(op, "rank", p->rank, 0, p->n_ranks - 1, e));
+  CHECK(check_ptr(op, "stop word", p->stop, e));
+  for (int32_t i = 0; i < p->n_ranks; i++) CHECK(check_ptr(op, "part of a rank", p->part[i], e));
+  if ((unsigned)x->what > WEIR_PEER_BROADCAST)
+    return weir_fail(e, WEIR_EINVAL, "%s: unknown kind %d", op, (int)x->what);
+  CHECK(check_range(op, "root", x->root, 0, p->n_ranks - 1, e));
+  if (x->bytes == 0) return WEIR_OK;
+  CHECK(check_ptr(op, "out", x->out, e));
+  CHECK(check_ptr(op, "in", x->in, e));
+  if (x->what == WEIR_PEER_REDUCE && (x->bytes % sizeof(float) != 0 || x->out != x->in))
+    return weir_fail(e, WEIR_EINVAL, "%s: a sum of %zu bytes, of floats in place it must be", op, x->bytes);
+  if (x->bytes > SIZE_MAX / 2 / WEIR_PEER_RANKS)
+    return weir_fail(e, WEIR_EINVAL, "%s: of %zu bytes", op, x->bytes);
+  if (p->bound_ns <= 0) return weir_fail(e, WEIR_EINVAL, "%s: without a bound", op);
+  return dev->ops->reduce_peers(dev, p, x, e);
 }

@@ -133,6 +133,48 @@ typedef struct weir_dev_limits {
   int32_t max_expert_ff; /* width inside an expert: input of its down */
 } weir_dev_limits;
 
+/* Ranks of a group that are devices of one GPU exchange through its memory (comm/comm_local.h): each has a
+ * part, and tells in it how far it has come. */
+enum {
+  WEIR_PEER_RANKS = 8,
+  WEIR_PEER_BLOCKS = 16,         /* thread blocks of an exchange, at most */
+  WEIR_PEER_SLICE_BYTES = 32768, /* of a block, twice: */
+  WEIR_PEER_STAMP_BYTES = 128,   /* before them, how far each block has come, on lines of their own */
+  WEIR_PEER_PART_BYTES = WEIR_PEER_BLOCKS * (WEIR_PEER_STAMP_BYTES + 2 * WEIR_PEER_SLICE_BYTES)
+};
+typedef struct weir_peers {
+  int32_t rank, n_ranks;
+  void *part[WEIR_PEER_RANKS]; /* [WEIR_PEER_PART_BYTES] device memory each, zeros when the group begins */
+  uint32_t *stop;              /* weir_dev_map_host: 0 while the group is well; weir_peer_stop says else */
+  int64_t bound_ns;            /* how long a rank waits for another */
+} weir_peers;
+typedef enum {
+  WEIR_PEER_REDUCE,   /* out = in of [bytes/4] floats: the sum over the ranks in order of rank */
+  WEIR_PEER_GATHER,   /* out[n_ranks][bytes] */
+  WEIR_PEER_BROADCAST /* out[bytes], at the root too, where in = out */
+} weir_peer_what;
+typedef struct weir_exchange {
+  weir_peer_what what;
+  void *out;
+  const void *in;
+  size_t bytes;
+  int32_t root;
+} weir_exchange;
+/* The stop word of a group that is over. */
+enum { WEIR_PEER_ABORTED = 1, WEIR_PEER_LATE = 1 << 16 /* | who waited << 8 | for whom */ };
+
+/* Somebody whose work on the device may wait for other ranks, such as a communicator. Called by the thread
+ * that owns the device; each may be NULL. */
+typedef struct weir_dev_watch {
+  void (*begin)(void *ctx); /* the device is about to be waited for */
+  /* It has been; `st` is what came of it. Returns that, or an error of its own. */
+  weir_status (*end)(void *ctx, weir_status st, weir_err *e);
+  /* A record has been made, or not (*ok), and is about to be played for the first time. When it clears *ok
+   * the record is not used and the step is enqueued as it is. */
+  weir_status (*made)(void *ctx, bool *ok, weir_err *e);
+  void *ctx;
+} weir_dev_watch;
+
 /* What is enqueued between two waits; weir_dev_replay. */
 typedef weir_status (*weir_enqueue_fn)(void *ctx, weir_err *);
 
@@ -174,6 +216,10 @@ typedef struct weir_dev_ops {
   weir_status (*replay)(weir_dev *, uint64_t key, weir_enqueue_fn, void *ctx, weir_err *);
   void (*forget)(weir_dev *, uint32_t owner); /* records of keys with this owner */
   weir_status (*memory)(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
+  void *(*stream)(weir_dev *);
+  weir_status (*map_host)(weir_dev *, size_t bytes, void **out, weir_err *);
+  void (*unmap_host)(weir_dev *, void *);
+  weir_status (*reduce_peers)(weir_dev *, const weir_peers *, const weir_exchange *, weir_err *);
   bool kv_q8_0; /* keeps KV in Q8_0 too, not only in F16 and F32 */
 } weir_dev_ops;
 
@@ -182,6 +228,8 @@ struct weir_dev {
   weir_dev_limits limits; /* what was reserved so far */
   char desc[128];         /* for people: "NVIDIA H200, 132 SMs, sm_90" */
   uint32_t last_owner;    /* of weir_dev_new_owner */
+  int32_t gpu;            /* which, counted from 1; 0: no GPU */
+  weir_dev_watch watch;   /* weir_dev_set_watch */
   void *impl;
 };
 
@@ -197,6 +245,15 @@ weir_status weir_dev_reserve(weir_dev *, const weir_dev_limits *, weir_err *);
 
 /* Device memory that is free and in all; WEIR_EUNSUP on devices whose memory is the machine's. */
 weir_status weir_dev_memory(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *);
+
+/* One at a time; NULL: none. */
+void weir_dev_set_watch(weir_dev *, const weir_dev_watch *);
+/* The stream on which everything is enqueued, for libraries that enqueue beside it: a cudaStream_t. NULL on
+ * devices that work at once. */
+void *weir_dev_stream(weir_dev *);
+/* Host memory, zeroed, that the device's kernels read and write at the same address. */
+weir_status weir_dev_map_host(weir_dev *, size_t bytes, void **out, weir_err *);
+void weir_dev_unmap_host(weir_dev *, void *);
 
 /* Whether the device keeps KV of this type for heads of head_dim; the error says what it wants. */
 weir_status weir_dev_check_kv(const weir_dev *, weir_dtype, int32_t head_dim, weir_err *);
@@ -276,5 +333,14 @@ weir_status weir_op_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat l
                            const weir_ask *ask, weir_err *);
 /* Copies whole pages (all heads, K and V) of a layer: src_dst[2*n_pairs], host array. */
 weir_status weir_op_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
+
+/* ---- ranks on one GPU ---- */
+/* WEIR_EUNSUP where the device cannot exchange with n_ranks of its kind; the error says why. */
+weir_status weir_dev_check_peers(const weir_dev *, int32_t n_ranks, weir_err *e);
+/* One exchange: every rank's device enqueues the same ones in the same order, and each waits on the GPU for
+ * the others, so all of them must get to enqueue theirs without anybody waiting for the GPU in between. May
+ * be recorded. Everybody gets the same bits. A rank that waits longer than the bound sets the stop word,
+ * which ends the waiting of all; what was exchanged then is undefined. */
+weir_status weir_op_exchange(weir_dev *, const weir_peers *, const weir_exchange *, weir_err *e);
 
 #endif
