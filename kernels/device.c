@@ -185,11 +185,11 @@ weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_er
   const struct {
     const char *name;
     int32_t value;
-  } field[] = {{"max_tokens", want->max_tokens},      {"max_cols", want->max_cols},
-               {"max_heads", want->max_heads},        {"max_head_dim", want->max_head_dim},
-               {"max_kv_len", want->max_kv_len},      {"max_rows_out", want->max_rows_out},
-               {"max_vocab", want->max_vocab},        {"max_experts", want->max_experts},
-               {"max_expert_ff", want->max_expert_ff}};
+  } field[] = {{"max_tokens", want->max_tokens},       {"max_cols", want->max_cols},
+               {"max_heads", want->max_heads},         {"max_head_dim", want->max_head_dim},
+               {"max_kv_len", want->max_kv_len},       {"max_rows_out", want->max_rows_out},
+               {"max_vocab", want->max_vocab},         {"max_experts", want->max_experts},
+               {"max_expert_ff", want->max_expert_ff}, {"max_ranks", want->max_ranks}};
   for (size_t i = 0; i < sizeof field / sizeof *field; i++)
     CHECK(check_range("reserve", field[i].name, field[i].value, 0, INT32_MAX, e));
   const weir_dev_limits have = dev->limits;
@@ -201,7 +201,8 @@ weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_er
                                 .max_rows_out = larger(have.max_rows_out, want->max_rows_out),
                                 .max_vocab = larger(have.max_vocab, want->max_vocab),
                                 .max_experts = larger(have.max_experts, want->max_experts),
-                                .max_expert_ff = larger(have.max_expert_ff, want->max_expert_ff)};
+                                .max_expert_ff = larger(have.max_expert_ff, want->max_expert_ff),
+                                .max_ranks = larger(have.max_ranks, want->max_ranks)};
   if (memcmp(&both, &have, sizeof both) == 0) return WEIR_OK;
   CHECK(dev->ops->reserve(dev, &both, e));
   dev->limits = both;
@@ -237,16 +238,31 @@ void weir_weight_release(weir_weight *w) {
 
 /* ---- operations ---- */
 
-weir_status weir_op_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
-                          float scale, weir_err *e) {
+weir_status weir_op_embed(weir_dev *dev, weir_mat y, const weir_embed_args *a, weir_err *e) {
   const char *op = "embed";
-  CHECK(check_weight(op, dev, table, e));
-  CHECK(check_shape(op, "y", y, y.rows, table->cols, "the table's row", e));
+  CHECK(check_ptr(op, "arguments", a, e));
+  CHECK(check_range(op, "n_vocab", a->n_vocab, 0, INT32_MAX, e));
+  weir_embed_args x = *a;
+  if (x.n_vocab > 0 && x.table && !x.table->impl && x.table->rows == 0) x.table = NULL;
+  if (x.n_vocab == 0 || x.table) {
+    CHECK(check_weight(op, dev, x.table, e));
+    CHECK(check_shape(op, "y", y, y.rows, x.table->cols, "the table's row", e));
+  }
+  if (x.n_vocab == 0) {
+    CHECK(check_range(op, "first id of a whole table", x.first, 0, 0, e));
+    x.n_vocab = x.table->rows;
+  } else if (x.table) {
+    CHECK(check_range(op, "first id of the shard", x.first, 0, x.n_vocab - 1, e));
+    CHECK(check_range(op, "rows of the shard", x.table->rows, 1, x.n_vocab - x.first, e));
+  } else {
+    CHECK(check_mat(op, "y", y, e));
+    x.first = 0;
+  }
   CHECK(check_rows(op, dev, y.rows, e));
-  CHECK(check_finite(op, "scale", scale, e));
+  CHECK(check_finite(op, "scale", x.scale, e));
   if (y.rows == 0) return WEIR_OK;
-  CHECK(check_ptr(op, "token", token, e));
-  return dev->ops->embed(dev, y, table, token, scale, e);
+  CHECK(check_ptr(op, "token", x.token, e));
+  return dev->ops->embed(dev, y, &x, e);
 }
 
 weir_status weir_op_add_rmsnorm(weir_dev *dev, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -422,21 +438,47 @@ static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, int3
   return st == WEIR_OK ? st : weir_fail_ctx(e, st, "sample: ask %d", i);
 }
 
-weir_status weir_op_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                           const weir_ask *ask, weir_err *e) {
-  const char *op = "sample";
+/* The logits of a shard, and what is said about the others. */
+static weir_status check_shard(const char *op, const weir_dev *dev, weir_mat logits, int32_t n_valid,
+                               const weir_vocab_shard *s, weir_err *e) {
+  CHECK(check_range(op, "n_valid", n_valid, 1, dev->limits.max_vocab, e));
+  CHECK(check_range(op, "number of ranks", s->n_ranks, 1, dev->limits.max_ranks, e));
+  CHECK(check_range(op, "rank", s->rank, 0, s->n_ranks - 1, e));
+  CHECK(check_range(op, "shard's max_chunks", s->max_chunks, 1, weir_sample_n_chunks(dev->limits.max_vocab),
+                    e));
+  if (!s->all_gather) return weir_fail(e, WEIR_EINVAL, "%s: the shard's all_gather is NULL", op);
+  if (logits.cols == 0) return check_range(op, "number of rows", logits.rows, 0, INT32_MAX, e);
   CHECK(check_mat(op, "logits", logits, e));
+  CHECK(check_range(op, "shard's first id", s->first, 0, dev->limits.max_vocab - 1, e));
+  if (s->first % WEIR_SAMPLE_CHUNK != 0)
+    return weir_fail(e, WEIR_EINVAL, "%s: the shard's first id %d is no multiple of %d", op, s->first,
+                     WEIR_SAMPLE_CHUNK);
+  CHECK(check_range(op, "logits' columns", logits.cols, 1, dev->limits.max_vocab - s->first, e));
+  return check_range(op, "shard's chunks", weir_sample_n_chunks(logits.cols), 1, s->max_chunks, e);
+}
+
+weir_status weir_op_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
+                           const weir_ask *ask, const weir_vocab_shard *s, weir_err *e) {
+  const char *op = "sample";
+  int32_t n_vocab =
+      logits.cols; /* edits may be of padding; how much of that other shards have, nobody says */
+  if (s) {
+    n_vocab = dev->limits.max_vocab;
+    CHECK(check_shard(op, dev, logits, n_valid, s, e));
+  } else {
+    CHECK(check_mat(op, "logits", logits, e));
+    CHECK(check_range(op, "logits' columns", logits.cols, 1, dev->limits.max_vocab, e));
+    CHECK(check_range(op, "n_valid", n_valid, 1, logits.cols, e));
+  }
   CHECK(check_range(op, "number of rows", logits.rows, 0, dev->limits.max_rows_out, e));
-  CHECK(check_range(op, "logits' columns", logits.cols, 1, dev->limits.max_vocab, e));
-  CHECK(check_range(op, "n_valid", n_valid, 1, logits.cols, e));
   if (logits.rows == 0) return WEIR_OK;
   CHECK(check_ptr(op, "rows", rows, e));
   CHECK(check_ptr(op, "ask", ask, e));
   for (int32_t i = 0; i < logits.rows; i++) {
-    CHECK(check_ask(&ask[i], i, n_valid, logits.cols, e));
+    CHECK(check_ask(&ask[i], i, n_valid, n_vocab, e));
     if (ask[i].n_top > 0) CHECK(check_ptr(op, "top", top, e));
   }
-  return dev->ops->sample(dev, rows, top, logits, n_valid, ask, e);
+  return dev->ops->sample(dev, rows, top, logits, n_valid, ask, s, e);
 }
 
 weir_status weir_op_kv_copy(weir_dev *dev, weir_kv_layer kv, const int32_t *src_dst, int32_t n_pairs,

@@ -120,17 +120,44 @@ typedef struct weir_moe_args {
   weir_act act;
 } weir_moe_args;
 
+/* Rows of a table of token vectors. The table may be a shard, the ids [first, first + its rows) of a
+ * vocabulary of n_vocab: ids of other shards give rows of -0, which added to anything leave its bits alone,
+ * so that the sum over the shards is the row of the whole table. */
+typedef struct weir_embed_args {
+  const weir_weight *table; /* of a shard that has no ids: NULL, or a zeroed one */
+  const int32_t *token;     /* [y.rows] device-resident ids */
+  float scale;              /* of the rows (Gemma: sqrt(dim)); 1 leaves the bits alone */
+  int32_t first;            /* id of the table's row 0; 0 when it is the whole */
+  int32_t n_vocab;          /* 0: the table is the whole */
+} weir_embed_args;
+
+/* This rank's part of a vocabulary that lies in shards, one a rank, ascending with the rank and without gaps;
+ * each but the last that has any is whole chunks of WEIR_SAMPLE_CHUNK ids, and a rank may have none. All
+ * ranks make the same calls with the same asks, number of rows and n_valid; the logits are each rank's own
+ * columns, from id `first` on. All get the same answers, those of the vocabulary in one piece to the bit, or
+ * all the same error: whether a rank comes to an exchange depends on nothing but what all know. */
+typedef struct weir_vocab_shard {
+  int32_t rank, n_ranks; /* n_ranks at most the limits' max_ranks */
+  int32_t first;         /* id of column 0, a multiple of WEIR_SAMPLE_CHUNK; anything where there is none */
+  int32_t max_chunks;    /* of any rank; the same on all */
+  /* out[n_ranks][bytes] <- each rank's in[bytes], which is out's own part; memory of this device. A device
+   * that enqueues wants it enqueued behind its other work (CUDA: on its stream). */
+  weir_status (*all_gather)(void *ctx, void *out, const void *in, size_t bytes, weir_err *);
+  void *ctx;
+} weir_vocab_shard;
+
 /* Bounds within which the next steps stay; the device sizes its scratch by them once. */
 typedef struct weir_dev_limits {
   int32_t max_tokens; /* rows of a step */
   int32_t max_cols;   /* widest input of a linear */
   int32_t max_heads;  /* query heads */
   int32_t max_head_dim;
-  int32_t max_kv_len;   /* longest context */
-  int32_t max_rows_out; /* rows of one sample call */
-  int32_t max_vocab;
+  int32_t max_kv_len;    /* longest context */
+  int32_t max_rows_out;  /* rows of one sample call */
+  int32_t max_vocab;     /* of the whole, where it lies in shards */
   int32_t max_experts;   /* of a mixture; 0: none will come */
   int32_t max_expert_ff; /* width inside an expert: input of its down */
+  int32_t max_ranks;     /* of a vocabulary in shards; 0: it lies in one piece */
 } weir_dev_limits;
 
 /* Ranks of a group that are devices of one GPU exchange through its memory (comm/comm_local.h): each has a
@@ -192,8 +219,7 @@ typedef struct weir_dev_ops {
   weir_status (*weight_prepare)(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                 weir_err *);
   void (*weight_release)(weir_dev *, weir_weight *);
-  weir_status (*embed)(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
-                       weir_err *);
+  weir_status (*embed)(weir_dev *, weir_mat y, const weir_embed_args *, weir_err *);
   weir_status (*add_rmsnorm)(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                              float eps, weir_err *);
   weir_status (*linear)(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
@@ -208,7 +234,7 @@ typedef struct weir_dev_ops {
   weir_status (*softcap)(weir_dev *, weir_mat x, float cap, weir_err *);
   weir_status (*gather_rows)(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
   weir_status (*sample)(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                        const weir_ask *ask, weir_err *);
+                        const weir_ask *ask, const weir_vocab_shard *, weir_err *);
   weir_status (*kv_copy)(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
   /* Optional, NULL where there is nothing to it. */
   weir_status (*attend_plan)(weir_dev *, weir_ragged *, int32_t slot, int32_t n_heads, weir_kv_layer,
@@ -279,11 +305,9 @@ weir_status weir_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n
 void weir_weight_release(weir_weight *); /* zeroes it; a zeroed one is fine */
 
 /* ---- operations; n = rows of the step ---- */
-/* y[n, cols] <- rows token[n] (device-resident ids, each in [0, table->rows)) of the table, as F32, times
- * scale (Gemma: sqrt(dim); 1 leaves the bits alone). An id outside: an error on the CPU; CUDA leaves that row
- * of y unwritten. */
-weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token, float scale,
-                          weir_err *);
+/* y[n, cols] <- rows token[n] of the table, as F32, times scale. An id outside of the whole vocabulary: an
+ * error on the CPU; CUDA leaves that row of y unwritten, or, when the table is a shard, makes it -0. */
+weir_status weir_op_embed(weir_dev *, weir_mat y, const weir_embed_args *, weir_err *);
 /* resid += delta (skipped when delta.data is NULL), then y = resid / rms(resid) * w, w[cols] device-resident.
  * y may be resid: so an output is normed by itself before it is added (Gemma 2). */
 weir_status weir_op_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -328,9 +352,10 @@ weir_status weir_op_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_
 /* rows[i] answers ask[i] about logits[i, 0..n_valid); rows and ask (logits.rows of each), with the edits, are
  * host arrays borrowed until weir_dev_sync, and so is top[logits.rows][WEIR_TOP_MAX], which may be NULL when
  * no ask wants any. Of top[i] only the first ask[i].n_top are written; where a row has fewer ids above -inf
- * the rest get id -1 and -inf. Edits of ids from n_valid on, the padding, change nothing. */
+ * the rest get id -1 and -inf. Edits of ids from n_valid on, the padding, change nothing. Without a shard
+ * (NULL) the logits are of the whole vocabulary, at least n_valid columns. */
 weir_status weir_op_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                           const weir_ask *ask, weir_err *);
+                           const weir_ask *ask, const weir_vocab_shard *, weir_err *);
 /* Copies whole pages (all heads, K and V) of a layer: src_dst[2*n_pairs], host array. */
 weir_status weir_op_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 

@@ -166,7 +166,7 @@ static weir_status enqueue_sample(void *ctx, weir_err *e) {
   rows_case *k = ctx;
   weir_status st = WEIR_OK;
   for (int i = 0; i < COPIES; i++)
-    WEIR_TRY(weir_op_sample(k->c->dev, k->row, NULL, k->in[i], k->cols, k->ask, e));
+    WEIR_TRY(weir_op_sample(k->c->dev, k->row, NULL, k->in[i], k->cols, k->ask, NULL, e));
 out:
   return st;
 }

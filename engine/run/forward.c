@@ -207,7 +207,8 @@ static weir_status body(const step *s, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_mat x = rows_of(ws->x, n), q = rows_of(ws->qkv, n);
   q.cols = m->h.n_heads * m->h.head_dim;
-  WEIR_TRY(weir_op_embed(m->dev, x, &m->w.embed, a->token, m->h.embed_scale, e));
+  const weir_embed_args embed = {.table = &m->w.embed, .token = a->token, .scale = m->h.embed_scale};
+  WEIR_TRY(weir_op_embed(m->dev, x, &embed, e));
   for (int32_t i = 0; i < 2; i++) {
     const weir_turn *t = i ? &ws->turn_local : &ws->turn;
     if (t->inv_freq)
@@ -277,7 +278,8 @@ weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, 
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     if (i > 0) WEIR_TRY(head(&s, i, n, e));
     weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
-    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, rows_of(m->ws.logits, n), m->n_valid, b->ask + i, e));
+    WEIR_TRY(
+        weir_op_sample(m->dev, rows + i, best, rows_of(m->ws.logits, n), m->n_valid, b->ask + i, NULL, e));
   }
   return weir_dev_sync(m->dev, e);
 out:

@@ -67,8 +67,7 @@ size_t weir_cpu_moe_scratch(const weir_dev_limits *lim);
 weir_status weir_cpu_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                     weir_err *);
 void weir_cpu_weight_release(weir_dev *, weir_weight *);
-weir_status weir_cpu_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token,
-                           float scale, weir_err *);
+weir_status weir_cpu_embed(weir_dev *, weir_mat y, const weir_embed_args *, weir_err *);
 weir_status weir_cpu_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                             weir_err *);
 weir_status weir_cpu_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -83,7 +82,7 @@ weir_status weir_cpu_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_err
 weir_status weir_cpu_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 weir_status weir_cpu_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
 weir_status weir_cpu_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                            const weir_ask *ask, weir_err *);
+                            const weir_ask *ask, const weir_vocab_shard *, weir_err *);
 weir_status weir_cpu_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 
 #endif

@@ -191,8 +191,9 @@ static void race_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
 }
 
 weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                            const weir_ask *ask, weir_err *e) {
+                            const weir_ask *ask, const weir_vocab_shard *shard, weir_err *e) {
   weir_cpu *cpu = weir_cpu_of(dev);
+  if (shard) return weir_fail(e, WEIR_EUNSUP, "sample: the vocabulary in shards");
   const int32_t n_chunks = weir_sample_n_chunks(n_valid), n = logits.rows;
   parts p;
   if (!make_parts(n, n_chunks, cpu->n_threads, &p) || p.total > cpu->scratch_bytes ||

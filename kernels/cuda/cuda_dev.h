@@ -106,8 +106,7 @@ void weir_cuda_dense_destroy(weir_cuda_dense *);
 weir_status weir_cuda_weight_prepare(weir_dev *, const weir_host_mat *part, int32_t n_parts, weir_weight *,
                                      weir_err *);
 void weir_cuda_weight_release(weir_dev *, weir_weight *);
-weir_status weir_cuda_embed(weir_dev *, weir_mat y, const weir_weight *table, const int32_t *token,
-                            float scale, weir_err *);
+weir_status weir_cuda_embed(weir_dev *, weir_mat y, const weir_embed_args *, weir_err *);
 weir_status weir_cuda_linear(weir_dev *, weir_mat y, weir_mat x, const weir_weight *, const float *bias,
                              weir_err *);
 weir_status weir_cuda_add_rmsnorm(weir_dev *, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
@@ -124,7 +123,7 @@ weir_status weir_cuda_moe(weir_dev *, weir_mat y, const weir_moe_args *, weir_er
 weir_status weir_cuda_softcap(weir_dev *, weir_mat x, float cap, weir_err *);
 weir_status weir_cuda_gather_rows(weir_dev *, weir_mat y, weir_mat x, const int32_t *row, weir_err *);
 weir_status weir_cuda_sample(weir_dev *, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                             const weir_ask *ask, weir_err *);
+                             const weir_ask *ask, const weir_vocab_shard *, weir_err *);
 weir_status weir_cuda_kv_copy(weir_dev *, weir_kv_layer, const int32_t *src_dst, int32_t n_pairs, weir_err *);
 
 #endif

@@ -60,6 +60,15 @@ __global__ void __launch_bounds__(THREADS) embed_packed(const weir_cuk_embed_arg
   }
 }
 
+__global__ void __launch_bounds__(THREADS) embed_others(const weir_cuk_embed_args a) {
+  for (int32_t i = blockIdx.x; i < a.n; i += gridDim.x) {
+    const int64_t row = (int64_t)a.token[i] - a.w.first;
+    if (row >= 0 && row < a.w.rows) continue;
+    for (int64_t c = blockIdx.y * THREADS + threadIdx.x; c < a.w.cols; c += (int64_t)gridDim.y * THREADS)
+      a.y[i * a.y_ld + c] = -0.0f;
+  }
+}
+
 static unsigned at_most(int64_t n, int64_t most) { return (unsigned)(n < most ? n : most); }
 
 template <weir_dtype T>
@@ -76,6 +85,11 @@ static cudaError_t launch_packed(const weir_cuk_embed_args *a, cudaStream_t stre
   return cudaGetLastError();
 }
 
+extern "C" cudaError_t weir_cuk_embed_others(const weir_cuk_embed_args *a, cudaStream_t stream) {
+  const dim3 grid(at_most(a->n, 1 << 20), at_most(((int64_t)a->w.cols + THREADS - 1) / THREADS, 1024));
+  CU_LAUNCH(embed_others, grid, THREADS, 0, stream, *a);
+  return cudaGetLastError();
+}
 extern "C" cudaError_t weir_cuk_embed(const weir_cuk_embed_args *a, cudaStream_t stream) {
   switch (a->w.dtype) {
     case WEIR_F32: return launch_plain<WEIR_F32>(a, stream);

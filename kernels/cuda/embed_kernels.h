@@ -21,6 +21,9 @@ typedef struct weir_cuk_embed_args {
   float scale;
 } weir_cuk_embed_args;
 cudaError_t weir_cuk_embed(const weir_cuk_embed_args *, cudaStream_t);
+/* y[i] <- -0 for those ids that do not lie in [w.first, w.first + w.rows); the other rows are left alone. Of
+ * w only cols is read besides. */
+cudaError_t weir_cuk_embed_others(const weir_cuk_embed_args *, cudaStream_t);
 
 #ifdef __cplusplus
 }

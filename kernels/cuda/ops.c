@@ -47,9 +47,8 @@ static void op_weight_release(weir_dev *dev, weir_weight *w) {
   (void)weir_cuda_enter(dev, NULL); /* a dead device's memory goes too */
   weir_cuda_weight_release(dev, w);
 }
-static weir_status op_embed(weir_dev *dev, weir_mat y, const weir_weight *table, const int32_t *token,
-                            float scale, weir_err *e) {
-  CALL(embed, y, table, token, scale, e);
+static weir_status op_embed(weir_dev *dev, weir_mat y, const weir_embed_args *a, weir_err *e) {
+  CALL(embed, y, a, e);
 }
 static weir_status op_add_rmsnorm(weir_dev *dev, weir_mat y, weir_mat resid, weir_mat delta, const float *w,
                                   float eps, weir_err *e) {
@@ -85,8 +84,8 @@ static weir_status op_gather_rows(weir_dev *dev, weir_mat y, weir_mat x, const i
   CALL(gather_rows, y, x, row, e);
 }
 static weir_status op_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                             const weir_ask *ask, weir_err *e) {
-  CALL(sample, rows, top, logits, n_valid, ask, e);
+                             const weir_ask *ask, const weir_vocab_shard *s, weir_err *e) {
+  CALL(sample, rows, top, logits, n_valid, ask, s, e);
 }
 static weir_status op_kv_copy(weir_dev *dev, weir_kv_layer kv, const int32_t *src_dst, int32_t n_pairs,
                               weir_err *e) {

@@ -114,8 +114,9 @@ static weir_status look_at_rows(const void *ctx, int32_t first, int32_t n, weir_
 }
 
 weir_status weir_cuda_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits, int32_t n_valid,
-                             const weir_ask *ask, weir_err *e) {
+                             const weir_ask *ask, const weir_vocab_shard *shard, weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
+  if (shard) return weir_fail(e, WEIR_EUNSUP, "sample: the vocabulary in shards");
   weir_status st = WEIR_OK;
   layout l;
   if (!make_layout(dev->limits.max_rows_out, dev->limits.max_vocab, &l) || l.total > cu->sample_bytes)

@@ -34,7 +34,8 @@ static void run_shape(weir_dev *dev, kern_rng *r, weir_dtype t, int32_t rows, in
   for (int32_t i = 0; i < n; i++) token[i] = i == 0 ? rows - 1 : kern_below(r, rows);
   int32_t *on_device = kern_copy(dev, token, (size_t)n * sizeof *token);
   const weir_mat y = kern_mat(dev, n, cols, pad);
-  kern_ok(weir_op_embed(dev, y, &w, on_device, scale, &e), &e, "embed");
+  const weir_embed_args args = {.table = &w, .token = on_device, .scale = scale};
+  kern_ok(weir_op_embed(dev, y, &args, &e), &e, "embed");
   float *got = kern_get(dev, y);
   for (int32_t i = 0; i < n; i++) {
     if (token[i] < rows - cut)
@@ -96,7 +97,8 @@ static void test_ids_of_nobody(void **state) {
     float *before = kern_normals(&r, (size_t)N * COLS, 1.0f);
     const weir_mat y = kern_mat(dev, N, COLS, 0);
     kern_ok(weir_dev_upload(dev, y.data, before, (size_t)N * COLS * sizeof *before, &e), &e, "upload");
-    kern_ok(weir_op_embed(dev, y, &w, on_device, 1.0f, &e), &e, "embed");
+    const weir_embed_args args = {.table = &w, .token = on_device, .scale = 1};
+    kern_ok(weir_op_embed(dev, y, &args, &e), &e, "embed");
     float *got = kern_get(dev, y);
     for (int32_t i = 0; i < N; i++)
       for (int32_t c = 0; c < COLS; c++) {

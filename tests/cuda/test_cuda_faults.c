@@ -214,7 +214,7 @@ static void test_dead(void **state) {
       case 3: st = ops->sync(dev, &d); break;
       case 4: st = ops->reserve(dev, &(weir_dev_limits){.max_tokens = 1}, &d); break;
       case 5: st = ops->weight_prepare(dev, NULL, 0, &w, &d); break;
-      case 6: st = ops->embed(dev, m, &w, NULL, 1, &d); break;
+      case 6: st = ops->embed(dev, m, &(weir_embed_args){.table = &w}, &d); break;
       case 7: st = ops->add_rmsnorm(dev, m, m, m, NULL, 0, &d); break;
       case 8: st = ops->linear(dev, m, m, &w, NULL, &d); break;
       case 9: st = ops->rope_angles(dev, m, &r, NULL, 1, &d); break;
@@ -224,7 +224,7 @@ static void test_dead(void **state) {
       case 13: st = ops->moe(dev, m, NULL, &d); break;
       case 14: st = ops->softcap(dev, m, 1, &d); break;
       case 15: st = ops->gather_rows(dev, m, m, NULL, &d); break;
-      case 16: st = ops->sample(dev, NULL, NULL, m, 1, NULL, &d); break;
+      case 16: st = ops->sample(dev, NULL, NULL, m, 1, NULL, NULL, &d); break;
       case 17: st = ops->kv_copy(dev, kv, NULL, 0, &d); break;
       case 18: st = ops->attend_plan(dev, &r, 0, 1, kv, &d); break;
       case 19: st = ops->replay(dev, 1, enqueue, &l, &d); break;

@@ -39,7 +39,7 @@ weir_status answer_tops(weir_dev *dev, const float *logits, int32_t rows, int32_
   memset(out, 0xff, sizeof *out * (size_t)rows);
   const size_t n_top = (size_t)rows * WEIR_TOP_MAX;
   if (top) memset(top, 0xff, sizeof *top * n_top);
-  weir_status st = weir_op_sample(dev, out, top, m, n_valid, ask, e);
+  weir_status st = weir_op_sample(dev, out, top, m, n_valid, ask, NULL, e);
   if (st == WEIR_OK) st = weir_dev_sync(dev, e);
   weir_top untouched;
   memset(&untouched, 0xff, sizeof untouched);

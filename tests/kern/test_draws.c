@@ -100,7 +100,7 @@ static void check_on(weir_dev *dev, const char *isa, const golden *g) {
   }
   const weir_mat logits = kern_mat(dev, g->n_draws, g->n_cols, 3);
   kern_put(dev, logits, dense);
-  kern_ok(weir_op_sample(dev, row, NULL, logits, g->n_valid, ask, &e), &e, "sample");
+  kern_ok(weir_op_sample(dev, row, NULL, logits, g->n_valid, ask, NULL, &e), &e, "sample");
   kern_ok(weir_dev_sync(dev, &e), &e, "sync");
   for (int32_t i = 0; i < g->n_draws; i++) {
     const weir_row *want = &g->draw[i].want;

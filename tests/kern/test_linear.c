@@ -487,7 +487,8 @@ static void embed_gives_the_stored_rows(void **state) {
         weir_weight w = prepare(d.dev[i], &s.mat, 1);
         int32_t *dtoken = kern_copy(d.dev[i], token, sizeof token);
         const weir_mat y = kern_mat(d.dev[i], TOKENS, cols, 2);
-        kern_ok(weir_op_embed(d.dev[i], y, &w, dtoken, 1.0f, &e), &e, "embed");
+        const weir_embed_args args = {.table = &w, .token = dtoken, .scale = 1};
+        kern_ok(weir_op_embed(d.dev[i], y, &args, &e), &e, "embed");
         float *got = kern_get(d.dev[i], y);
         for (int32_t q = 0; q < TOKENS; q++)
           kern_same(got + (size_t)q * (size_t)cols, s.w + (size_t)token[q] * (size_t)cols,
@@ -514,7 +515,8 @@ static void embed_refuses_foreign_tokens(void **state) {
   static const int32_t wrong[][2] = {{0, 5}, {-1, 0}};
   for (int i = 0; i < COUNT(wrong); i++) {
     weir_err e = {0};
-    assert_int_equal(weir_op_embed(d.dev[0], y, &w, wrong[i], 1.0f, &e), WEIR_EINVAL);
+    const weir_embed_args args = {.table = &w, .token = wrong[i], .scale = 1};
+    assert_int_equal(weir_op_embed(d.dev[0], y, &args, &e), WEIR_EINVAL);
     assert_non_null(strstr(e.msg, "5 rows"));
   }
   kern_mat_free(d.dev[0], y);

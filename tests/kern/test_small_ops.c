@@ -195,7 +195,8 @@ static void test_embed_scale(void **state) {
     int32_t *ids = (int32_t *)kern_copy(dev, token, sizeof token);
     for (size_t k = 0; k < sizeof scales / sizeof *scales; k++) {
       weir_mat y = kern_mat(dev, N, COLS, 2);
-      kern_ok(weir_op_embed(dev, y, &w, ids, scales[k], &e), &e, "embed");
+      const weir_embed_args args = {.table = &w, .token = ids, .scale = scales[k]};
+      kern_ok(weir_op_embed(dev, y, &args, &e), &e, "embed");
       float *got = kern_get(dev, y);
       for (size_t c = 0; c < (size_t)N * COLS; c++) {
         const float want = table[(size_t)token[c / COLS] * COLS + c % COLS] * scales[k];
