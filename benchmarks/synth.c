@@ -118,7 +118,8 @@ out:
   return st;
 }
 
-static weir_status layer(maker *m, const weir_hparams *h, weir_layer *y) {
+/* h: of the rank's part. */
+static weir_status layer(maker *m, const weir_hparams *h, const weir_shard *s, weir_layer *y) {
   const int32_t n_q = h->n_heads * h->head_dim, n_kv = h->n_kv_heads * h->head_dim;
   weir_status st = WEIR_OK;
   WEIR_TRY(ones(m, h->dim, &y->attn_norm));
@@ -128,30 +129,35 @@ static weir_status layer(maker *m, const weir_hparams *h, weir_layer *y) {
     WEIR_TRY(ones(m, h->head_dim, &y->k_norm));
   }
   WEIR_TRY(matrix(m, n_q + 2 * n_kv, h->dim, &y->qkv));
-  WEIR_TRY(matrix(m, h->dim, n_q, &y->attn_out));
+  WEIR_TRY(matrix(m, h->dim, s->att.n, &y->attn_out));
+  if (h->n_ff == 0) goto out;
   WEIR_TRY(matrix(m, 2 * h->n_ff, h->dim, &y->gate_up));
   WEIR_TRY(matrix(m, h->dim, h->n_ff, &y->down));
 out:
   return st;
 }
 
-weir_status weir_synth_weights(void *ctx, weir_dev *dev, const weir_hparams *h, weir_weights *w,
-                               weir_err *e) {
+weir_status weir_synth_weights(void *ctx, weir_dev *dev, const weir_hparams *h, const weir_shard *s,
+                               weir_weights *w, weir_err *e) {
   weir_status st = WEIR_OK;
+  weir_hparams *part = NULL;
   maker m = {dev, *(const weir_dtype *)ctx, e};
   *w = (weir_weights){.dev = dev, .n_layers = h->n_layers};
   WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
-  WEIR_TRY(matrix(&m, h->n_vocab, h->dim, &w->embed));
+  WEIR_TRY(WEIR_NEW(1, &part, e));
+  weir_shard_hparams(h, s, part);
+  if (s->vocab.n > 0) WEIR_TRY(matrix(&m, s->vocab.n, h->dim, &w->embed));
   for (int32_t i = 0; i < h->n_layers; i++) {
     const weir_layer *y = &w->layer[i];
-    WEIR_TRY(layer(&m, h, &w->layer[i]));
+    WEIR_TRY(layer(&m, part, s, &w->layer[i]));
     w->bytes += y->qkv.bytes + y->attn_out.bytes + y->gate_up.bytes + y->down.bytes;
   }
   WEIR_TRY(ones(&m, h->dim, &w->out_norm));
-  if (!h->tied_head) WEIR_TRY(matrix(&m, h->n_vocab, h->dim, &w->head_own));
+  if (!h->tied_head && s->vocab.n > 0) WEIR_TRY(matrix(&m, s->vocab.n, h->dim, &w->head_own));
   w->head = h->tied_head ? &w->embed : &w->head_own;
   w->bytes += w->embed.bytes + w->head_own.bytes;
 out:
+  free(part);
   if (st != WEIR_OK) weir_weights_release(w);
   return st;
 }

@@ -15,6 +15,7 @@ const char *weir_synth_names(void);
 
 /* Weights of one type everywhere, those of all layers alike (made once in host memory, taken to the device
  * for each layer). A weir_weights_fn; ctx is the weir_dtype. Every number is small, finite and not zero. */
-weir_status weir_synth_weights(void *ctx, weir_dev *, const weir_hparams *, weir_weights *out, weir_err *e);
+weir_status weir_synth_weights(void *ctx, weir_dev *, const weir_hparams *whole, const weir_shard *,
+                               weir_weights *out, weir_err *e);
 
 #endif

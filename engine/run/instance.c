@@ -106,6 +106,17 @@ static int32_t max3(int32_t a, int32_t b, int32_t c) {
   return m > c ? m : c;
 }
 
+static weir_status shard_init(weir_instance *m, const weir_hparams *whole, const weir_shard *s, weir_err *e) {
+  weir_status st = WEIR_OK;
+  if (s)
+    m->shard = *s;
+  else
+    WEIR_TRY(weir_shard_cut(whole, (weir_shard_blocks){1, 1}, 0, 1, &m->shard, e));
+  weir_shard_hparams(whole, &m->shard, &m->h);
+out:
+  return st;
+}
+
 weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, void *ctx,
                                       const weir_hparams *h, const weir_instance_opts *o, weir_instance **out,
                                       weir_err *e) {
@@ -120,7 +131,7 @@ weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, vo
   WEIR_TRY(WEIR_NEW(1, &m, e));
   m->dev = dev;
   m->owner = weir_dev_new_owner(dev);
-  m->h = *h;
+  WEIR_TRY(shard_init(m, h, o->shard, e));
   m->n_ctx = o->n_ctx > 0 && o->n_ctx < h->n_ctx ? o->n_ctx : h->n_ctx;
   m->kv_dtype = o->kv_dtype;
   m->max_tokens = o->max_tokens;
@@ -137,7 +148,7 @@ weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, vo
       .max_experts = h->n_experts,
       .max_expert_ff = h->expert_ff};
   WEIR_TRY(weir_dev_reserve(dev, &lim, e));
-  WEIR_TRY(weights(ctx, dev, h, &m->w, e));
+  WEIR_TRY(weights(ctx, dev, h, &m->shard, &m->w, e));
   WEIR_TRY(workspace_init(m, e));
   if (o->n_pages > 0) WEIR_TRY(weir_instance_give_pages(m, o->n_pages, e));
   *out = m;
@@ -152,10 +163,10 @@ typedef struct source {
   const weir_load_progress *progress;
 } source;
 
-static weir_status from_file(void *ctx, weir_dev *dev, const weir_hparams *h, weir_weights *out,
-                             weir_err *e) {
+static weir_status from_file(void *ctx, weir_dev *dev, const weir_hparams *h, const weir_shard *shard,
+                             weir_weights *out, weir_err *e) {
   const source *s = ctx;
-  return weir_weights_load(dev, s->file, h, s->progress, out, e);
+  return weir_weights_load(dev, s->file, h, shard, s->progress, out, e);
 }
 
 weir_status weir_instance_create(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,

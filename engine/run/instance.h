@@ -60,9 +60,10 @@ typedef struct weir_instance {
   weir_dtype kv_dtype;
 } weir_instance;
 
-/* Where weights come from: fills *out, complete or, on failure, released. */
-typedef weir_status (*weir_weights_fn)(void *ctx, weir_dev *, const weir_hparams *, weir_weights *out,
-                                       weir_err *e);
+/* Where weights come from: fills *out with the shard's part of the whole model, complete or, on failure,
+ * released. */
+typedef weir_status (*weir_weights_fn)(void *ctx, weir_dev *, const weir_hparams *whole, const weir_shard *,
+                                       weir_weights *out, weir_err *e);
 /* An instance whose weights are not read from a file: measurements make some up. */
 weir_status weir_instance_create_from(weir_dev *, weir_weights_fn, void *ctx, const weir_hparams *,
                                       const weir_instance_opts *, weir_instance **out, weir_err *e);

@@ -14,10 +14,12 @@
 typedef struct loader {
   weir_dev *dev;
   const weir_mfile *file;
-  const weir_hparams *h;
+  const weir_hparams *h; /* the whole model's */
+  weir_shard shard;
   const weir_load_progress *progress;
   int64_t done, total;
-  weir_strmap taken; /* names of the tensors that were read */
+  bool counting;     /* all is looked for and checked and nothing read, so that the total is known */
+  weir_strmap taken; /* names of the tensors that were found */
   weir_err *e;
 } loader;
 
@@ -28,12 +30,12 @@ static void tensor_name(char *buf, size_t cap, int32_t layer, const char *what) 
     snprintf(buf, cap, "blk.%d.%s", layer, what);
 }
 
-static void advance(loader *l, const weir_tensor_info *t) {
-  l->done += (int64_t)t->bytes;
+static void report(const loader *l) {
   if (l->progress && l->progress->report) l->progress->report(l->progress->ctx, l->done, l->total);
 }
 
-/* A tensor of [rows, cols]; cols < 0: a vector of `rows`. Released by the caller. */
+/* A tensor of [rows, cols]; cols < 0: a vector of `rows`. Released by the caller. While counting only what is
+ * known of it. */
 static weir_status take(loader *l, int32_t layer, const char *what, int64_t rows, int64_t cols,
                         weir_tensor *out) {
   char name[96];
@@ -46,56 +48,129 @@ static weir_status take(loader *l, int32_t layer, const char *what, int64_t rows
     return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: want [%lld, %lld], file has [%lld, %lld, %lld, %lld] %s",
                      name, (long long)want1, (long long)want0, (long long)t.dim[3], (long long)t.dim[2],
                      (long long)t.dim[1], (long long)t.dim[0], weir_dtype_get(t.dtype)->name);
+  if (!l->counting) return weir_mfile_read(l->file, name, out, l->e);
   weir_strmap_add(&l->taken, t.name, 1);
-  return weir_mfile_read(l->file, name, out, l->e);
+  out->info = t;
+  return WEIR_OK;
+}
+
+static weir_share all_of(int64_t n) { return (weir_share){0, (int32_t)n}; }
+
+/* What a rank takes of a tensor of `rows` rows, or of a vector's elements. */
+typedef struct part {
+  const char *what;
+  int64_t rows;
+  weir_share take;
+} part;
+
+enum { MAX_PARTS = 3 };
+
+/* Its share of the tensor's bytes as the file has them. */
+static size_t share_of(const weir_tensor_info *t, weir_share s, int64_t whole) {
+  return s.n == whole ? t->bytes : (size_t)((int64_t)t->bytes / whole * s.n);
 }
 
 /* Concatenated, each with `plus` added. */
-static weir_status upload_floats(loader *l, const weir_tensor *t, int32_t n_parts, float plus, float **out) {
+static weir_status load_floats(loader *l, int32_t layer, const part *p, int32_t n_parts, float plus,
+                               float **out) {
   weir_status st = WEIR_OK;
-  float *host = NULL;
+  weir_tensor t = {0};
+  float *host = NULL, *whole = NULL;
   size_t n = 0, at = 0;
-  for (int32_t i = 0; i < n_parts; i++) n += (size_t)t[i].info.dim[0];
-  WEIR_TRY(WEIR_NEW(n, &host, l->e));
+  for (int32_t i = 0; i < n_parts; i++) n += (size_t)p[i].take.n;
+  if (!l->counting) WEIR_TRY(WEIR_NEW(n, &host, l->e));
   for (int32_t i = 0; i < n_parts; i++) {
-    WEIR_TRY(weir_dequantize_row(t[i].info.dtype, t[i].data, host + at, t[i].info.dim[0], l->e));
-    at += (size_t)t[i].info.dim[0];
+    WEIR_TRY(take(l, layer, p[i].what, p[i].rows, -1, &t));
+    const size_t bytes = share_of(&t.info, p[i].take, p[i].rows);
+    if (l->counting) {
+      l->total += (int64_t)bytes;
+      continue;
+    }
+    WEIR_TRY(WEIR_NEW((size_t)p[i].rows, &whole, l->e));
+    WEIR_TRY(weir_dequantize_row(t.info.dtype, t.data, whole, p[i].rows, l->e));
+    memcpy(host + at, whole + p[i].take.first, (size_t)p[i].take.n * sizeof *host);
+    at += (size_t)p[i].take.n;
+    free(whole);
+    whole = NULL;
+    weir_mfile_let_go(l->file, &t);
+    l->done += (int64_t)bytes;
   }
+  if (l->counting) goto out;
   for (size_t i = 0; plus != 0.0f && i < n; i++) host[i] += plus;
   WEIR_TRY(weir_dev_alloc(l->dev, n * sizeof(float), (void **)out, l->e));
   WEIR_TRY(weir_dev_upload(l->dev, *out, host, n * sizeof(float), l->e));
   WEIR_TRY(weir_dev_sync(l->dev, l->e));
-  for (int32_t i = 0; i < n_parts; i++) advance(l, &t[i].info);
+  report(l);
 out:
+  weir_mfile_let_go(l->file, &t);
+  free(whole);
   free(host);
   return st;
 }
 
 static weir_status load_norm(loader *l, int32_t layer, const char *what, int64_t n, float **out) {
-  weir_tensor t;
-  weir_status st = take(l, layer, what, n, -1, &t);
-  if (st == WEIR_OK) st = upload_floats(l, &t, 1, l->h->norm_plus_one ? 1.0f : 0.0f, out);
-  weir_mfile_let_go(l->file, &t);
+  return load_floats(l, layer, &(part){what, n, all_of(n)}, 1, l->h->norm_plus_one ? 1.0f : 0.0f, out);
+}
+
+/* Leaves of a tensor its rows; those of others are not looked at. */
+static void cut_rows(weir_tensor *t, weir_share rows, size_t row_bytes) {
+  t->data = (const uint8_t *)t->data + (size_t)rows.first * row_bytes;
+  if (!t->own) t->info.bytes = (size_t)rows.n * row_bytes; /* what there is to let go */
+}
+
+/* ... its columns, which are copied together. */
+static weir_status cut_cols(loader *l, weir_tensor *t, int32_t rows, weir_share cols, size_t row_bytes) {
+  const weir_dtype_info *type = weir_dtype_get(t->info.dtype);
+  weir_status st = WEIR_OK;
+  size_t run, bytes;
+  void *copy = NULL;
+  if (cols.first % type->block_elems != 0)
+    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "column %d is inside a block of %s", cols.first, type->name));
+  WEIR_TRY(weir_dtype_row_bytes(t->info.dtype, cols.n, &run, l->e));
+  if (!weir_mul_size((size_t)rows, run, &bytes))
+    WEIR_TRY(weir_fail(l->e, WEIR_ENOMEM, "%d rows of %zu bytes overflow", rows, run));
+  WEIR_TRY(weir_calloc_aligned(bytes, 1, "columns of a tensor", &copy, l->e));
+  const uint8_t *from =
+      (const uint8_t *)t->data + (size_t)(cols.first / type->block_elems) * (size_t)type->block_bytes;
+  for (int32_t i = 0; i < rows; i++)
+    memcpy((uint8_t *)copy + (size_t)i * run, from + (size_t)i * row_bytes, run);
+  const weir_tensor_info info = t->info;
+  weir_mfile_let_go(l->file, t);
+  *t = (weir_tensor){.info = info, .data = copy, .own = copy};
+out:
   return st;
 }
 
-typedef struct part {
-  const char *what;
-  int64_t rows;
-} part;
+/* The part's rows, and of these the columns `take` of `cols`. */
+static weir_status take_part(loader *l, int32_t layer, const part *p, int64_t cols, weir_share cut,
+                             weir_tensor *t, size_t *bytes) {
+  weir_status st = WEIR_OK;
+  size_t row_bytes;
+  WEIR_TRY(take(l, layer, p->what, p->rows, cols, t));
+  *bytes = cut.n < cols ? share_of(&t->info, cut, cols) : share_of(&t->info, p->take, p->rows);
+  if (l->counting) return WEIR_OK;
+  WEIR_TRY(weir_dtype_row_bytes(t->info.dtype, cols, &row_bytes, l->e));
+  cut_rows(t, p->take, row_bytes);
+  if (cut.n < cols) WEIR_TRY(cut_cols(l, t, p->take.n, cut, row_bytes));
+out:
+  return st;
+}
 
-enum { MAX_PARTS = 3 };
-
-/* Matrices that share an input become one weight. */
+/* Matrices that share an input become one weight, of `cut` of their columns. */
 static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols,
-                               weir_weight *out) {
+                               weir_share cut, weir_weight *out) {
   weir_host_mat m[MAX_PARTS];
   weir_tensor t[MAX_PARTS] = {0};
+  size_t bytes[MAX_PARTS];
   weir_status st = WEIR_OK;
+  if (!l->counting && (p->take.n == 0 || cut.n == 0)) return WEIR_OK;
   for (int32_t i = 0; i < n_parts; i++) {
-    WEIR_TRY(take(l, layer, p[i].what, p[i].rows, cols, &t[i]));
-    m[i] = (weir_host_mat){t[i].data, t[i].info.dtype, (int32_t)p[i].rows, (int32_t)cols};
+    st = take_part(l, layer, &p[i], cols, cut, &t[i], &bytes[i]);
+    if (l->counting && st == WEIR_OK) l->total += (int64_t)bytes[i];
+    m[i] = (weir_host_mat){t[i].data, t[i].info.dtype, p[i].take.n, cut.n};
+    if (st != WEIR_OK) goto out;
   }
+  if (l->counting) return WEIR_OK;
   st = weir_weight_prepare(l->dev, m, n_parts, out, l->e);
   if (st != WEIR_OK) {
     char name[96];
@@ -103,7 +178,10 @@ static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t 
     weir_fail_ctx(l->e, st, "tensor %s", name);
     goto out;
   }
-  for (int32_t i = 0; i < n_parts; i++) advance(l, &t[i].info);
+  for (int32_t i = 0; i < n_parts; i++) {
+    l->done += (int64_t)bytes[i];
+    report(l);
+  }
 out:
   for (int32_t i = 0; i < n_parts; i++) weir_mfile_let_go(l->file, &t[i]);
   return st;
@@ -115,53 +193,77 @@ static bool has(const loader *l, int32_t layer, const char *what) {
   return weir_mfile_find(l->file, name, NULL);
 }
 
-static weir_status load_bias(loader *l, int32_t i, int64_t n_q, int64_t n_kv, float **out) {
-  weir_tensor t[MAX_PARTS] = {0};
-  weir_status st = WEIR_OK;
-  int32_t n = 0;
-  if (has(l, i, "attn_qkv.bias")) {
-    WEIR_TRY(take(l, i, "attn_qkv.bias", n_q + 2 * n_kv, -1, &t[n++]));
-  } else if (has(l, i, "attn_q.bias") || has(l, i, "attn_k.bias") || has(l, i, "attn_v.bias")) {
-    WEIR_TRY(take(l, i, "attn_q.bias", n_q, -1, &t[n++]));
-    WEIR_TRY(take(l, i, "attn_k.bias", n_kv, -1, &t[n++]));
-    WEIR_TRY(take(l, i, "attn_v.bias", n_kv, -1, &t[n++]));
+/* q, k and v as rows of a tensor of each, or of one tensor: the whole of that is one part. */
+static int32_t qkv_parts(const loader *l, const char *fused, const char *const apart[3], bool is_fused,
+                         part out[MAX_PARTS]) {
+  const weir_hparams *h = l->h;
+  const weir_shard *s = &l->shard;
+  const int32_t d = h->head_dim, n_q = h->n_heads * d, n_kv = h->n_kv_heads * d;
+  const weir_share q = {s->heads.first * d, s->heads.n * d}, kv = {s->kv_heads.first * d, s->kv_heads.n * d};
+  if (!is_fused) {
+    out[0] = (part){apart[0], n_q, q};
+    out[1] = (part){apart[1], n_kv, kv};
+    out[2] = (part){apart[2], n_kv, kv};
+    return 3;
   }
-  if (n > 0) WEIR_TRY(upload_floats(l, t, n, 0.0f, out));
+  const int32_t rows = n_q + 2 * n_kv;
+  out[0] = (part){fused, rows, s->n_ranks == 1 ? all_of(rows) : q};
+  out[1] = (part){fused, rows, {n_q + kv.first, kv.n}};
+  out[2] = (part){fused, rows, {n_q + n_kv + kv.first, kv.n}};
+  return s->n_ranks == 1 ? 1 : 3;
+}
+
+static weir_status load_qkv(loader *l, int32_t i, weir_layer *y) {
+  static const char *const weight[] = {"attn_q.weight", "attn_k.weight", "attn_v.weight"};
+  static const char *const bias[] = {"attn_q.bias", "attn_k.bias", "attn_v.bias"};
+  const bool one_bias = has(l, i, "attn_qkv.bias");
+  part p[MAX_PARTS];
+  weir_status st = WEIR_OK;
+  int32_t n = qkv_parts(l, "attn_qkv.weight", weight, has(l, i, "attn_qkv.weight"), p);
+  WEIR_TRY(load_matrix(l, i, p, n, l->h->dim, all_of(l->h->dim), &y->qkv));
+  if (!one_bias && !has(l, i, bias[0]) && !has(l, i, bias[1]) && !has(l, i, bias[2])) goto out;
+  n = qkv_parts(l, "attn_qkv.bias", bias, one_bias, p);
+  WEIR_TRY(load_floats(l, i, p, n, 0.0f, &y->qkv_bias));
 out:
-  for (int32_t k = 0; k < n; k++) weir_mfile_let_go(l->file, &t[k]);
   return st;
 }
 
 static weir_status load_attention(loader *l, int32_t i, weir_layer *y) {
   const weir_hparams *h = l->h;
-  const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
-  const part fused = {"attn_qkv.weight", n_q + 2 * n_kv};
-  const part apart[] = {{"attn_q.weight", n_q}, {"attn_k.weight", n_kv}, {"attn_v.weight", n_kv}};
-  const bool is_fused = has(l, i, fused.what);
+  const part out_part = {"attn_output.weight", h->dim, all_of(h->dim)};
   weir_status st = WEIR_OK;
   WEIR_TRY(load_norm(l, i, "attn_norm.weight", h->dim, &y->attn_norm));
-  WEIR_TRY(load_matrix(l, i, is_fused ? &fused : apart, is_fused ? 1 : 3, h->dim, &y->qkv));
-  WEIR_TRY(load_bias(l, i, n_q, n_kv, &y->qkv_bias));
+  WEIR_TRY(load_qkv(l, i, y));
   if (h->qk_norm) {
     WEIR_TRY(load_norm(l, i, "attn_q_norm.weight", h->head_dim, &y->q_norm));
     WEIR_TRY(load_norm(l, i, "attn_k_norm.weight", h->head_dim, &y->k_norm));
   }
-  WEIR_TRY(load_matrix(l, i, (const part[]){{"attn_output.weight", h->dim}}, 1, n_q, &y->attn_out));
+  WEIR_TRY(load_matrix(l, i, &out_part, 1, (int64_t)h->n_heads * h->head_dim, l->shard.att, &y->attn_out));
   if (h->post_norms) WEIR_TRY(load_norm(l, i, "post_attention_norm.weight", h->dim, &y->attn_post_norm));
 out:
   return st;
 }
 
-static weir_status load_mlp(loader *l, int32_t i, weir_layer *y) {
-  const weir_hparams *h = l->h;
-  const part fused = {"ffn_up.weight", 2 * (int64_t)h->n_ff}; /* gate | up */
-  const part apart[] = {{"ffn_gate.weight", h->n_ff}, {"ffn_up.weight", h->n_ff}};
-  const bool is_fused = !has(l, i, apart[0].what);
+/* gate and up, of n rows each, then down. */
+static weir_status load_glu(loader *l, int32_t i, const part *gate_up, int32_t n_parts, const char *down,
+                            int32_t n, weir_weight *out_gate_up, weir_weight *out_down) {
+  const int32_t dim = l->h->dim;
   weir_status st = WEIR_OK;
-  WEIR_TRY(load_matrix(l, i, is_fused ? &fused : apart, is_fused ? 1 : 2, h->dim, &y->gate_up));
-  WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_down.weight", h->dim}}, 1, h->n_ff, &y->down));
+  WEIR_TRY(load_matrix(l, i, gate_up, n_parts, dim, all_of(dim), out_gate_up));
+  WEIR_TRY(load_matrix(l, i, &(part){down, dim, all_of(dim)}, 1, n, l->shard.ff, out_down));
 out:
   return st;
+}
+
+static weir_status load_mlp(loader *l, int32_t i, weir_layer *y) {
+  const int32_t n = l->h->n_ff;
+  const weir_share ff = l->shard.ff, up = {n + ff.first, ff.n};
+  const bool is_fused = !has(l, i, "ffn_gate.weight"), is_cut = l->shard.n_ranks > 1;
+  const part fused[] = {{"ffn_up.weight", 2 * (int64_t)n, is_cut ? ff : all_of(2 * (int64_t)n)},
+                        {"ffn_up.weight", 2 * (int64_t)n, up}}; /* gate | up */
+  const part apart[] = {{"ffn_gate.weight", n, ff}, {"ffn_up.weight", n, ff}};
+  return load_glu(l, i, is_fused ? fused : apart, is_fused && !is_cut ? 1 : 2, "ffn_down.weight", n,
+                  &y->gate_up, &y->down);
 }
 
 /* Experts beyond those that the router knows would be dropped in silence. */
@@ -182,19 +284,22 @@ static weir_status check_stacks(loader *l, int32_t i) {
 
 static weir_status load_experts(loader *l, int32_t i, weir_layer *y) {
   const weir_hparams *h = l->h;
+  const part router = {"ffn_gate_inp.weight", h->n_experts, all_of(h->n_experts)};
   weir_status st = WEIR_OK;
-  WEIR_TRY(load_matrix(l, i, (const part[]){{"ffn_gate_inp.weight", h->n_experts}}, 1, h->dim, &y->router));
-  WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_gate_up, l->e));
-  WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_down, l->e));
+  WEIR_TRY(load_matrix(l, i, &router, 1, h->dim, all_of(h->dim), &y->router));
   WEIR_TRY(check_stacks(l, i));
+  if (!l->counting) {
+    WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_gate_up, l->e));
+    WEIR_TRY(WEIR_NEW((size_t)h->n_experts, &y->expert_down, l->e));
+  }
   for (int32_t k = 0; k < h->n_experts; k++) {
     char gate[32], up[32], down[32];
     snprintf(gate, sizeof gate, "ffn_gate.%d.weight", k);
     snprintf(up, sizeof up, "ffn_up.%d.weight", k);
     snprintf(down, sizeof down, "ffn_down.%d.weight", k);
-    WEIR_TRY(load_matrix(l, i, (const part[]){{gate, h->expert_ff}, {up, h->expert_ff}}, 2, h->dim,
-                         &y->expert_gate_up[k]));
-    WEIR_TRY(load_matrix(l, i, (const part[]){{down, h->dim}}, 1, h->expert_ff, &y->expert_down[k]));
+    const part gate_up[] = {{gate, h->expert_ff, l->shard.ff}, {up, h->expert_ff, l->shard.ff}};
+    WEIR_TRY(load_glu(l, i, gate_up, 2, down, h->expert_ff, l->counting ? NULL : &y->expert_gate_up[k],
+                      l->counting ? NULL : &y->expert_down[k]));
   }
 out:
   return st;
@@ -242,29 +347,40 @@ static size_t layer_bytes(const weir_layer *y, int32_t n_experts) {
   return n;
 }
 
-weir_status weir_weights_load(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
-                              const weir_load_progress *p, weir_weights *w, weir_err *e) {
+static weir_status load_all(loader *l, weir_weights *w) {
+  const weir_hparams *h = l->h;
+  const part embed = {"token_embd.weight", h->n_vocab, l->shard.vocab};
+  const part head = {"output.weight", h->n_vocab, l->shard.vocab};
   weir_status st = WEIR_OK;
-  loader l = {.dev = dev, .file = file, .h = h, .progress = p, .e = e};
-  *w = (weir_weights){.dev = dev, .n_layers = h->n_layers, .n_experts = h->n_experts};
-  for (int64_t i = 0; i < weir_mfile_n_tensors(file); i++) {
-    weir_tensor_info t;
-    weir_mfile_tensor_at(file, i, &t);
-    l.total += (int64_t)t.bytes;
-  }
-  WEIR_TRY(weir_strmap_init(&l.taken, (size_t)weir_mfile_n_tensors(file), e));
-  WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
   /* The largest two first: a weight is in memory twice while it is repacked, the file's pages and its own,
    * and with the others yet to come that is not the peak. */
-  WEIR_TRY(load_matrix(&l, -1, (const part[]){{"token_embd.weight", h->n_vocab}}, 1, h->dim, &w->embed));
-  if (!h->tied_head)
-    WEIR_TRY(load_matrix(&l, -1, (const part[]){{"output.weight", h->n_vocab}}, 1, h->dim, &w->head_own));
+  WEIR_TRY(load_matrix(l, -1, &embed, 1, h->dim, all_of(h->dim), &w->embed));
+  if (!h->tied_head) WEIR_TRY(load_matrix(l, -1, &head, 1, h->dim, all_of(h->dim), &w->head_own));
   for (int32_t i = 0; i < h->n_layers; i++) {
-    WEIR_TRY(load_layer(&l, i, &w->layer[i]));
-    w->bytes += layer_bytes(&w->layer[i], h->n_experts);
+    WEIR_TRY(load_layer(l, i, &w->layer[i]));
+    if (!l->counting) w->bytes += layer_bytes(&w->layer[i], h->n_experts);
   }
-  WEIR_TRY(load_norm(&l, -1, "output_norm.weight", h->dim, &w->out_norm));
+  WEIR_TRY(load_norm(l, -1, "output_norm.weight", h->dim, &w->out_norm));
+out:
+  return st;
+}
+
+weir_status weir_weights_load(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
+                              const weir_shard *shard, const weir_load_progress *p, weir_weights *w,
+                              weir_err *e) {
+  weir_status st = WEIR_OK;
+  loader l = {.dev = dev, .file = file, .h = h, .progress = p, .counting = true, .e = e};
+  *w = (weir_weights){.dev = dev, .n_layers = h->n_layers, .n_experts = h->n_experts};
+  if (shard)
+    l.shard = *shard;
+  else
+    WEIR_TRY(weir_shard_cut(h, (weir_shard_blocks){1, 1}, 0, 1, &l.shard, e));
+  WEIR_TRY(weir_strmap_init(&l.taken, (size_t)weir_mfile_n_tensors(file), e));
+  WEIR_TRY(WEIR_NEW((size_t)h->n_layers, &w->layer, e));
+  WEIR_TRY(load_all(&l, w));
   WEIR_TRY(check_taken(&l));
+  l.counting = false;
+  WEIR_TRY(load_all(&l, w));
   w->head = h->tied_head ? &w->embed : &w->head_own;
   w->bytes += w->embed.bytes + w->head_own.bytes;
 out:

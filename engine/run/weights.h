@@ -6,13 +6,16 @@
 #include "kernels/device.h"
 #include "model/hparams.h"
 #include "model/mfile.h"
+#include "run/shard.h"
 
+/* Of a rank's part the numbers are the part's (weir_shard_hparams), but for what stands beside them. Weights
+ * of which the rank has nothing are zeroed. */
 typedef struct weir_layer {
   float *attn_norm;       /* [dim], device-resident as all vectors here */
   weir_weight qkv;        /* [(n_heads + 2*n_kv_heads) * head_dim, dim] */
   float *qkv_bias;        /* [(n_heads + 2*n_kv_heads) * head_dim] or NULL */
   float *q_norm, *k_norm; /* [head_dim] or NULL */
-  weir_weight attn_out;   /* [dim, n_heads * head_dim] */
+  weir_weight attn_out;   /* [dim, shard.att.n]: n_heads * head_dim, or whole blocks around that */
   float *attn_post_norm;  /* [dim] or NULL: of what attention adds */
   float *ffn_norm;        /* [dim] */
   float *ffn_post_norm;   /* [dim] or NULL: of what the MLP adds */
@@ -30,21 +33,23 @@ typedef struct weir_weights {
   weir_dev *dev;
   int32_t n_layers, n_experts;
   weir_layer *layer;    /* [n_layers], owned */
-  weir_weight embed;    /* [n_vocab, dim] */
+  weir_weight embed;    /* [shard.vocab.n, dim] */
   float *out_norm;      /* [dim] */
-  weir_weight head_own; /* [n_vocab, dim]; empty when the embedding is the head */
+  weir_weight head_own; /* [shard.vocab.n, dim]; empty when the embedding is the head */
   const weir_weight *head;
   size_t bytes; /* held on the device */
 } weir_weights;
 
-/* Progress of loading: bytes of the file's tensors done so far. */
+/* Progress of loading: bytes of the file's tensors done so far, of those that belong to the rank. */
 typedef struct weir_load_progress {
   void (*report)(void *ctx, int64_t done, int64_t total);
   void *ctx;
 } weir_load_progress;
 
-/* Errors name the tensor with the wanted and the found shape. `p` may be NULL. */
-weir_status weir_weights_load(weir_dev *, const weir_mfile *, const weir_hparams *,
+/* The rank's part of a model, of which h are the whole's numbers; a shard of NULL: all of it. Only that part
+ * of the file is read, but for types that are converted as they are read (FP8, int4), of which tensors are
+ * read whole. Errors name the tensor with the wanted and the found shape. `p` may be NULL. */
+weir_status weir_weights_load(weir_dev *, const weir_mfile *, const weir_hparams *h, const weir_shard *,
                               const weir_load_progress *p, weir_weights *out, weir_err *e);
 void weir_weights_release(weir_weights *);
 

@@ -93,7 +93,7 @@ static void load_model(const char *path, result *r) {
   WEIR_TRY(weir_hparams_read(m, &h, e));
   WEIR_TRY(weir_dev_open_cpu(&o, &dev, e));
   const size_t before = status_bytes("VmRSS");
-  WEIR_TRY(weir_weights_load(dev, m, &h, NULL, &w, e));
+  WEIR_TRY(weir_weights_load(dev, m, &h, NULL, NULL, &w, e));
   r->weights = w.bytes;
   r->peak = status_bytes("VmHWM") - before;
 out:

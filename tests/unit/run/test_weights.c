@@ -112,7 +112,7 @@ static weir_status load(const load_case *c, weir_weights *out, weir_dev *dev, co
   weir_status st = weir_mfile_parse_gguf(file, len, &m, e);
   if (st == WEIR_OK) {
     st = weir_hparams_read(m, &h, e);
-    if (st == WEIR_OK) st = weir_weights_load(dev, m, &h, p, out, e);
+    if (st == WEIR_OK) st = weir_weights_load(dev, m, &h, NULL, p, out, e);
   }
   weir_mfile_close(m);
   free(file);
