@@ -274,6 +274,21 @@ CU_DEV unsigned cu_add_release(unsigned *p, unsigned v) {
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(o) : "l"(p), "r"(v) : "memory");
   return o;
 }
+/* Words that the host, or another device, reads and writes too (PTX: ld, st .sys). */
+CU_DEV unsigned cu_ld_system(const unsigned *p) {
+  unsigned v;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+CU_DEV void cu_st_system(unsigned *p, unsigned v) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+/* Nanoseconds of a clock that all SMs share; it ticks about once in a microsecond (PTX: %globaltimer). */
+CU_DEV uint64_t cu_clock_ns() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)::"memory");
+  return t;
+}
 /* The body of every loop that waits for another thread's store. */
 CU_DEV void cu_spin() { __nanosleep(20); }
 

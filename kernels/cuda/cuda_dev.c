@@ -258,6 +258,7 @@ weir_status weir_cuda_dev_open(const weir_cuda_opts *opts, weir_cuda_log_fn log,
   dev->ops = &weir_cuda_ops;
   dev->impl = cu;
   cu->ordinal = opts->ordinal;
+  dev->gpu = opts->ordinal + 1;
   cu->no_graphs = opts->no_graphs;
   cu->log = log;
   const weir_cuda_ring_sizes ring = {SEGMENT_BYTES, N_SEGMENTS, DOWNLOAD_BYTES};

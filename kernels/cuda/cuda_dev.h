@@ -91,6 +91,11 @@ weir_status weir_cuda_sync(weir_dev *, weir_err *e);
 weir_status weir_cuda_reserve(weir_dev *, const weir_dev_limits *, weir_err *e);
 weir_status weir_cuda_memory(weir_dev *, size_t *free_bytes, size_t *total_bytes, weir_err *e);
 
+/* peers.c */
+weir_status weir_cuda_map_host(weir_dev *, size_t bytes, void **out, weir_err *e);
+void weir_cuda_unmap_host(weir_dev *, void *p);
+weir_status weir_cuda_reduce_peers(weir_dev *, const weir_peers *, const weir_exchange *, weir_err *e);
+
 /* Bytes operations need within `lim`; SIZE_MAX when that overflows. */
 size_t weir_cuda_linear_scratch(const weir_cuda *, const weir_dev_limits *lim);
 size_t weir_cuda_attend_scratch(const weir_cuda *, const weir_dev_limits *lim);

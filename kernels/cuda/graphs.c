@@ -97,6 +97,22 @@ out:
   return st;
 }
 
+/* What is recorded may wait for other devices' records: either all are played or none is. WEIR_EDEVICE: the
+ * others could not be asked. */
+static weir_status agree(weir_dev *dev, record *r, weir_status st, weir_err *e) {
+  bool ok = st == WEIR_OK;
+  weir_err why = {0};
+  if (!dev->watch.made) return st;
+  if (dev->watch.made(dev->watch.ctx, &ok, &why) != WEIR_OK) {
+    if (e) *e = why;
+    return WEIR_EDEVICE;
+  }
+  if (ok || st != WEIR_OK) return st;
+  (void)cudaGraphExecDestroy(r->exec);
+  r->exec = NULL;
+  return weir_fail(e, WEIR_EUNSUP, "another rank has no record of it");
+}
+
 weir_status weir_cuda_graphs_replay(weir_dev *dev, uint64_t key, weir_enqueue_fn enqueue, void *ctx,
                                     weir_err *e) {
   weir_cuda *cu = weir_cuda_of(dev);
@@ -115,8 +131,14 @@ weir_status weir_cuda_graphs_replay(weir_dev *dev, uint64_t key, weir_enqueue_fn
   }
   if (r->state == SEEN) {
     weir_err why = {0};
-    const weir_status st = make(dev, r, enqueue, ctx, &why);
+    weir_status st = make(dev, r, enqueue, ctx, &why);
     if (cu->dead.code != WEIR_OK) {
+      if (e) *e = why;
+      return st;
+    }
+    st = agree(dev, r, st, &why);
+    if (st == WEIR_EDEVICE) {
+      clear(r);
       if (e) *e = why;
       return st;
     }

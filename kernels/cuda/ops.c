@@ -37,6 +37,14 @@ static void op_forget(weir_dev *dev, uint32_t owner) {
   weir_cuda_graphs_forget(weir_cuda_of(dev)->graphs, owner);
 }
 
+static void *op_stream(weir_dev *dev) { return weir_cuda_of(dev)->stream; }
+static weir_status op_map_host(weir_dev *dev, size_t bytes, void **out, weir_err *e) {
+  CALL(map_host, bytes, out, e);
+}
+static weir_status op_reduce_peers(weir_dev *dev, const weir_peers *p, const weir_exchange *x, weir_err *e) {
+  CALL(reduce_peers, p, x, e);
+}
+
 /* ---- weights and operations ---- */
 
 static weir_status op_weight_prepare(weir_dev *dev, const weir_host_mat *part, int32_t n_parts,
@@ -119,4 +127,8 @@ const weir_dev_ops weir_cuda_ops = {
     .replay = op_replay,
     .forget = op_forget,
     .memory = op_memory,
+    .stream = op_stream,
+    .map_host = op_map_host,
+    .unmap_host = weir_cuda_unmap_host,
+    .reduce_peers = op_reduce_peers,
 };

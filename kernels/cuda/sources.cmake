@@ -15,11 +15,13 @@ set(WEIR_CUDA_HOST # C
   linear.c
   moe.c
   ops.c
+  peers.c
   ring.c
   sample.c
 )
 set(WEIR_CUDA_KERNELS # CUDA C
   copy.cu
+  peers.cu
   elementwise.cu
   norm.cu
   rope.cu

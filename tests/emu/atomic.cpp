@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Atomics: real ones, for blocks of several OS threads may meet in global memory. All are sequentially
  * consistent. */
+#include <time.h>
+
 #include "emu_impl.h"
 
 namespace emu {
+
+uint64_t clock_ns() {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 static uint64_t load_old(const void *p, size_t n) {
   return n == 4 ? __atomic_load_n((const uint32_t *)p, __ATOMIC_SEQ_CST)

@@ -129,6 +129,20 @@ __global__ void warp_kernel(const uint32_t *in, uint32_t *out, unsigned *mem) {
     r[2] = word[2];
     r[3] = word[3];
   }
+  if constexpr (CASE == CONF_W_system) {
+    unsigned *word = &mem[blockIdx.x];
+    const uint64_t t = cu_clock_ns();
+    if (lane == 0) cu_st_system(word, w[0]);
+    __syncwarp();
+    const unsigned first = __shfl_sync(full, w[0], 0);
+    r[0] = cu_ld_system(word);
+    __syncwarp();
+    if (lane == 1) cu_st_release(word, first + 1);
+    __syncwarp();
+    r[1] = cu_ld_acquire(word);
+    r[2] = cu_clock_ns() >= t && t > 0;
+    r[3] = cu_clock_ns() - t < 60000000000ull;
+  }
   if constexpr (CASE == CONF_W_barriers) {
     r[0] = (uint32_t)__syncthreads_count((int)(w[0] & 1));
     r[1] = (uint32_t)(__syncthreads_or(w[0] % 64 == 0) != 0);

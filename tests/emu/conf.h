@@ -96,6 +96,7 @@ enum { CONF_OUT = 4 };
   X(cp_async, CONF_BITS)          \
   X(load_store, CONF_BITS)        \
   X(atomics, CONF_BITS)           \
+  X(system, CONF_BITS)            \
   X(barriers, CONF_BITS)
 
 enum conf_case {

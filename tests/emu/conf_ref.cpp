@@ -395,6 +395,11 @@ static void warp_case(int c, unsigned block, const In &w, uint32_t *out) {
         o[2] = min1;
         o[3] = bits(fsum);
         break;
+      case CONF_W_system: /* lane 0's word, and one more */
+        o[0] = w(0, 0);
+        o[1] = w(0, 0) + 1;
+        o[2] = o[3] = 1;
+        break;
       default: /* barriers */
         o[0] = n_odd;
         o[1] = zero64;

@@ -23,6 +23,8 @@ enum AtomType : int { ATOM_U32, ATOM_S32, ATOM_U64, ATOM_S64, ATOM_F32, ATOM_F64
 /* Old value in the low bytes; v and cmp likewise. Sequentially consistent: weak orders are not modelled. */
 uint64_t atomic(AtomOp op, AtomType type, void *p, uint64_t v, uint64_t cmp);
 
+uint64_t clock_ns(); /* of the machine, not of an emulated GPU: bounds on waiting are all it is for */
+
 template <class T>
 constexpr AtomType atom_type() {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics are of 4 or 8 bytes");
@@ -135,6 +137,9 @@ static inline unsigned cu_ld_acquire(const unsigned *p) {
   return emu::atomic_of(emu::ATOM_OR, (unsigned *)p, 0u, 0u);
 }
 static inline void cu_st_release(unsigned *p, unsigned v) { emu::atomic_of(emu::ATOM_EXCH, p, v, 0u); }
+static inline unsigned cu_ld_system(const unsigned *p) { return cu_ld_acquire(p); }
+static inline void cu_st_system(unsigned *p, unsigned v) { cu_st_release(p, v); }
+static inline uint64_t cu_clock_ns() { return emu::clock_ns(); }
 static inline unsigned cu_add_release(unsigned *p, unsigned v) {
   return emu::atomic_of(emu::ATOM_ADD, p, v, 0u);
 }

@@ -5,7 +5,9 @@
  * Device memory is host memory between guard zones, NaN at first. A stream is a queue, and runs late: what is
  * enqueued happens when somebody waits for it, so that a missing wait shows. What CUDA would take without a
  * word but weir never means (a copy that waits in secret, memory freed under a copy, a write beyond a block)
- * is a misuse: the process dies with a line that says what. Any thread; calls exclude each other. */
+ * is a misuse: the process dies with a line that says what. Any thread; calls exclude each other, but the
+ * kernels of several streams run at the same time where several threads wait for them, as those of ranks that
+ * wait for each other must. */
 #ifndef WEIR_EMU_CU_SHIM_H
 #define WEIR_EMU_CU_SHIM_H
 #include <cuda_runtime_api.h>
@@ -23,7 +25,8 @@ typedef struct cu_shim_config {
   size_t memory_bytes; /* of each device */
   int cc, n_sms;       /* 90, 132 */
   uint64_t seed;
-  int early;         /* of 256 enqueuing calls, about how many let a random part of the queue run */
+  int early;         /* of 256 enqueuing calls, about how many let a random part of the queue run; none does
+                        while there is more than one stream: what runs might wait for another one's */
   bool no_poison;    /* device memory starts as anything: for tests that open a device a thousand times */
   bool keep_misuses; /* count them instead of dying of the first */
 } cu_shim_config;

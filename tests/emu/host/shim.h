@@ -23,6 +23,7 @@ struct Work {
   const char *name;
   std::function<void()> run;
   Span host;
+  bool apart = false; /* runs without the lock: kernels of several threads' streams may wait for each other */
 };
 
 struct Fault {
@@ -55,8 +56,26 @@ struct State {
 };
 State &state();
 
-struct Lock : std::unique_lock<std::recursive_mutex> {
-  Lock() : std::unique_lock<std::recursive_mutex>(state().mutex) {}
+/* How often this thread holds the lock. */
+extern thread_local int held;
+struct Lock {
+  Lock() { state().mutex.lock(), held++; }
+  ~Lock() { held--, state().mutex.unlock(); }
+  Lock(const Lock &) = delete;
+  Lock &operator=(const Lock &) = delete;
+};
+/* Lets go of it altogether, and takes it again. */
+struct Unlocked {
+  const int n = held;
+  Unlocked() {
+    for (held = 0; held < n; held++) state().mutex.unlock();
+    held = 0;
+  }
+  ~Unlocked() {
+    for (held = 0; held < n; held++) state().mutex.lock();
+  }
+  Unlocked(const Unlocked &) = delete;
+  Unlocked &operator=(const Unlocked &) = delete;
 };
 
 /* Sets the thread's last error, and the context's when it is one that nothing gets over. Returns it. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The emulator's CUDA runtime: streams, copies, events, records (graphs), and the way kernels come in. Host
-// threads of any number; every call holds the one lock, so what runs on a stream runs under it.
+// threads of any number; every call holds the one lock, and so does what runs on a stream, but for kernels.
+#include <sched.h>
 #include <string.h>
 
 #include "shim.h"
@@ -10,6 +11,7 @@ using namespace shim;
 struct CUstream_st {
   int device = 0;
   std::deque<Work> queue;
+  bool busy = false;            // a thread runs a kernel of it, without the lock
   CUgraph_st *graph = nullptr;  // being recorded
   bool broken = false;          // the record
   enum cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
@@ -32,20 +34,51 @@ struct CUgraphExec_st {
 
 namespace shim {
 
+thread_local int held;
+
+struct Busy {
+  CUstream_st *s;
+  explicit Busy(CUstream_st *of) : s(of) { s->busy = true; }
+  ~Busy() { s->busy = false; }
+};
+
+static bool known(CUstream_st *s) { return s && state().streams.count(s); }
+
+// Somebody else may be at it: then it is waited for.
 static void run_first(CUstream_st *s) {
+  if (s->busy) {
+    Unlocked unlocked;
+    sched_yield();
+    return;
+  }
   Work w = std::move(s->queue.front());
   s->queue.pop_front();
   if (state().sticky != cudaSuccess) return;  // the context is gone: nothing happens any more
   state().counts.n_run++;
+  if (!w.apart) return w.run();
+  Busy busy(s);
+  Unlocked unlocked;
   w.run();
 }
 
 static void drain(CUstream_st *s) {
-  while (!s->queue.empty()) run_first(s);
+  while (known(s) && (s->busy || !s->queue.empty())) run_first(s);
 }
 
+// Side by side, for they may wait for each other.
 void drain_all() {
-  for (CUstream_st *s : state().streams) drain(s);
+  std::vector<CUstream_st *> left;
+  for (CUstream_st *s : state().streams)
+    if (s->busy || !s->queue.empty()) left.push_back(s);
+  std::vector<std::thread> others;
+  for (size_t i = 1; i < left.size(); i++)
+    others.emplace_back([s = left[i]] {
+      Lock lock;
+      drain(s);
+    });
+  if (!left.empty()) drain(left[0]);
+  Unlocked unlocked;
+  for (std::thread &t : others) t.join();
 }
 
 bool pending_on(const char *p, size_t bytes) {
@@ -81,11 +114,10 @@ void drop_streams() {
 
 // What nobody has waited for may have happened all the same.
 static void maybe_early(CUstream_st *s) {
+  if (state().streams.size() > 1) return;
   if ((int)(random() & 255) >= state().config.early) return;
   for (size_t n = (size_t)(random() % (s->queue.size() + 1)); n > 0 && !s->queue.empty(); n--) run_first(s);
 }
-
-static bool known(CUstream_st *s) { return s && state().streams.count(s); }
 
 cudaError_t enqueue(cudaStream_t s, Work w) {
   if (!known(s)) {
@@ -119,9 +151,10 @@ void launch(cudaStream_t stream, std::function<void()> work) {
       fail(error);
       return;
     }
-    work = [error] { state().sticky = error; };
+    enqueue(stream, Work{"kernel", [error] { state().sticky = error; }, Span()});
+    return;
   }
-  enqueue(stream, Work{"kernel", std::move(work), Span()});
+  enqueue(stream, Work{"kernel", std::move(work), Span(), true});
 }
 
 // Waiting is not for streams that are recorded.
@@ -176,7 +209,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   SHIM_CALL(cudaStreamQuery);
   if (!known(stream)) return fail(cudaErrorInvalidResourceHandle);
   if (refused(stream)) return fail(cudaErrorStreamCaptureUnsupported);
-  if (stream->queue.empty()) return fail(state().sticky);
+  if (stream->queue.empty() && !stream->busy) return fail(state().sticky);
   run_first(stream);
   return cudaErrorNotReady;
 }
@@ -272,7 +305,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (event->captured) return break_capture(), fail(cudaErrorCapturedEvent);
   if (break_capture()) return fail(cudaErrorStreamCaptureUnsupported);
   if (!event->done || *event->done) return fail(state().sticky);
-  if (known(event->stream) && !event->stream->queue.empty()) run_first(event->stream);
+  CUstream_st *const of = event->stream;
+  if (known(of) && (of->busy || !of->queue.empty())) run_first(of);
   return cudaErrorNotReady;
 }
 
@@ -282,8 +316,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->captured) return break_capture(), fail(cudaErrorCapturedEvent);
   if (break_capture()) return fail(cudaErrorStreamCaptureUnsupported);
   state().counts.n_waits++;
-  if (!known(event->stream)) return fail(state().sticky);
-  while (!*event->done && !event->stream->queue.empty()) run_first(event->stream);
+  const std::shared_ptr<bool> done = event->done;
+  CUstream_st *const of = event->stream;
+  while (!*done && known(of) && (of->busy || !of->queue.empty())) run_first(of);
   return fail(state().sticky);
 }
 

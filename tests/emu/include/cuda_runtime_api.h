@@ -70,6 +70,8 @@ enum cudaStreamCaptureStatus {
 #define cudaStreamNonBlocking  0x01
 #define cudaEventDisableTiming 0x02
 #define cudaHostAllocDefault   0x00
+#define cudaHostAllocPortable  0x01
+#define cudaHostAllocMapped    0x02
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
