@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The communicator over shared memory: all that communicators promise, with threads; and over memory of the
+ * test's own, where a race detector sees who writes what. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "comm/comm_shm.h"
+#include "comm_conf.h"
+
+enum { MOST = 1048583 };
+
+static const comm_conf shm = {.kind = WEIR_COMM_SHM, .in_order = true, .compares = true, .most = MOST};
+static const comm_conf shm_small = {
+    .kind = WEIR_COMM_SHM, .in_order = true, .compares = true, .most = 140000};
+
+static void test_threads(void **state) {
+  const int32_t n = *(const int32_t *)*state;
+  const conf_traces before = conf_traces_now();
+  conf_check_all(n > 2 ? &shm_small : &shm, n);
+  conf_check_traces(before);
+}
+
+/* ---- one address for all ---- */
+
+typedef struct seen {
+  conf_rank r;
+  void *memory;
+  uint64_t hash;
+  pthread_t id;
+} seen;
+
+static void *seen_main(void *arg) {
+  seen *s = arg;
+  weir_err e = {0};
+  if (weir_comm_shm_over(s->memory, s->r.rank, s->r.n_ranks, INT64_C(60000000000), &s->r.comm, &e) !=
+      WEIR_OK) {
+    conf_fault(&s->r, "%s", e.msg);
+    return NULL;
+  }
+  if (!conf_do_sums(&s->r, &s->hash) || !conf_do_copies(&s->r, &s->hash) || !conf_do_mixed(&s->r, &s->hash))
+    weir_comm_abort(s->r.comm, "the test has found a fault");
+  weir_comm_destroy(s->r.comm);
+  return NULL;
+}
+
+static void test_one_address(void **state) {
+  (void)state;
+  enum { N = 3 };
+  static const comm_conf conf = {.kind = WEIR_COMM_SHM, .in_order = true, .compares = true, .most = 70001};
+  static seen s[N];
+  void *memory = aligned_alloc(4096, weir_comm_shm_bytes(N));
+  assert_non_null(memory);
+  memset(memory, 0, weir_comm_shm_bytes(N));
+  for (int32_t r = 0; r < N; r++) {
+    s[r] = (seen){.r = {.conf = &conf, .rank = r, .n_ranks = N}, .memory = memory};
+    assert_int_equal(pthread_create(&s[r].id, NULL, seen_main, &s[r]), 0);
+  }
+  for (int32_t r = 0; r < N; r++) pthread_join(s[r].id, NULL);
+  for (int32_t r = 0; r < N; r++) {
+    if (s[r].r.fault[0]) fail_msg("%s", s[r].r.fault);
+    assert_true(s[r].hash == s[0].hash);
+  }
+  free(memory);
+}
+
+int main(void) {
+  static int32_t two = 2, three = 3, four = 4, eight = 8;
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_one_address),
+      {"two ranks", test_threads, NULL, NULL, &two},
+      {"three ranks", test_threads, NULL, NULL, &three},
+      {"four ranks", test_threads, NULL, NULL, &four},
+      {"eight ranks", test_threads, NULL, NULL, &eight},
+  };
+  return cmocka_run_group_tests_name("comm_shm", tests, NULL, NULL);
+}
