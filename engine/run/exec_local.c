@@ -52,6 +52,24 @@ static void destroy(weir_exec *x) {
 
 static const weir_exec_ops ops = {submit, wait, destroy};
 
+weir_exec_info weir_exec_local_info(const weir_instance *m, const char *name) {
+  const weir_hparams *h = &m->h;
+  const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
+  /* of the rank's part, when the model is cut */
+  const int64_t ff = m->shard.ff.n, used = h->n_experts > 0 ? h->n_experts_used : 1;
+  const int64_t mlp = (ff > 0 ? h->n_experts : 0) + 3 * used * ff;
+  const int64_t macs = h->n_layers * ((n_q + 2 * n_kv + m->shard.att.n) + mlp) * h->dim;
+  return (weir_exec_info){.name = name,
+                          .n_vocab = h->n_vocab,
+                          .n_ctx = m->n_ctx,
+                          .n_pages = m->n_pages,
+                          .max_tokens = m->max_tokens,
+                          .max_seqs = m->max_seqs,
+                          .weight_bytes = (int64_t)m->w.bytes,
+                          .kv_bytes_per_token = weir_kvstore_token_bytes(h, m->kv_dtype),
+                          .flops_per_token = 2 * macs};
+}
+
 weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec **out, weir_err *e) {
   exec_local *l;
   *out = NULL;
@@ -60,24 +78,11 @@ weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec
     weir_instance_destroy(m);
     return st;
   }
-  const weir_hparams *h = &m->h;
-  const int64_t n_q = (int64_t)h->n_heads * h->head_dim, n_kv = (int64_t)h->n_kv_heads * h->head_dim;
-  const int64_t mlp =
-      h->n_experts > 0 ? h->n_experts + 3 * (int64_t)h->n_experts_used * h->expert_ff : 3 * (int64_t)h->n_ff;
-  const int64_t macs = h->n_layers * ((2 * n_q + 2 * n_kv) + mlp) * h->dim;
   snprintf(l->name, sizeof l->name, "%s", name);
   l->instance = m;
   l->clock = weir_clock_system();
   l->base.ops = &ops;
-  l->base.info = (weir_exec_info){.name = l->name,
-                                  .n_vocab = h->n_vocab,
-                                  .n_ctx = m->n_ctx,
-                                  .n_pages = m->n_pages,
-                                  .max_tokens = m->max_tokens,
-                                  .max_seqs = m->max_seqs,
-                                  .weight_bytes = (int64_t)m->w.bytes,
-                                  .kv_bytes_per_token = weir_kvstore_token_bytes(h, m->kv.layer[0].dtype),
-                                  .flops_per_token = 2 * macs};
+  l->base.info = weir_exec_local_info(m, l->name);
   *out = &l->base;
   return WEIR_OK;
 }

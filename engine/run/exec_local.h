@@ -9,4 +9,8 @@
 /* Takes the instance (destroyed with the executor, on failure too). `name` is for messages and is copied. */
 weir_status weir_exec_local_create(weir_instance *takes, const char *name, weir_exec **out, weir_err *e);
 
+/* What an executor over this instance says of itself; of a shard, what the shard makes of it. `name` is
+ * borrowed. */
+weir_exec_info weir_exec_local_info(const weir_instance *, const char *name);
+
 #endif

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The decoder of all families: embed, then per layer norm, qkv, rotate and append, attend, project, norm,
  * gated MLP or experts; head and sampling on the wanted rows only. What differs between families is read from
- * the hyper-parameters. Owns nothing; the thread that owns the instance's device. */
+ * the hyper-parameters. Of a model that is cut over ranks (run/shard.h) it computes this rank's part, and the
+ * ranks add up the embedding, what attention adds, and what the MLP adds; so all have the same hidden states,
+ * and each the logits of its part of the vocabulary. Owns nothing; the thread that owns the instance's
+ * device. */
 #include "run/forward.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/mem.h"
+#include "kernels/sample_math.h"
 
 /* Rows [first, first+n) of a workspace matrix. */
 static weir_mat rows_at(weir_mat m, int32_t first, int32_t n) {
@@ -81,6 +88,12 @@ static weir_status upload_arrays(weir_instance *m, const weir_batch *b, step_arr
   return weir_dev_upload(m->dev, dev, host, (size_t)(page + n_pages - host) * sizeof *host, e);
 }
 
+/* x <- the sum over the ranks. */
+static weir_status reduce(const weir_instance *m, weir_mat x, weir_err *e) {
+  if (m->shard.n_ranks == 1) return WEIR_OK;
+  return weir_comm_all_reduce(m->comm, x.data, (size_t)x.rows * (size_t)x.cols, e);
+}
+
 /* The way layer i turns q and k. */
 static const weir_turn *turn_of(const weir_instance *m, int32_t i) {
   return m->h.windowed[i] && m->ws.turn_local.inv_freq ? &m->ws.turn_local : &m->ws.turn;
@@ -122,6 +135,7 @@ static weir_status mlp(weir_instance *m, const weir_layer *l, weir_mat y, weir_m
   const weir_hparams *h = &m->h;
   const weir_mat gate_up = rows_of(m->ws.gate_up, x.rows), ff = rows_of(m->ws.ff, x.rows);
   weir_status st = WEIR_OK;
+  if (m->shard.ff.n == 0) return weir_op_gather_rows(m->dev, y, m->ws.zero_row, m->ws.zero_index, e);
   if (h->n_experts > 0) {
     const weir_moe_args moe = {.x = x,
                                .logits = rows_of(m->ws.route, x.rows),
@@ -151,13 +165,18 @@ static weir_status mix(weir_instance *m, int32_t i, const weir_ragged *r, weir_m
   weir_status st = WEIR_OK;
   const weir_mat att = rows_of(ws->att, n), delta = rows_of(ws->delta, n), norm = rows_of(ws->norm, n);
   const weir_mat part = h->post_norms ? rows_of(ws->raw, n) : delta;
+  weir_mat heads = att; /* without the zeros beside them */
+  heads.data += m->shard.heads.first * h->head_dim - m->shard.att.first;
+  heads.cols = q.cols;
   const weir_attend_args attend = {
       .scale = h->attn_scale, .window = h->windowed[i] ? h->window : 0, .softcap = h->attn_softcap};
-  WEIR_TRY(weir_op_attend(m->dev, att, q, r, m->kv.layer[i], &attend, e));
+  WEIR_TRY(weir_op_attend(m->dev, heads, q, r, m->kv.layer[i], &attend, e));
   WEIR_TRY(weir_op_linear(m->dev, part, att, &y->attn_out, NULL, e));
+  WEIR_TRY(reduce(m, part, e));
   WEIR_TRY(post_norm(m, part, y->attn_post_norm, e));
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, x, delta, y->ffn_norm, h->norm_eps, e));
   WEIR_TRY(mlp(m, y, part, norm, e));
+  WEIR_TRY(reduce(m, part, e));
   WEIR_TRY(post_norm(m, part, y->ffn_post_norm, e));
 out:
   return st;
@@ -175,6 +194,7 @@ static weir_status begin(step *s, weir_instance *m, const weir_batch *b, weir_er
   const weir_kv_layer kv = m->kv.layer[0];
   weir_status st = WEIR_OK;
   *s = (step){.m = m, .b = b};
+  WEIR_TRY(weir_instance_ready(m, e));
   if (b->page_indptr[b->n_seqs] > m->ws.max_page_entries)
     return weir_fail(e, WEIR_EINVAL, "batch: %d page entries, at most %d", b->page_indptr[b->n_seqs],
                      m->ws.max_page_entries);
@@ -207,8 +227,13 @@ static weir_status body(const step *s, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_mat x = rows_of(ws->x, n), q = rows_of(ws->qkv, n);
   q.cols = m->h.n_heads * m->h.head_dim;
-  const weir_embed_args embed = {.table = &m->w.embed, .token = a->token, .scale = m->h.embed_scale};
+  const weir_embed_args embed = {.table = &m->w.embed,
+                                 .token = a->token,
+                                 .scale = m->h.embed_scale,
+                                 .first = m->shard.vocab.first,
+                                 .n_vocab = m->shard.n_ranks > 1 ? m->h.n_vocab : 0};
   WEIR_TRY(weir_op_embed(m->dev, x, &embed, e));
+  WEIR_TRY(reduce(m, x, e));
   for (int32_t i = 0; i < 2; i++) {
     const weir_turn *t = i ? &ws->turn_local : &ws->turn;
     if (t->inv_freq)
@@ -231,12 +256,20 @@ out:
   return st;
 }
 
+/* The rank's columns of the first n rows; there may be none. */
+static weir_mat logits_of(const weir_instance *m, int32_t n) {
+  weir_mat logits = rows_of(m->ws.logits, n);
+  logits.cols = m->shard.vocab.n;
+  return logits;
+}
+
 /* Logits of wanted rows [first, first+n) into the first n rows of the workspace's. */
 static weir_status head(const step *s, int32_t first, int32_t n, weir_err *e) {
   const weir_instance *m = s->m;
   const weir_workspace *ws = &m->ws;
-  const weir_mat norm = rows_of(ws->norm, n), logits = rows_of(ws->logits, n);
+  const weir_mat norm = rows_of(ws->norm, n), logits = logits_of(m, n);
   weir_status st = WEIR_OK;
+  if (logits.cols == 0) return WEIR_OK;
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden_of(s), first, n), rows_at(ws->delta, first, n),
                                m->w.out_norm, m->h.norm_eps, e));
   WEIR_TRY(weir_op_linear(m->dev, logits, norm, m->w.head, NULL, e));
@@ -265,7 +298,18 @@ static weir_status give_back(weir_instance *m, weir_status failed) {
   return failed;
 }
 
+static weir_status gather(void *comm, void *out, const void *in, size_t bytes, weir_err *e) {
+  return weir_comm_all_gather((weir_comm *)comm, out, in, bytes, e);
+}
+
 weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
+  const weir_shard *cut = &m->shard;
+  const weir_vocab_shard shard = {.rank = cut->rank,
+                                  .n_ranks = cut->n_ranks,
+                                  .first = cut->vocab.first,
+                                  .max_chunks = weir_sample_n_chunks(cut->max_vocab),
+                                  .all_gather = gather,
+                                  .ctx = m->comm};
   weir_status st = WEIR_OK;
   step s;
   WEIR_TRY(begin(&s, m, b, e));
@@ -278,27 +322,72 @@ weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, 
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     if (i > 0) WEIR_TRY(head(&s, i, n, e));
     weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
-    WEIR_TRY(
-        weir_op_sample(m->dev, rows + i, best, rows_of(m->ws.logits, n), m->n_valid, b->ask + i, NULL, e));
+    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, logits_of(m, n), m->n_valid, b->ask + i,
+                            cut->n_ranks > 1 ? &shard : NULL, e));
   }
   return weir_dev_sync(m->dev, e);
 out:
   return give_back(m, st);
 }
 
-weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *out_logits, weir_err *e) {
-  const size_t vocab = (size_t)m->h.n_vocab;
+/* ---- whole rows of logits ---- */
+
+/* Where the ranks' columns come together: on the device and in host memory, [n_ranks][max_head_rows,
+ * max_vocab] each. */
+typedef struct whole {
+  float *dev, *host;
+} whole;
+
+static weir_status whole_init(whole *w, weir_instance *m, weir_err *e) {
+  const size_t n = (size_t)m->shard.n_ranks * (size_t)m->ws.max_head_rows * (size_t)m->shard.max_vocab;
   weir_status st = WEIR_OK;
+  WEIR_TRY(WEIR_NEW(n, &w->host, e));
+  if (m->shard.n_ranks > 1) WEIR_TRY(weir_dev_alloc(m->dev, n * sizeof *w->dev, (void **)&w->dev, e));
+out:
+  return st;
+}
+
+static void whole_fini(whole *w, weir_instance *m) {
+  if (w->dev) weir_dev_release(m->dev, w->dev);
+  free(w->host);
+}
+
+/* out[n, n_vocab] <- the first n rows of logits, of all ranks. */
+static weir_status get_whole(weir_instance *m, const whole *w, int32_t n, float *out, weir_err *e) {
+  const weir_shard *s = &m->shard;
+  const size_t each = (size_t)n * (size_t)s->max_vocab, bytes = each * sizeof(float);
+  const float *from = m->ws.logits.data;
+  weir_status st = WEIR_OK;
+  if (s->n_ranks > 1) {
+    WEIR_TRY(weir_comm_all_gather(m->comm, w->dev, from, bytes, e));
+    from = w->dev;
+  }
+  WEIR_TRY(weir_dev_download(m->dev, w->host, from, (size_t)s->n_ranks * bytes, e));
+  WEIR_TRY(weir_dev_sync(m->dev, e));
+  for (int32_t r = 0; r < s->n_ranks; r++) {
+    const weir_share v = weir_shard_vocab(m->h.n_vocab, r, s->n_ranks);
+    for (int32_t i = 0; i < n; i++)
+      memcpy(out + (size_t)i * (size_t)m->h.n_vocab + v.first,
+             w->host + (size_t)r * each + (size_t)i * (size_t)s->max_vocab, (size_t)v.n * sizeof(float));
+  }
+out:
+  return st;
+}
+
+weir_status weir_forward_logits(weir_instance *m, const weir_batch *b, float *out_logits, weir_err *e) {
+  weir_status st = WEIR_OK;
+  whole w = {0};
   step s;
+  WEIR_TRY(whole_init(&w, m, e));
   WEIR_TRY(begin(&s, m, b, e));
   WEIR_TRY(body_and_first_head(&s, e));
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     if (i > 0) WEIR_TRY(head(&s, i, n, e));
-    WEIR_TRY(weir_dev_download(m->dev, out_logits + (size_t)i * vocab, m->ws.logits.data,
-                               (size_t)n * vocab * sizeof(float), e));
-    WEIR_TRY(weir_dev_sync(m->dev, e));
+    WEIR_TRY(get_whole(m, &w, n, out_logits + (size_t)i * (size_t)m->h.n_vocab, e));
   }
 out:
+  if (st != WEIR_OK) (void)weir_dev_sync(m->dev, NULL);
+  whole_fini(&w, m);
   return st;
 }

@@ -39,6 +39,27 @@ static bool any_windowed(const weir_hparams *h) {
   return false;
 }
 
+/* What layers add is summed over the ranks here, before its norm if it has one. */
+static weir_mat *part_of(weir_instance *m) { return m->h.post_norms ? &m->ws.raw : &m->ws.delta; }
+
+static weir_status mlp_init(weir_instance *m, weir_err *e) {
+  const weir_hparams *h = &m->h;
+  weir_workspace *ws = &m->ws;
+  const int32_t t = m->max_tokens;
+  weir_status st = WEIR_OK;
+  if (m->shard.ff.n == 0) { /* device memory comes zeroed */
+    WEIR_TRY(take_mat(m->dev, 1, h->dim, &ws->zero_row, e));
+    WEIR_TRY(weir_dev_alloc(m->dev, (size_t)t * sizeof(int32_t), (void **)&ws->zero_index, e));
+  } else if (h->n_experts > 0) {
+    WEIR_TRY(take_mat(m->dev, t, h->n_experts, &ws->route, e));
+  } else {
+    WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
+    WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
+  }
+out:
+  return st;
+}
+
 static weir_status workspace_init(weir_instance *m, weir_err *e) {
   const weir_hparams *h = &m->h;
   weir_workspace *ws = &m->ws;
@@ -48,18 +69,13 @@ static weir_status workspace_init(weir_instance *m, weir_err *e) {
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->x, e));
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->norm, e));
   WEIR_TRY(take_mat(m->dev, t, n_q + 2 * n_kv, &ws->qkv, e));
-  WEIR_TRY(take_mat(m->dev, t, n_q, &ws->att, e));
+  WEIR_TRY(take_mat(m->dev, t, m->shard.att.n, &ws->att, e));
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->delta, e));
   if (h->post_norms) WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->raw, e));
-  if (h->n_experts > 0) {
-    WEIR_TRY(take_mat(m->dev, t, h->n_experts, &ws->route, e));
-  } else {
-    WEIR_TRY(take_mat(m->dev, t, 2 * h->n_ff, &ws->gate_up, e));
-    WEIR_TRY(take_mat(m->dev, t, h->n_ff, &ws->ff, e));
-  }
+  WEIR_TRY(mlp_init(m, e));
   WEIR_TRY(take_mat(m->dev, t, h->dim, &ws->last_x, e));
   WEIR_TRY(take_mat(m->dev, t, n_q, &ws->last_q, e));
-  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, h->n_vocab, &ws->logits, e));
+  WEIR_TRY(take_mat(m->dev, ws->max_head_rows, m->shard.max_vocab, &ws->logits, e));
   WEIR_TRY(turn_init(m, &h->rope, &ws->turn, e));
   /* Compared by bytes: a zeroed struct of 4-byte fields has no others. */
   if (any_windowed(h) && memcmp(&h->rope, &h->rope_local, sizeof h->rope) != 0)
@@ -90,6 +106,8 @@ static void workspace_fini(weir_instance *m) {
                           ws->raw.data,
                           ws->last_x.data,
                           ws->last_q.data,
+                          ws->zero_row.data,
+                          ws->zero_index,
                           ws->logits.data,
                           ws->turn.inv_freq,
                           ws->turn.angles.data,
@@ -137,16 +155,16 @@ weir_status weir_instance_create_from(weir_dev *dev, weir_weights_fn weights, vo
   m->max_tokens = o->max_tokens;
   m->max_seqs = o->max_seqs;
   m->n_valid = o->n_valid > 0 && o->n_valid < h->n_vocab ? o->n_valid : h->n_vocab;
-  const weir_dev_limits lim = {
-      .max_tokens = m->max_tokens,
-      .max_cols = max3(h->dim, h->n_experts > 0 ? h->expert_ff : h->n_ff, h->n_heads * h->head_dim),
-      .max_heads = h->n_heads,
-      .max_head_dim = h->head_dim,
-      .max_kv_len = m->n_ctx,
-      .max_rows_out = m->max_tokens < HEAD_ROWS ? m->max_tokens : HEAD_ROWS,
-      .max_vocab = h->n_vocab,
-      .max_experts = h->n_experts,
-      .max_expert_ff = h->expert_ff};
+  const weir_dev_limits lim = {.max_tokens = m->max_tokens,
+                               .max_cols = max3(h->dim, m->shard.ff.n, m->shard.att.n),
+                               .max_heads = h->n_heads,
+                               .max_head_dim = h->head_dim,
+                               .max_kv_len = m->n_ctx,
+                               .max_rows_out = m->max_tokens < HEAD_ROWS ? m->max_tokens : HEAD_ROWS,
+                               .max_vocab = h->n_vocab,
+                               .max_experts = h->n_experts,
+                               .max_expert_ff = h->expert_ff,
+                               .max_ranks = m->shard.n_ranks > 1 ? m->shard.n_ranks : 0};
   WEIR_TRY(weir_dev_reserve(dev, &lim, e));
   WEIR_TRY(weights(ctx, dev, h, &m->shard, &m->w, e));
   WEIR_TRY(workspace_init(m, e));
@@ -185,6 +203,7 @@ weir_status weir_instance_give_pages(weir_instance *m, int32_t n_pages, weir_err
 
 void weir_instance_destroy(weir_instance *m) {
   if (!m) return;
+  weir_instance_set_comm(m, NULL);
   weir_dev_forget(m->dev, m->owner);
   workspace_fini(m);
   weir_kvstore_fini(&m->kv);
@@ -192,7 +211,47 @@ void weir_instance_destroy(weir_instance *m) {
   free(m);
 }
 
+/* ---- the group ---- */
+
+/* The group's memory in the place of the device's own, which stays: leaving a group cannot fail. */
+static weir_status borrow(weir_instance *m, weir_mat *x, float **own, weir_err *e) {
+  void *p = NULL;
+  if (*own) return WEIR_OK;
+  const weir_status st =
+      m->comm->ops->alloc(m->comm, (size_t)x->rows * (size_t)x->cols * sizeof(float), &p, e);
+  if (st != WEIR_OK) return st;
+  *own = x->data;
+  x->data = p;
+  return WEIR_OK;
+}
+
+static void give_back(weir_instance *m, weir_mat *x, float **own) {
+  if (!*own) return;
+  if (m->comm->ops->release) m->comm->ops->release(m->comm, x->data);
+  x->data = *own;
+  *own = NULL;
+}
+
 void weir_instance_set_comm(weir_instance *m, weir_comm *comm) {
-  if (m->comm != comm) weir_dev_forget(m->dev, m->owner); /* records call the old one */
+  if (m->comm == comm) return;
+  weir_dev_forget(m->dev, m->owner); /* records call the old one, on its memory */
+  give_back(m, &m->ws.x, &m->ws.own_x);
+  give_back(m, part_of(m), &m->ws.own_part);
   m->comm = comm;
+}
+
+weir_status weir_instance_ready(weir_instance *m, weir_err *e) {
+  const weir_shard *s = &m->shard;
+  weir_status st = WEIR_OK;
+  if (s->n_ranks == 1) return WEIR_OK;
+  if (!m->comm)
+    return weir_fail(e, WEIR_EINVAL, "rank %d of %d is in no group with the others", s->rank, s->n_ranks);
+  if (m->comm->rank != s->rank || m->comm->n_ranks != s->n_ranks)
+    return weir_fail(e, WEIR_EINVAL, "rank %d of %d in the group is rank %d of %d of the model",
+                     m->comm->rank, m->comm->n_ranks, s->rank, s->n_ranks);
+  if (!m->comm->ops->alloc) return WEIR_OK;
+  WEIR_TRY(borrow(m, &m->ws.x, &m->ws.own_x, e));
+  WEIR_TRY(borrow(m, part_of(m), &m->ws.own_part, e));
+out:
+  return st;
 }

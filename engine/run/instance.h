@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One executable replica of one model on one device: hyper-parameters, weights, KV bytes, workspace. It knows
- * nothing of requests. */
+/* One executable replica of one model on one device, or a rank's part of one: hyper-parameters, weights, KV
+ * bytes, workspace. It knows nothing of requests. */
 #ifndef WEIR_RUN_INSTANCE_H
 #define WEIR_RUN_INSTANCE_H
 #include <stdint.h>
@@ -34,17 +34,22 @@ typedef struct weir_turn {
 
 /* Scratch of a step, planned once. n rows each. */
 typedef struct weir_workspace {
-  weir_mat x, norm, qkv, att, delta; /* [max_tokens, ...] */
-  weir_mat gate_up, ff;              /* of a plain MLP */
-  weir_mat route;                    /* [max_tokens, n_experts]: the router's logits */
-  weir_mat raw;                      /* [max_tokens, dim]: a layer's part before its own norm */
-  weir_mat last_x, last_q;           /* [max_tokens, ...]: wanted rows in the last layer */
-  weir_mat logits;                   /* [max_head_rows, n_vocab] */
+  weir_mat x, norm, qkv, delta; /* [max_tokens, ...] */
+  weir_mat att;                 /* [max_tokens, shard.att.n]: zeros beside the rank's own heads */
+  weir_mat gate_up, ff;         /* of a plain MLP */
+  weir_mat route;               /* [max_tokens, n_experts]: the router's logits */
+  weir_mat raw;                 /* [max_tokens, dim]: a layer's part before its own norm */
+  weir_mat last_x, last_q;      /* [max_tokens, ...]: wanted rows in the last layer */
+  weir_mat zero_row;            /* [1, dim]: what a rank without a part of the MLP adds */
+  int32_t *zero_index;          /* [max_tokens] zeros */
+  weir_mat logits;              /* [max_head_rows, shard.max_vocab] */
   int32_t max_head_rows;
   weir_turn turn, turn_local; /* local: of windowed layers where that differs */
   int32_t *ints, *ints_host;  /* step arrays: device and staging copy */
   int32_t max_page_entries;
   size_t n_ints;
+  /* The device's own memory of x and of what layers add, while the group's has their place. */
+  float *own_x, *own_part;
 } weir_workspace;
 
 typedef struct weir_instance {
@@ -74,9 +79,13 @@ weir_status weir_instance_create(weir_dev *, const weir_mfile *, const weir_hpar
 /* KV of n_pages pages, for an instance that was made without: how many fit on a device is known when all
  * weights are there. Once, before the first step. */
 weir_status weir_instance_give_pages(weir_instance *, int32_t n_pages, weir_err *e);
-/* The group that the instance's rank is in, borrowed until another is given (NULL: none): between steps, by
- * the thread that owns the device. An instance with a shard takes no step without one. */
+/* The group that the instance's rank is in, borrowed until another is given (NULL: none), which happens
+ * before it is destroyed: between steps, by the thread that owns the device. An instance of several ranks
+ * takes no step without one. */
 void weir_instance_set_comm(weir_instance *, weir_comm *);
+/* What the forward pass asks before a step: whether there is the group that the shard wants. In a new group's
+ * first step it takes the group's memory for what is reduced, where the communicator has such. */
+weir_status weir_instance_ready(weir_instance *, weir_err *e);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 
 #endif

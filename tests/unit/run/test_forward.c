@@ -193,8 +193,9 @@ static weir_dev_ops real;
 static int32_t n_lent;
 
 static weir_status failing_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_mat logits,
-                                  int32_t n_valid, const weir_ask *ask, weir_err *e) {
-  (void)dev, (void)rows, (void)top, (void)n_valid, (void)ask;
+                                  int32_t n_valid, const weir_ask *ask, const weir_vocab_shard *s,
+                                  weir_err *e) {
+  (void)dev, (void)rows, (void)top, (void)n_valid, (void)ask, (void)s;
   n_lent = logits.rows;
   return weir_fail(e, WEIR_ENOMEM, "no memory behind the first rows");
 }
