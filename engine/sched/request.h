@@ -31,6 +31,7 @@ typedef struct weir_token_receipt {
 typedef struct weir_counts {
   int32_t new_tokens;                 /* generated and final */
   int32_t by_tier[WEIR_MAX_TIERS];    /* of these: who wrote them */
+  int32_t wanted_up;                  /* of these: a gate asked for a tier that was not there */
   int64_t steps[WEIR_MAX_TIERS];      /* forward passes it took part in */
   int64_t fed[WEIR_MAX_TIERS];        /* rows fed: prompt, decode, catch-up and what was rolled back */
   int64_t prefix_hit[WEIR_MAX_TIERS]; /* tokens found in the prefix cache when a tier first met it */

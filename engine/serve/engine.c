@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* THE MAIN LOOP. Owns all request state: who waits, who is under way, their streams, the KV accounting of
- * each tier. A turn takes in what executors have done (engine_steps.c), lets jobs go and come
- * (engine_jobs.c), and starts what can be started. One thread; executors may have theirs, and tell through
- * `signals`. */
+ * each tier. A turn takes in what executors have done (engine_steps.c), looks whether any has
+ * died or come back (engine_life.c), lets jobs go and come (engine_jobs.c), and starts what can be started.
+ * One thread; executors may have theirs, and tell through `signals`. */
 #include "serve/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "run/tp.h"
 #include "serve/engine_in.h"
 
 enum {
@@ -63,7 +65,9 @@ static weir_status tier_init(weir_engine *g, int32_t at, weir_err *e) {
     WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%s: context times sequences is too large", info->name));
   WEIR_TRY(weir_plan_init(&t->plan, info->max_tokens, info->max_seqs, (int32_t)entries, e));
   WEIR_TRY(WEIR_NEW((size_t)info->max_tokens, &t->rows, e));
-  if (x->async) x->async->notify(x, on_exec_ready, g);
+  t->changed_ns = weir_engine_now(g);
+  if (x->async) x->async->notify(x, on_exec_ready, g); /* before its life is looked at: no change is missed */
+  t->life = x->life ? x->life->number(x, NULL) : 0;
 out:
   return st;
 }
@@ -94,6 +98,17 @@ static weir_status collect_ends(weir_engine *g, weir_err *e) {
   return WEIR_OK;
 }
 
+/* Tiers that are dead from the start. */
+static void find_stillborn(weir_engine *g) {
+  for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
+    weir_err why = {0};
+    const weir_exec *x = g->tier[t].exec;
+    if (!x->life || g->tier[t].life != 0) continue;
+    g->tier[t].life = x->life->number(g->tier[t].exec, &why);
+    if (g->tier[t].life == 0) weir_engine_bury(g, t, &why);
+  }
+}
+
 weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_engine *g = NULL;
@@ -101,8 +116,12 @@ weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, we
   if (cfg->n_tiers < 1 || cfg->n_tiers > 2)
     return weir_fail(e, WEIR_EINVAL, "engine: %d tiers, want 1 or 2", cfg->n_tiers);
   if (cfg->max_active > MAX_ACTIVE || cfg->max_queued > MAX_ACTIVE || cfg->age_ns < 0 ||
-      cfg->step_timeout_ns < 0)
-    return weir_fail(e, WEIR_EINVAL, "engine: max_active, max_queued, age or step_timeout is out of range");
+      cfg->step_timeout_ns < 0 || cfg->dead_wait_ns < 0)
+    return weir_fail(e, WEIR_EINVAL,
+                     "engine: max_active, max_queued, age, step_timeout or dead_wait is out of range");
+  for (int32_t t = 0; t < cfg->n_tiers; t++)
+    if (cfg->tier[t]->life && !cfg->tier[t]->async)
+      return weir_fail(e, WEIR_EINVAL, "%s: it has a life and cannot tell of it", cfg->tier[t]->info.name);
   WEIR_TRY(WEIR_NEW(1, &g, e));
   st = signal_init(g, e);
   if (st != WEIR_OK) {
@@ -126,6 +145,7 @@ weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, we
   WEIR_TRY(WEIR_NEW((size_t)g->n_buckets, &g->bucket, e));
   WEIR_TRY(WEIR_NEW((size_t)g->cfg.max_active, &g->active, e));
   WEIR_TRY(collect_ends(g, e));
+  find_stillborn(g);
   *out = g;
   g = NULL;
 out:
@@ -211,15 +231,22 @@ static weir_status check_limits(const weir_job *s, weir_err *e) {
 
 static bool is_dead(const weir_engine *g, int32_t t) { return t < g->cfg.n_tiers && g->tier[t].dead; }
 
+/* Dead, and whoever cannot do without it may wait for it. */
+static bool is_awaited(const weir_engine *g, int32_t t) {
+  return g->tier[t].orphans && weir_engine_now(g) < g->tier[t].give_up_ns;
+}
+
+static bool is_lost(const weir_engine *g, int32_t t) { return is_dead(g, t) && !is_awaited(g, t); }
+
 static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_err *e) {
   const char *why = weir_cascade_cfg_error(s->cascade);
   if (why) return weir_fail(e, WEIR_EINVAL, "cascade: %s", why);
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
-  if (is_dead(g, 0) && !weir_engine_survives_without_small(s->cascade, s->pinned))
+  if (is_lost(g, 0) && !weir_engine_survives_without_small(s->cascade, s->pinned))
     return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[0].exec->info.name, g->tier[0].why_dead.msg);
-  if (is_dead(g, 1) && s->cascade->n_tiers > 1 && !s->pinned &&
+  if (is_lost(g, 1) && s->cascade->n_tiers > 1 && !s->pinned &&
       !weir_engine_survives_without_large(s->cascade))
     return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[1].exec->info.name, g->tier[1].why_dead.msg);
   return WEIR_OK;
@@ -290,7 +317,7 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
   /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
   j->stream.start.started =
       s->n_prompt > 0 && !weir_tokenizer_is_special(g->cfg.tokenizer, s->prompt[s->n_prompt - 1]);
-  if (is_dead(g, 1)) j->req->cascade.hi = 0;
+  if (is_dead(g, 1) && weir_engine_survives_without_large(s->cascade)) j->req->cascade.hi = 0;
   if (id) *id = g->next_id;
   g->next_id++;
   enter(g, j);
@@ -338,13 +365,26 @@ static bool anything_in_flight(const weir_engine *g) {
   return false;
 }
 
-/* When nothing can be done at once: the next deadline, the end of a large batch's patience, of a step's. */
+/* A tier is dead and may come back, and jobs wait for it. */
+static bool anyone_hopes(const weir_engine *g) {
+  for (int32_t t = 0; t < g->cfg.n_tiers; t++)
+    if (g->tier[t].dead && g->tier[t].orphans) return true;
+  return false;
+}
+
+/* When nothing can be done at once: the next deadline, the end of a large batch's patience, of a step's, of
+ * those who wait for a dead tier. */
 static int64_t next_timer(const weir_engine *g) {
   const int64_t now = weir_engine_now(g);
   int64_t at = g->next_deadline;
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     const weir_engine_tier *y = &g->tier[t];
     int64_t oldest, due = INT64_MAX;
+    if (y->dead) { /* a little later where its time is over: memory was short then */
+      due = y->give_up_ns > now ? y->give_up_ns : now + NAP_NS;
+      if (y->orphans && due < at) at = due;
+      continue;
+    }
     if (y->in_flight && !y->hung && g->cfg.step_timeout_ns > 0)
       due = y->launched_ns + g->cfg.step_timeout_ns + 1;
     else if (t == 1 && !y->in_flight && weir_engine_waiting(g, t, &oldest) > 0)
@@ -359,14 +399,16 @@ weir_status weir_engine_step(weir_engine *g, bool *busy, weir_err *e) {
   weir_status st = WEIR_OK;
   const uint64_t seen = signals(g);
   bool moved = weir_engine_collect(g);
+  moved |= weir_engine_look(g);
   moved |= weir_engine_sweep(g);
   moved |= weir_engine_launch(g, &st, e);
   moved |= weir_engine_sweep(g);
   g->wake_ns = moved || g->some_cancelled ? INT64_MIN : next_timer(g);
-  if (!moved && !g->cfg.on_ready && anything_in_flight(g)) {
+  if (!moved && !g->cfg.on_ready && (anything_in_flight(g) || anyone_hopes(g))) {
     sleep_for_signal(g, seen);
     g->wake_ns = INT64_MIN;
-    if (weir_engine_collect(g)) weir_engine_sweep(g);
+    moved = weir_engine_collect(g);
+    if (weir_engine_look(g) || moved) weir_engine_sweep(g);
   }
   if (g->n_active + g->queue.n == 0 && !anything_in_flight(g)) g->wake_ns = INT64_MAX;
   if (weir_goodput_tell(&g->speed, weir_engine_now(g), g->n_active))
@@ -382,8 +424,25 @@ int64_t weir_engine_next_wake_ns(const weir_engine *g) {
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     const weir_engine_tier *y = &g->tier[t];
     if (y->in_flight && !y->hung && (!y->exec->async || y->exec->async->ready(y->exec))) return INT64_MIN;
+    if (weir_engine_life_has_changed(y)) return INT64_MIN;
   }
   return g->wake_ns;
+}
+
+static void put_life(const weir_engine *g, int32_t t, weir_tier_stats *z) {
+  const weir_engine_tier *y = &g->tier[t];
+  z->dead = y->dead;
+  z->comes_back = y->exec->life != NULL;
+  z->awaited = y->dead && is_awaited(g, t);
+  z->since_ns = y->changed_ns;
+  if (y->dead) {
+    z->down_ns += weir_engine_now(g) - y->changed_ns;
+    snprintf(z->why_dead, sizeof z->why_dead, "%s", y->why_dead.msg);
+  }
+  if (!g->cfg.tp_stats[t]) return;
+  const weir_tp_stats s = g->cfg.tp_stats[t](y->exec);
+  z->comm_bytes = s.comm.bytes;
+  z->comm_ns = s.comm.ns;
 }
 
 weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
@@ -406,7 +465,7 @@ weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
     z->kv_pages_cached = weir_prefix_idle(y->kv.prefix);
     z->kv_pages_used = z->kv_pages - weir_pages_free(y->kv.pages) - z->kv_pages_cached;
     z->waiting = weir_engine_waiting(g, t, NULL);
-    z->dead = y->dead;
+    put_life(g, t, z);
   }
   return s;
 }

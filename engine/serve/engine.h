@@ -16,6 +16,8 @@
 #include "sched/request.h"
 #include "step/step.h"
 
+struct weir_tp_stats; /* run/tp.h */
+
 typedef struct weir_engine weir_engine;
 
 /* One step of one tier, told when it has ended. */
@@ -58,6 +60,11 @@ typedef struct weir_engine_cfg {
                               failed and its tier as dead; 0: never. What it may still write to is given up
                               when the engine is destroyed before it ends. (A step of an executor without a
                               thread runs inside weir_engine_step: nobody can leave it.) */
+  int64_t dead_wait_ns;    /* jobs that cannot do without a tier that has died and may come back (its
+                              executor has a life) wait so long for that, places and KV of the other tier
+                              kept, before they end with the reason; 0: they end at once */
+  /* What the ranks of a tier have said to each other (run/tp.h: weir_exec_tp_stats); NULL: it has one. */
+  struct weir_tp_stats (*tp_stats[WEIR_MAX_TIERS])(const weir_exec *);
 
   /* All may be NULL and get hooks_ctx. on_step: from the loop thread, after each step that did not fail.
    * on_ready: from an executor's thread, when a step has ended: weir_engine_step is to be called again. With
@@ -124,15 +131,18 @@ typedef struct weir_job {
 } weir_job;
 
 /* Takes a job (everything in it is copied), or WEIR_EBUSY when too many wait; errors (empty prompt, prompt
- * longer than the context of a tier it may need, bad sampling parameters, unsound cascade) are told here and
- * nothing was taken. */
+ * longer than the context of a tier it may need, bad sampling parameters, unsound cascade, WEIR_EDEVICE when
+ * a tier is dead that it cannot do without) are told here and nothing was taken. */
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);
 /* One turn of the loop: takes in what executors have done, ends and admits jobs, starts a step of a tier (of
  * both, where they overlap). *busy: whether anything is left to do. Calls the jobs' callbacks, which may
- * submit and cancel. A tier whose step fails is dead from then on: jobs that can go on with the small tier
- * do, the others end with the error. */
+ * submit and cancel.
+ *
+ * A tier whose step fails is dead: jobs that can go on with the small tier do, and their receipts say where
+ * the large one was wanted; the others end with the error. A tier whose executor has a life comes back with
+ * the next one: jobs under way use it again, with KV computed anew, and new ones at once. */
 weir_status weir_engine_step(weir_engine *, bool *busy, weir_err *e);
 /* When weir_engine_step has something to do next if nothing else happens (a submit, a cancel, on_ready): a
  * time that has passed, when at once; INT64_MAX, when never. By the engine's clock. */
@@ -148,6 +158,12 @@ typedef struct weir_tier_stats {
       kv_pages_cached; /* used: held by requests; cached: by the prefix cache alone */
   int32_t waiting;     /* requests that wait for a step of it */
   bool dead;
+  bool comes_back; /* death is not for ever */
+  bool awaited;    /* dead, and jobs that cannot do without it are still taken (dead_wait_ns) */
+  int64_t deaths, recoveries, down_ns; /* down_ns: dead in all, up to now */
+  int64_t since_ns;                    /* by the engine's clock: dead, or not, since then */
+  char why_dead[192];                  /* "" when it is not */
+  int64_t comm_bytes, comm_ns;         /* of its first rank, said to the others; 0 where there are none */
 } weir_tier_stats;
 
 typedef struct weir_engine_stats {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine's own state, for the files it is made of: engine.c (life, submit, the turn of the loop),
- * engine_jobs.c (admission, ends), engine_steps.c (steps of tiers). Loop thread only, but for `signals`. */
+ * engine_jobs.c (admission, ends), engine_steps.c (steps of tiers), engine_life.c (their deaths and returns).
+ * Loop thread only, but for `signals`. */
 #ifndef WEIR_SERVE_ENGINE_IN_H
 #define WEIR_SERVE_ENGINE_IN_H
 #include <pthread.h>
@@ -17,6 +18,7 @@ typedef struct weir_engine_job {
   weir_job spec; /* prompt, cascade, bias and stop are not to be read: they were copied */
   int64_t submitted_ns, started_ns, first_ns;
   bool active, cancelled, at_eos;
+  uint8_t lost[WEIR_MAX_TIERS]; /* steps of a tier that failed with it, up to the most that are borne */
   struct weir_engine_job *next; /* with the same bits of its id */
 } weir_engine_job;
 
@@ -30,6 +32,9 @@ typedef struct weir_engine_tier {
   weir_result result; /* of the step under way */
   bool in_flight, dead;
   bool hung; /* dead with a step under way that never ended: its executor may still write to plan and rows */
+  bool orphans;  /* dead, and jobs that cannot do without it may be there: they end at give_up_ns */
+  uint64_t life; /* of the executor, as last seen: whose KV `kv` is the account of. 0 where it has but one */
+  int64_t changed_ns, give_up_ns; /* dead, or not, since then */
   int64_t launched_ns;
   int32_t n_rows, n_seqs; /* of the step under way */
   weir_err why_dead;
@@ -75,11 +80,23 @@ void weir_engine_advance(weir_engine *, weir_engine_job *);
  * came or went. */
 bool weir_engine_sweep(weir_engine *);
 
-/* ---- engine_steps.c ---- */
+/* ---- engine_life.c ---- */
 /* Whether a request may go on with the small tier alone when the large one is gone. */
 bool weir_engine_survives_without_large(const weir_cascade_cfg *);
 /* Whether it never feeds the small tier: the large one alone does. */
 bool weir_engine_survives_without_small(const weir_cascade_cfg *, bool pinned);
+/* The tier has died: who needs it ends with the reason, at once or when dead_wait_ns is over, the others go
+ * on without it. No step of it is under way, unless it is hung. */
+void weir_engine_bury(weir_engine *, int32_t t, const weir_err *why);
+/* The step of the tier, not taken apart yet, has failed with all that are in it. */
+void weir_engine_note_lost(weir_engine *, int32_t t);
+/* Looks at the lives of executors: buries, revives, and lets go who has waited for a dead one for too long.
+ * True when anything changed. */
+bool weir_engine_look(weir_engine *);
+/* Whether weir_engine_look would find another life than the last time. */
+bool weir_engine_life_has_changed(const weir_engine_tier *);
+
+/* ---- engine_steps.c ---- */
 /* Takes in the steps that are done. True when there were any. */
 bool weir_engine_collect(weir_engine *);
 /* Starts what can be started; true when anything was, or somebody ended by it. *st: not WEIR_OK when requests

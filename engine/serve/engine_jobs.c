@@ -69,9 +69,10 @@ static weir_status show(weir_engine *g, weir_engine_job *j, bool final, weir_err
   if (j->first_ns == 0 && n > 0) j->first_ns = now;
   weir_goodput_tokens(&g->speed, now, n - j->req->counts.new_tokens);
   for (int32_t k = j->req->counts.new_tokens; k < n; k++) {
-    const int32_t t = weir_request_receipt(j->req, k).tier;
-    j->req->counts.by_tier[t]++;
-    g->tokens_by_tier[t]++;
+    const weir_token_receipt receipt = weir_request_receipt(j->req, k);
+    j->req->counts.by_tier[receipt.tier]++;
+    j->req->counts.wanted_up += receipt.wanted_up;
+    g->tokens_by_tier[receipt.tier]++;
   }
   j->req->counts.new_tokens = n;
   return weir_stream_show(&j->stream, n, final, piece, j, e);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Steps of tiers: which runs now, what follows when it is done, and what when it fails. Loop thread only. */
+/* Steps of tiers: which runs now, and what follows when it is done. Loop thread only. */
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "serve/engine_in.h"
 
@@ -25,45 +24,6 @@ int32_t weir_engine_waiting(const weir_engine *g, int32_t t, int64_t *oldest_ns)
   }
   if (oldest_ns) *oldest_ns = oldest;
   return n;
-}
-
-/* ---- faults ---- */
-
-/* Where the small tier is used at all and its tokens are shown without a judgement. A mode that promises the
- * large tier's word does not go on without it. */
-bool weir_engine_survives_without_large(const weir_cascade_cfg *c) {
-  return c->commit_tier == 0 && !weir_gate_never_passes(c->gate[0]);
-}
-
-bool weir_engine_survives_without_small(const weir_cascade_cfg *c, bool pinned) {
-  return c->n_tiers > 1 && !pinned && weir_gate_never_passes(c->gate[0]);
-}
-
-/* A tier has failed: who needs it ends with the reason, the others go on without it. */
-static void bury(weir_engine *g, int32_t t, const weir_err *why) {
-  weir_engine_tier *y = &g->tier[t];
-  y->dead = true;
-  y->why_dead = *why;
-  weir_log(WEIR_LOG_ERROR, "%s", why->msg); /* which begins with the model */
-  weir_plan_drop(&y->plan, t, &y->kv);
-  if (weir_engine_list_jobs(g, NULL) != WEIR_OK)
-    return; /* whoever needs the tier then waits for its deadline */
-  const int32_t n = g->n_leavers;
-  for (int32_t i = 0; i < n; i++) {
-    weir_engine_job *j = g->leaver[i];
-    weir_request *r = j->req;
-    if (t == 0 ? r->cascade.hi > 0 && weir_engine_survives_without_small(&r->cfg, r->cascade.pinned)
-               : r->cascade.pinned || r->cfg.n_tiers <= t)
-      continue;
-    if (t == 0 || !weir_engine_survives_without_large(&r->cfg)) {
-      weir_engine_retire(g, j, WEIR_END_ERROR, why);
-      continue;
-    }
-    weir_request_drop_kv(r, t, y->kv.pages);
-    r->cascade.hi = t - 1;
-    r->view.committed = weir_cascade_commit(&r->cascade, &r->view);
-    if (r->need.tier == t) r->waiting = false; /* asks again */
-  }
 }
 
 /* ---- a step ends ---- */
@@ -103,7 +63,13 @@ static void finish(weir_engine *g, int32_t t) {
   const weir_status st = y->exec->ops->wait(y->exec, &done, &e);
   y->in_flight = false;
   if (st != WEIR_OK || done->status != WEIR_OK) {
-    bury(g, t, st != WEIR_OK ? &e : &done->err);
+    weir_engine_note_lost(g, t);
+    weir_engine_bury(g, t, st != WEIR_OK ? &e : &done->err);
+    return;
+  }
+  /* It has died since the step was planned: maybe before the step began, which then saw an empty KV. */
+  if (y->exec->life && y->exec->life->number(y->exec, NULL) != y->life) {
+    weir_plan_drop(&y->plan, t, &y->kv); /* the next look at its life finds the rest */
     return;
   }
   weir_plan_finish(&y->plan, t, y->rows, y->top, &y->kv);
@@ -129,7 +95,8 @@ bool weir_engine_collect(weir_engine *g) {
       y->hung = true;
       weir_fail(&e, WEIR_EDEVICE, "%s: a step has been under way for %.1f s", y->exec->info.name,
                 1e-9 * (double)took);
-      bury(g, t, &e);
+      weir_engine_note_lost(g, t);
+      weir_engine_bury(g, t, &e);
     } else {
       finish(g, t);
     }
@@ -183,6 +150,10 @@ static bool start(weir_engine *g, int32_t t, bool ahead) {
     st = WEIR_NEW((size_t)y->exec->info.max_tokens * WEIR_TOP_MAX, &y->top, &why);
   y->result = (weir_result){.row = y->rows, .top = y->plan.n_top > 0 ? y->top : NULL};
   if (st == WEIR_OK) st = y->exec->ops->submit(y->exec, &batch, &y->result, &why);
+  if (st == WEIR_EDEVICE) { /* it has died meanwhile: not the batch's fault */
+    weir_engine_bury(g, t, &why);
+    return true;
+  }
   if (st != WEIR_OK) {
     fail_items(g, t, &why);
     return true;
@@ -227,6 +198,8 @@ bool weir_engine_launch(weir_engine *g, weir_status *st, weir_err *e) {
   /* All that wait for one tier may be short of pages held by those that wait for the other. */
   if (!any && !in_flight && idle[1] && waiting[1] > 0 && !large) any = start(g, 1, false);
   if (any || in_flight || g->n_active == 0) return any;
+  /* Those who wait for a dead tier keep their pages of the other until it is back or they end. */
+  if ((g->tier[0].dead && waiting[0] > 0) || (g->tier[1].dead && waiting[1] > 0)) return false;
   if (waiting[0] + waiting[1] > 0)
     *st = weir_fail(e, WEIR_EBUSY, "none of %d requests can be placed on its tier", waiting[0] + waiting[1]);
   return false;

@@ -220,8 +220,13 @@ weir_exec *fake_exec_create(const fake_opts *o) {
                                   .max_seqs = o->max_seqs};
   f->o = *o;
   f->kv = malloc((size_t)o->n_pages * PAGE * sizeof *f->kv);
-  for (size_t i = 0; i < (size_t)o->n_pages * PAGE; i++) f->kv[i] = (slot){-1, -1};
+  fake_exec_wipe(&f->base);
   return &f->base;
+}
+
+void fake_exec_wipe(weir_exec *x) {
+  fake *f = (fake *)x;
+  for (size_t i = 0; i < (size_t)f->o.n_pages * PAGE; i++) f->kv[i] = (slot){-1, -1};
 }
 
 int64_t fake_exec_steps(const weir_exec *x) { return ((const fake *)x)->steps; }

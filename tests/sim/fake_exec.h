@@ -23,6 +23,8 @@ typedef struct fake_opts {
 } fake_opts;
 
 weir_exec *fake_exec_create(const fake_opts *);
+/* All KV is gone, as in a new life: what refers to any fails. No step is under way. */
+void fake_exec_wipe(weir_exec *);
 /* Steps it has run. */
 int64_t fake_exec_steps(const weir_exec *);
 

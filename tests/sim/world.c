@@ -75,22 +75,25 @@ void world_open(world *w, const world_opts *o) {
                          .prefill_ahead = o->ahead,
                          .age_ns = o->age_ns,
                          .step_timeout_ns = o->step_timeout_ns,
+                         .dead_wait_ns = o->dead_wait_ns,
                          .on_step = on_step,
                          .on_ready = on_ready,
                          .hooks_ctx = w};
   for (int32_t t = 0; t < 2; t++) {
-    const virtual_opts x = {.fake = {.law = w->law,
-                                     .tier = t,
-                                     .n_ctx = 512,
-                                     .n_pages = o->n_pages[t],
-                                     .max_tokens = o->max_tokens,
-                                     .max_seqs = o->max_seqs,
-                                     .fail_at_step = o->fail_at[t]},
-                            .clock_ns = &w->clock_ns,
-                            .step_ns = o->step_ns[t],
-                            .row_ns = o->row_ns[t],
-                            .async = o->async,
-                            .hang_at_step = o->hang_at[t]};
+    virtual_opts x = {.fake = {.law = w->law,
+                               .tier = t,
+                               .n_ctx = 512,
+                               .n_pages = o->n_pages[t],
+                               .max_tokens = o->max_tokens,
+                               .max_seqs = o->max_seqs,
+                               .fail_at_step = o->fail_at[t]},
+                      .clock_ns = &w->clock_ns,
+                      .step_ns = o->step_ns[t],
+                      .row_ns = o->row_ns[t],
+                      .async = o->async,
+                      .hang_at_step = o->hang_at[t],
+                      .n_deaths = o->n_deaths[t]};
+    memcpy(x.death, o->death[t], sizeof x.death);
     cfg.tier[t] = w->exec[t] = virtual_exec_create(&x);
   }
   if (weir_engine_create(&cfg, &w->engine, &e) != WEIR_OK) fail_msg("%s", e.msg);
@@ -230,6 +233,7 @@ void world_run(world *w, world_job *job, int32_t n) {
     const int64_t event = events(w, job, n, start), before = w->clock_ns;
     if (weir_engine_step(w->engine, &busy, &e) != WEIR_OK)
       fail_msg("seed %llu: step: %s", (unsigned long long)w->seed, e.msg);
+    if (w->o.each_turn) w->o.each_turn(w);
     if (w->turns++ % 16 == 0) {
       const weir_engine_stats s = weir_engine_get_stats(w->engine);
       if (s.active == w->o.max_active) w->large_only = s.large_only_goodput;
@@ -245,7 +249,7 @@ void world_run(world *w, world_job *job, int32_t n) {
       continue;
     }
     int64_t next = min64(wake, event);
-    for (int32_t t = 0; t < 2; t++) next = min64(next, virtual_exec_due(w->exec[t]));
+    for (int32_t t = 0; t < 2; t++) next = min64(next, virtual_exec_next(w->exec[t]));
     if (next == INT64_MAX) fail_msg("seed %llu: the engine waits for nothing", (unsigned long long)w->seed);
     if (next > w->clock_ns) {
       w->clock_ns = next;

@@ -20,6 +20,8 @@ enum {
   WORLD_TEXT = 2048
 };
 
+struct world;
+
 typedef struct world_text {
   char data[WORLD_TEXT];
   size_t len;
@@ -59,7 +61,11 @@ typedef struct world_opts {
   int32_t prompt_chunk; /* 0: default */
   int64_t large_wait_ns, age_ns, step_timeout_ns;
   int64_t step_ns[2], row_ns[2];
-  int64_t fail_at[2], hang_at[2]; /* < 0: never */
+  int64_t fail_at[2], hang_at[2];         /* < 0: never */
+  virtual_death death[2][VIRTUAL_DEATHS]; /* [n_deaths]; with any the tier has a life */
+  int32_t n_deaths[2];
+  int64_t dead_wait_ns;
+  void (*each_turn)(struct world *); /* may be NULL: after each turn of the engine */
   bool async, overlap;
   weir_ahead ahead;
 } world_opts;
