@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A leader and its workers: processes, on one machine or on many, that send each other messages, in order,
  * each once, and notice within a bound when the other is gone. What the messages say is not known here
- * (run/tp_wire.h). Over nanomsg: the leader has one address; a worker has one REQ socket, its request carries
- * what it has to say and is parked until the leader has something, so that there is never more than one reply
- * in flight on a connection and the leader's word reaches all workers at once. Both sides have a thread of
- * their own, which answers also while the process computes.
+ * (run/tp_wire.h). Over nanomsg: the leader has one address; a worker has two connections to it. On one it
+ * polls: the request is parked until the leader has something or a sign of life is due; on the other it says
+ * what it has to say, and the leader answers at once. So neither waits for the other, there is never more
+ * than one reply in flight on a connection, and what is lost on the way is asked for again (crew_wire.h).
+ * Both sides have a thread of their own, which answers also while the process computes.
  *
  * Node 0 is the leader, workers are nodes 1 .. n_nodes-1. */
 #ifndef WEIR_COMM_CREW_H
@@ -17,6 +18,8 @@
 enum {
   WEIR_CREW_MAX_NODES = 64,
   WEIR_CREW_MAX_MESSAGE = 64 << 20, /* bytes; a larger one is refused before it is sent */
+  WEIR_CREW_MAX_QUEUED = 256 << 20, /* bytes that wait for one node; more are refused */
+  WEIR_CREW_MAX_TEXT = 255,         /* bytes of a token, of a version */
   WEIR_CREW_WHO_BYTES = 96
 };
 
@@ -57,15 +60,18 @@ typedef struct weir_crew weir_crew;
  * no more. A second worker of the same node takes the place of the first when that was silent for the bound,
  * else it is refused. */
 weir_status weir_crew_open(const weir_crew_opts *, weir_crew **out, weir_err *e);
-/* Says goodbye to all that are here, waits for that at most half a second, joins the thread. NULL is fine. */
+/* Lets go what was sent, says goodbye to all that are here, waits for both at most half a second, joins the
+ * thread. No event begins after the call did. NULL is fine. */
 void weir_crew_close(weir_crew *);
-/* Copies; from any thread; never blocks. WEIR_EDEVICE when that node is not here now. At a worker the node is
- * 0. */
+/* Copies; from any thread; never blocks. WEIR_EDEVICE when that node is not here now, WEIR_EBUSY when
+ * WEIR_CREW_MAX_QUEUED bytes wait for it. At a worker the node is 0. */
 weir_status weir_crew_send(weir_crew *, int32_t node, const void *data, size_t bytes, weir_err *e);
-/* The leader: for each node that is not here one line, "node 2 of 4 has not come", joined; "" when all are.
- */
+/* The leader: what is to be said of the nodes that are not here, "node 2 of 4 has not come; node 3 (gpu19,
+ * process 4713) has not come back: it said goodbye"; "" when all are. From any thread. */
 void weir_crew_missing(weir_crew *, char *out, size_t cap);
-/* What the nodes' identity in messages is made of, filled in by the other side's hello. */
-const char *weir_crew_who(weir_crew *, int32_t node);
+/* "node 1 (gpu17, process 4711)", of the last that was here; "node 1" when none was. From any thread. */
+void weir_crew_who(weir_crew *, int32_t node, char *out, size_t cap);
+/* Messages from outside so far that were none of a crew's; they are not answered. From any thread. */
+int64_t weir_crew_malformed(weir_crew *);
 
 #endif

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/address.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/frame.h"
@@ -77,19 +78,12 @@ struct weir_rpc {
 
 /* ---- URLs ---- */
 
-static bool is_loopback(const char *address) {
-  static const char *const names[] = {"[::1]:", "localhost:", "lo:"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (!strncmp(address, names[i], strlen(names[i]))) return true;
-  return !strncmp(address, "127.", 4) && address[strspn(address, "0123456789.")] == ':';
-}
-
 weir_status weir_rpc_check_url(const char *url, bool token, weir_err *e) {
   if (!strncmp(url, "ipc://", 6))
     return url[6] ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "rpc: %.100s names no path", url);
   if (strncmp(url, "tcp://", 6) != 0)
     return weir_fail(e, WEIR_EINVAL, "rpc: %.100s: want ipc:///PATH or tcp://ADDRESS:PORT", url);
-  if (token || is_loopback(url + 6)) return WEIR_OK;
+  if (token || weir_address_is_loopback(url + 6)) return WEIR_OK;
   return weir_fail(
       e, WEIR_EINVAL,
       "rpc: %.100s can be reached from other machines: a token is needed, or an address of loopback", url);

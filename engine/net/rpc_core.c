@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/secret.h"
 #include "net/rpc_core_in.h"
 #include "net/rpc_poll.h"
 #include "proto/check.h"
@@ -348,14 +349,8 @@ static void on_cancel(weir_rpc_core *c, const Weir__V1__CancelRequest *q) {
 
 /* ---- a message ---- */
 
-/* Time tells nothing of how much of the token is right. */
 static bool is_authorised(const weir_rpc_core *c, const char *given) {
-  if (!c->token[0]) return true;
-  const size_t n = strlen(c->token), got = strlen(given);
-  unsigned differs = n != got;
-  for (size_t i = 0; i < n; i++)
-    differs |= (unsigned char)c->token[i] ^ (unsigned char)(i < got ? given[i] : 0);
-  return differs == 0;
+  return !c->token[0] || weir_secret_equal(c->token, strlen(c->token), given, strlen(given));
 }
 
 static const char *token_of(const weir_frame_msg *m) {
