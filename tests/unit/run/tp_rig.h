@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by the tests of tensor-parallel executors: a leader over a tiny model, and a conversation that is
+ * held with any executor. Failures end the test. */
+#ifndef WEIR_TESTS_TP_RIG_H
+#define WEIR_TESTS_TP_RIG_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/mfile.h"
+#include "run/instance.h"
+#include "run/tp.h"
+#include "step/step.h"
+
+enum { RIG_TOKENS = 32, RIG_SEQS = 4, RIG_PAGES = 64, RIG_CTX = 128, RIG_LOCAL = 8 };
+
+typedef struct rig_opts {
+  const char *model; /* of tests/vectors/models, without ".gguf" */
+  int32_t n_nodes, n_local;
+  weir_comm_kind comm;
+  const char *addr, *version; /* NULL: none, "test" */
+  int64_t bound_ns;           /* 0: 5 s */
+  int64_t gather_ns;          /* 0: 60 s */
+} rig_opts;
+
+typedef struct rig {
+  rig_opts o;
+  weir_mfile *file;
+  weir_hparams h;
+  uint64_t print;
+  weir_dev *dev[RIG_LOCAL];
+  weir_instance *local[RIG_LOCAL]; /* the executor's once it is there */
+  weir_tp *tp;                     /* until then */
+  weir_exec *exec;
+  bool left;
+} rig;
+
+weir_tp_plan rig_plan(const rig_opts *);
+/* The model, devices and instances, and what listens; without a group. */
+void rig_open(rig *, const rig_opts *);
+/* Gathers and starts. */
+void rig_start(rig *);
+void rig_close(rig *);
+/* The same model whole, on one device. */
+weir_exec *rig_local_exec(const char *model, weir_dev **dev);
+
+/* Two sequences, prompts in chunks of different lengths, then `n_new` steps of one token each; asks of all
+ * kinds. With follow NULL what the executor draws is fed to it, else what `follow` drew. */
+enum { TALK_NEW = 12, TALK_ROWS = 2 * TALK_NEW };
+typedef struct talk {
+  int32_t n_vocab;
+  weir_row row[TALK_ROWS];
+  weir_top top[TALK_ROWS][WEIR_TOP_MAX];
+} talk;
+/* False: a step failed, with *e its reason. */
+bool talk_hold(weir_exec *, const talk *follow, talk *out, weir_err *e);
+/* Same draws where the choice is not closer than `bound`, statistics within it. */
+void talk_expect_close(const talk *got, const talk *want, double bound, const char *what);
+
+/* One step of n rows of one sequence, which is to succeed; or its error. */
+weir_status rig_step(weir_exec *, int32_t n_tokens, weir_err *e);
+/* Waits until the executor's life number is `number`, or another than 0 when that is 0; fails after so long.
+ * Returns the number. */
+uint64_t rig_await_life(weir_exec *, uint64_t number, int64_t timeout_ns);
+int64_t rig_now_ns(void);
+
+#endif
