@@ -46,7 +46,11 @@ static void answer_text(weir_crew *c, void *from, crew_frame f, const char *text
 }
 
 static void answer_bare(weir_crew *c, void *from, crew_kind kind, int32_t node, uint64_t link, uint64_t at) {
-  const crew_frame f = {.kind = kind, .node = node, .link = link, .at = at};
+  const crew_frame f = {.kind = kind,
+                        .node = node,
+                        .link = link,
+                        .at = at,
+                        .beat = kind == CREW_UNKNOWN ? c->self.incarnation : 0};
   crew_port_answer(&c->leader->port, from, &f, NULL);
 }
 

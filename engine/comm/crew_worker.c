@@ -139,6 +139,12 @@ static void on_greeted(weir_crew *c, const crew_frame *f) {
   }
 }
 
+/* Of an answer that ends the link. */
+static const char *why_wrong(const weir_crew *c, const crew_frame *f) {
+  if (f->kind != CREW_UNKNOWN) return "its answer is wrong";
+  return f->beat == c->worker->leader.incarnation ? "it had given this worker up" : "it was started again";
+}
+
 static void on_up(weir_crew *c, const crew_frame *f) {
   crew_worker *w = c->worker;
   if (w->closing && w->done) return;
@@ -149,7 +155,7 @@ static void on_up(weir_crew *c, const crew_frame *f) {
   if (ok)
     w->heard_ns = crew_now(c);
   else
-    lose(c, f->kind == CREW_UNKNOWN ? "it knows nothing of this worker (any more)" : "its answer is wrong");
+    lose(c, why_wrong(c, f));
 }
 
 static void on_message(void *ctx, const void *data, size_t bytes) {
@@ -166,7 +172,7 @@ static void on_down(weir_crew *c, const crew_frame *f) {
   if (f->kind == CREW_GOODBYE && f->link == w->link) {
     end_link(c, GREETING, "it said goodbye", true);
   } else if (f->kind != CREW_DOWN || f->link != w->link || f->at > w->in.at) {
-    lose(c, f->kind == CREW_UNKNOWN ? "it knows nothing of this worker (any more)" : "its answer is wrong");
+    lose(c, why_wrong(c, f));
   } else {
     w->heard_ns = crew_now(c);
     w->beat = f->beat;

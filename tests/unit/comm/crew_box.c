@@ -60,6 +60,11 @@ static void on_event(void *ctx, const weir_crew_event *ev) {
   }
   pthread_cond_broadcast(&b->changed);
   pthread_mutex_unlock(&b->lock);
+  if (b->tell_fd && ev->kind != WEIR_CREW_MESSAGE) {
+    const char c = ev->kind == WEIR_CREW_JOINED ? 'J' : strstr(ev->why, "already") ? 'R' : 'L';
+    const ssize_t n = write(b->tell_fd, &c, 1);
+    (void)n;
+  }
   if (ev->kind == WEIR_CREW_MESSAGE && b->echo && crew) weir_crew_send(crew, k, ev->data, ev->bytes, NULL);
 }
 

@@ -20,6 +20,7 @@ typedef struct crew_box {
   int joined[BOX_NODES], lost[BOX_NODES], got[BOX_NODES], wrong[BOX_NODES];
   int64_t lost_ns[BOX_NODES];
   char why[BOX_NODES][256], who[BOX_NODES][WEIR_CREW_WHO_BYTES];
+  int tell_fd;            /* 'J' joined, 'L' lost, 'R' refused go there; 0: nowhere */
   bool echo;              /* send back what comes */
   size_t (*size_of)(int); /* of message number i; NULL: not looked at */
 } crew_box;
