@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "programs/dist.h"
+
 /* What --kv-tokens 0 comes to at most: in time all of it is touched, and not everybody's model is small. */
 enum { MOST_KV_TOKENS = 65536 };
 
@@ -86,6 +89,14 @@ static void show_progress(void *ctx, const char *model, int64_t done, int64_t to
   fflush(stderr);
 }
 
+/* A line of its own, below what has been loaded. */
+static void show_waiting(void *ctx, const char *line) {
+  progress *p = ctx;
+  if (p->shown) fprintf(stderr, "\r\033[K");
+  p->shown = false;
+  weir_log(WEIR_LOG_INFO, "%s", line);
+}
+
 weir_dtype weir_kv_type(const weir_config *c) {
   const char *name = weir_config_string(c, "kv");
   return strcmp(name, "f32") == 0 ? WEIR_F32 : strcmp(name, "q8_0") == 0 ? WEIR_Q8_0 : WEIR_F16;
@@ -100,11 +111,36 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
                       weir_loaded *out, weir_err *e) {
   progress show = {.on = o->terminal_err && !(weir_config_has(c, "quiet") && weir_config_bool(c, "quiet"))};
   const bool serves = weir_config_has(c, "kv-tokens"); /* its own size of KV and of steps */
+  weir_dist dist;
+  weir_status st = weir_dist_read(c, &dist, e);
+  *out = (weir_loaded){.large = -1};
+  if (st != WEIR_OK) return st;
+  const weir_launch *l = &dist.launch;
+  if (l->told[0]) weir_log(WEIR_LOG_INFO, "%s", l->told);
+  if (l->n_nodes > 1 && !p->large[0]) {
+    weir_dist_fini(&dist);
+    return weir_fail(e, WEIR_EINVAL, "--nnodes %d: the large model, which is cut over them, is not used here",
+                     l->n_nodes);
+  }
   const weir_pair_opts opts = {
       .small_path = p->small[0] ? p->small : NULL,
       .large_path = p->large[0] ? p->large : NULL,
       .small_device = device_of(c, "small-device"),
       .large_device = device_of(c, "large-device"),
+      .small_tp = (int32_t)weir_config_int(c, "small-tp"),
+      .large_tp = (int32_t)weir_config_int(c, "large-tp"),
+      .comm = weir_config_string(c, "comm"),
+      .nodes = {.n = l->n_nodes,
+                .addr = l->addr,
+                .token = dist.token[0] ? dist.token : NULL,
+                .host = dist.host[0] ? dist.host : NULL,
+                .version = weir_dist_version(),
+                .timeout_ns = weir_config_int(c, "dist-timeout") * 1000000000,
+                .local = l->local,
+                .n_local = l->n_local,
+                .cores_local = dist.cores_local,
+                .cores_n_local = dist.cores_n_local},
+      .rank_bound_ns = weir_config_int(c, "rank-timeout") * 1000000000,
       .cuda_library = weir_config_string(c, "cuda-library"),
       .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs"),
       .gpu_share = weir_config_float(c, "gpu-memory"),
@@ -117,10 +153,11 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
       .kv_tokens_max = serves ? MOST_KV_TOKENS : 0,
       .kv_dtype = weir_kv_type(c),
       .progress = show_progress,
+      .waiting = show_waiting,
       .progress_ctx = &show,
   };
-  *out = (weir_loaded){.large = -1};
-  const weir_status st = weir_pair_open(&opts, &out->pair, e);
+  st = weir_pair_open(&opts, &out->pair, e);
+  weir_dist_fini(&dist);
   if (show.shown) fprintf(stderr, "\r\033[K");
   if (st != WEIR_OK) return st;
   out->n_tiers = weir_pair_n_tiers(out->pair);

@@ -12,6 +12,8 @@
 #define PPL      WEIR_CMD_PERPLEXITY
 #define CHAT     WEIR_CMD_CHAT
 #define SERVE    WEIR_CMD_SERVE
+#define WORKER   WEIR_CMD_WORKER
+#define MODELS   (RUN | EVAL | INSPECT | PPL | CHAT | SERVE)
 #define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE | CHAT)
 #define INT      WEIR_OPT_INT
 #define FLOAT    WEIR_OPT_FLOAT
@@ -75,11 +77,11 @@ const weir_option weir_options[] = {
 
   {"small", 's', STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Models", "FILE", NULL, ANY, NULL, false,
    "The small model: a GGUF file or a Hugging Face directory. Without --small and --large: the pair that comes with weir."},
-  {"large", 'l', STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Models", "FILE", NULL, ANY, NULL, false,
+  {"large", 'l', STRING, MODELS | WORKER, "Models", "FILE", NULL, ANY, NULL, false,
    "The large model, likewise. One of the two alone is run alone."},
   {"model", 0, STRING, TOKENIZE, "Models", "FILE", NULL, ANY, NULL, false,
    "The model whose tokenizer is used. Default: the small one that comes with weir."},
-  {"models", 0, STRING, (ALL & ~(uint32_t)QUANTIZE) | SERVE, "Models", "DIR", NULL, ANY, NULL, false,
+  {"models", 0, STRING, (ALL & ~(uint32_t)QUANTIZE) | SERVE | WORKER, "Models", "DIR", NULL, ANY, NULL, false,
    "Where the pair that comes with weir lies. Default: `models` beside or above the program, then in the current "
    "directory."},
   {"model-name", 0, STRING, SERVE, "Models", "NAME", NULL, ANY, NULL, false,
@@ -188,21 +190,23 @@ const weir_option weir_options[] = {
    "A step of the models that takes longer counts as stuck: /health says 503. Longer than the slowest step there can be: "
    "--step-tokens tokens of a prompt through the large model."},
 
-  {"device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", "cpu", ANY, NULL, false,
+  {"device", 0, STRING, MODELS | WORKER, "Machine", "DEV", "cpu", ANY, NULL, false,
    "Where the models run: cpu, cuda (the first GPU) or cuda:N. Not yet run on a GPU."},
   {"small-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", NULL, ANY, NULL, false,
    "Where the small model runs, if not on --device. Models on devices of their own work at the same time."},
-  {"large-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", NULL, ANY, NULL, false,
-   "Where the large model runs, if not on --device."},
-  {"gpu-memory", 0, FLOAT, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "SHARE", "0.9", 0.05, 1, NULL, NULL, false,
+  {"large-device", 0, STRING, MODELS | WORKER, "Machine", "DEV", NULL, ANY, NULL, false,
+   "Where the large model runs, if not on --device. With --large-tp N on a machine: cuda is the first N GPUs, "
+   "\"cuda:2,cuda:3\" names them; one GPU may stand there twice."},
+  {"gpu-memory", 0, FLOAT, MODELS | WORKER, "Machine", "SHARE", "0.9", 0.05, 1, NULL, NULL, false,
    "The share of a GPU's memory that weir may take: weights, and of the rest KV. Models on one GPU get KV for as many "
    "tokens each."},
-  {"cuda-graphs", 0, BOOL, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "true", ANY, NULL, false,
+  {"cuda-graphs", 0, BOOL, MODELS | WORKER, "Machine", NULL, "true", ANY, NULL, false,
    "Record steps of one token a sequence as CUDA graphs, one for each number of sequences."},
-  {"cuda-library", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "FILE", NULL, ANY, NULL, false,
+  {"cuda-library", 0, STRING, MODELS | WORKER, "Machine", "FILE", NULL, ANY, NULL, false,
    "The CUDA device, weir-cuda.so. Default: beside the program, or in ../lib/weir from there."},
-  {"threads", 0, INT, RUN | EVAL | INSPECT | PPL | QUANTIZE | CHAT | SERVE, "Machine", "N", "0", 0, 1024, NULL, NULL, false, "0: one a core."},
-  {"isa", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
+  {"threads", 0, INT, MODELS | QUANTIZE | WORKER, "Machine", "N", "0", 0, 1024, NULL, NULL, false,
+   "Threads of a model on the CPU, of each rank when it is cut over several. 0: one a core; ranks share the cores out."},
+  {"isa", 0, ENUM, MODELS | WORKER, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
   {"ctx", 'c', INT, RUN | EVAL | INSPECT | CHAT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},
@@ -223,8 +227,35 @@ const weir_option weir_options[] = {
   {"large-wait", 0, INT, RUN | EVAL | SERVE, "Machine", "MS", "5", 0, 60000, NULL, NULL, false,
    "... or one has waited so long, or nothing else can be done."},
 
-  {"log-level", 0, ENUM, SERVE, "Log", NULL, "info", 0, 0, "error|warning|info|debug", NULL, false, "What is logged."},
-  {"log-format", 0, ENUM, SERVE, "Log", NULL, "text", 0, 0, "text|json", NULL, false,
+  {"large-tp", 0, INT, MODELS | WORKER, "Tensor parallelism", "N", "1", 1, 64, NULL, NULL, false,
+   "The large model is cut over N ranks, on the GPUs or the cores of one machine or, with --nnodes, of several."},
+  {"small-tp", 0, INT, MODELS, "Tensor parallelism", "N", "1", 1, 64, NULL, NULL, false,
+   "The same for the small model, on this machine."},
+  {"comm", 0, ENUM, MODELS, "Tensor parallelism", NULL, "auto", 0, 0, "auto|shm|tcp|nccl|local", NULL, false,
+   "What the large model's ranks talk over. auto: GPUs over nccl, several ranks on one GPU by local, cores of one machine "
+   "over shm, of several over tcp."},
+  {"nnodes", 0, INT, MODELS | WORKER, "Tensor parallelism", "N", "1", 1, 64, NULL, NULL, false,
+   "Processes that the large model is cut over, --large-tp / N ranks each: one a machine, or one a GPU."},
+  {"node-rank", 0, INT, MODELS | WORKER, "Tensor parallelism", "K", "0", 0, 63, NULL, NULL, false,
+   "Which of them this is. 0 leads and does what the command says; any other is a worker, as by `weir worker`."},
+  {"dist-init-addr", 0, STRING, MODELS | WORKER, "Tensor parallelism", "HOST:PORT", NULL, ANY, NULL, false,
+   "Where the process with --node-rank 0 listens and the others find it."},
+  {"dist-host", 0, STRING, MODELS | WORKER, "Tensor parallelism", "HOST", NULL, ANY, NULL, false,
+   "The name or address under which the others reach this machine's ranks (tcp). Default: node 0 is at the host of "
+   "--dist-init-addr, others by the name of their machine."},
+  {"dist-token-file", 0, STRING, MODELS | WORKER, "Tensor parallelism", "FILE", NULL, ANY, NULL, false,
+   "A secret that all processes share, the first line of the file; asked for where --dist-init-addr is reached from other "
+   "machines."},
+  {"dist-timeout", 0, INT, MODELS, "Tensor parallelism", "S", "600", 1, 86400, NULL, NULL, false,
+   "Node 0 waits so long at the start for the others to come and to load their weights."},
+  {"rank-timeout", 0, INT, MODELS | WORKER, "Tensor parallelism", "S", "10", 1, 3600, NULL, NULL, false,
+   "A rank that is silent or late for so long is given up: the step ends with an error, and all ranks are gathered again."},
+  {"launcher", 0, ENUM, MODELS | WORKER, "Tensor parallelism", NULL, "none", 0, 0, "none|auto|slurm|openmpi|pmi|torchrun|lws", NULL, false,
+   "Take --nnodes, --node-rank and --dist-init-addr, where they are not given, from what srun, mpirun, torchrun or "
+   "LeaderWorkerSet say in the environment, and the GPU from the rank on this machine. none: look at no such variable."},
+
+  {"log-level", 0, ENUM, SERVE | WORKER, "Log", NULL, "info", 0, 0, "error|warning|info|debug", NULL, false, "What is logged."},
+  {"log-format", 0, ENUM, SERVE | WORKER, "Log", NULL, "text", 0, 0, "text|json", NULL, false,
    "Lines of text, or one JSON object a line: ts, level, component, msg, and numbers as members of their own."},
   {"status-interval", 0, INT, SERVE, "Log", "S", "5", 0, 86400, NULL, NULL, false,
    "While there is work, a line every so many seconds: tokens a second, requests, KV in use; 0: none."},
@@ -265,9 +296,9 @@ const weir_option weir_options[] = {
    "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
   {"print-config", 0, BOOL, SERVE, "Other", NULL, "false", ANY, "", true,
    "Print all options as such a file, with the values in force and where they came from, and do nothing else."},
-  {"config", 0, STRING, ALL, "Other", "FILE", NULL, ANY, NULL, true,
+  {"config", 0, STRING, ALL | WORKER, "Other", "FILE", NULL, ANY, NULL, true,
    "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
-  {"help", 'h', BOOL, ALL | SERVE, "Other", NULL, "false", ANY, "", true, "This text."},
+  {"help", 'h', BOOL, ALL | SERVE | WORKER, "Other", NULL, "false", ANY, "", true, "This text."},
 };
 /* clang-format on */
 const int32_t weir_n_options = sizeof weir_options / sizeof *weir_options;

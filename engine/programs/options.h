@@ -14,7 +14,8 @@ enum {
   WEIR_CMD_PERPLEXITY = 1 << 4,
   WEIR_CMD_QUANTIZE = 1 << 5,
   WEIR_CMD_CHAT = 1 << 6,
-  WEIR_CMD_SERVE = 1 << 7
+  WEIR_CMD_SERVE = 1 << 7,
+  WEIR_CMD_WORKER = 1 << 8
 };
 
 /* Exit statuses. */
@@ -43,5 +44,6 @@ int weir_main_quantize(const weir_config *);
 int weir_main_perplexity(const weir_config *);
 int weir_main_chat(const weir_config *);
 int weir_main_serve(const weir_config *);
+int weir_main_worker(const weir_config *);
 
 #endif
