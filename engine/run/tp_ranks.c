@@ -103,6 +103,18 @@ static void drop_pages(weir_instance *m) {
   m->n_pages = 0;
 }
 
+static weir_status clear(void *ctx, int32_t i, weir_err *e) {
+  weir_tp_ranks *r = ctx;
+  (void)e;
+  leave_group(r, &r->rank[i]);
+  drop_pages(r->rank[i].instance);
+  return WEIR_OK;
+}
+
+weir_status weir_tp_ranks_clear(weir_tp_ranks *r, weir_err *e) {
+  return weir_tp_team_start(r->team, clear, r, e);
+}
+
 static weir_status seat(void *ctx, int32_t i, weir_err *e) {
   weir_tp_ranks *r = ctx;
   weir_tp_rank *k = &r->rank[i];

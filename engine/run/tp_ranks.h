@@ -53,6 +53,8 @@ bool weir_tp_ranks_fini(weir_tp_ranks *);
 /* ---- jobs ---- */
 /* The instances, of file and h, on rank[].dev; those that are there go first. */
 weir_status weir_tp_ranks_load(weir_tp_ranks *, weir_err *e);
+/* Leaves the group, and gives KV back. */
+weir_status weir_tp_ranks_clear(weir_tp_ranks *, weir_err *e);
 /* Gives back what the last group left, sees to n_pages of KV, takes a seat. Then each rank has an offer. */
 weir_status weir_tp_ranks_seat(weir_tp_ranks *, int32_t n_pages, weir_err *e);
 weir_status weir_tp_ranks_join(weir_tp_ranks *, const char *invite, weir_err *e);
