@@ -192,6 +192,7 @@ weir_status weir_dev_reserve(weir_dev *dev, const weir_dev_limits *want, weir_er
                {"max_expert_ff", want->max_expert_ff}, {"max_ranks", want->max_ranks}};
   for (size_t i = 0; i < sizeof field / sizeof *field; i++)
     CHECK(check_range("reserve", field[i].name, field[i].value, 0, INT32_MAX, e));
+  CHECK(check_range("reserve", "max_ranks", want->max_ranks, 0, 1024, e));
   const weir_dev_limits have = dev->limits;
   const weir_dev_limits both = {.max_tokens = larger(have.max_tokens, want->max_tokens),
                                 .max_cols = larger(have.max_cols, want->max_cols),

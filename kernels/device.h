@@ -157,7 +157,7 @@ typedef struct weir_dev_limits {
   int32_t max_vocab;     /* of the whole, where it lies in shards */
   int32_t max_experts;   /* of a mixture; 0: none will come */
   int32_t max_expert_ff; /* width inside an expert: input of its down */
-  int32_t max_ranks;     /* of a vocabulary in shards; 0: it lies in one piece */
+  int32_t max_ranks;     /* of a vocabulary in shards, up to 1024; 0: it lies in one piece */
 } weir_dev_limits;
 
 /* Ranks of a group that are devices of one GPU exchange through its memory (comm/comm_local.h): each has a

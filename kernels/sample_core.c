@@ -19,7 +19,8 @@ weir_sample_stat weir_sample_merge(const weir_sample_stat *part, int32_t n) {
 
 weir_status weir_sample_fail(weir_sample_fault fault, weir_err *e) {
   static const char *const text[] = {"", "a logit is not a number", "a logit is infinite",
-                                     "no logit is above -infinity"};
+                                     "no logit is above -infinity",
+                                     "what the ranks say does not fit together"};
   return fault == WEIR_SAMPLE_FINE ? WEIR_OK : weir_fail(e, WEIR_EDEVICE, "%s", text[fault]);
 }
 weir_status weir_sample_check(const weir_sample_stat *s, weir_err *e) {

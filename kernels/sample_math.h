@@ -170,7 +170,13 @@ static inline WEIR_HD void weir_sample_join(weir_sample_stat *s, const weir_samp
 }
 
 /* Why a row is no distribution. */
-typedef enum { WEIR_SAMPLE_FINE, WEIR_SAMPLE_NAN, WEIR_SAMPLE_INF, WEIR_SAMPLE_EMPTY } weir_sample_fault;
+typedef enum {
+  WEIR_SAMPLE_FINE,
+  WEIR_SAMPLE_NAN,
+  WEIR_SAMPLE_INF,
+  WEIR_SAMPLE_EMPTY,
+  WEIR_SAMPLE_TORN /* shards that do not fit, or what a rank said did not arrive as it was */
+} weir_sample_fault;
 static inline WEIR_HD weir_sample_fault weir_sample_fault_of(const weir_sample_stat *s) {
   if (s->sum != s->sum) return WEIR_SAMPLE_NAN;
   if (s->max == INFINITY) return WEIR_SAMPLE_INF;

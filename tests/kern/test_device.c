@@ -121,7 +121,6 @@ typedef struct call {
   const weir_ragged *batch_p;
   weir_embed_args embed; /* table, token and scale are the above */
   bool no_table;
-  weir_vocab_shard shard;
   weir_rope_args rope;
   weir_attend_args attend;
   weir_moe_args moe;
@@ -186,9 +185,6 @@ static weir_status op_gather(call *c, weir_err *e) {
 static weir_status op_sample(call *c, weir_err *e) {
   return weir_op_sample(&dev, c->row, c->top, c->x, c->n, c->ask, NULL, e);
 }
-static weir_status op_sample_shard(call *c, weir_err *e) {
-  return weir_op_sample(&dev, c->row, c->top, c->x, c->n, c->ask, &c->shard, e);
-}
 static weir_status op_copy(call *c, weir_err *e) { return weir_op_kv_copy(&dev, c->kv, c->index, c->n, e); }
 
 static void right_embed(call *c) { right(c), c->y = mat(N, COLS), c->number = 1; }
@@ -228,22 +224,6 @@ static void right_moe(call *c) {
 }
 static void right_gather(call *c) { right(c), c->x = mat(7, COLS), c->y = mat(N, COLS); }
 static void right_sample(call *c) { right(c), c->x = mat(N, VOCAB), c->n = VOCAB - 1; }
-static weir_status f_gather_all(void *ctx, void *out, const void *in, size_t bytes, weir_err *e) {
-  (void)ctx, (void)out, (void)in, (void)bytes, (void)e;
-  return WEIR_OK;
-}
-static void right_sample_shard(call *c) {
-  right_sample(c);
-  c->n = 4096 + VOCAB - 1;
-  c->edit[1].id = c->n;
-  c->shard =
-      (weir_vocab_shard){.rank = 1, .n_ranks = 2, .first = 4096, .max_chunks = 1, .all_gather = f_gather_all};
-}
-static void right_sample_none(call *c) {
-  right_sample_shard(c);
-  c->x = (weir_mat){NULL, N, 0, 0};
-  c->shard.first = 0;
-}
 static void right_copy(call *c) { right(c), c->n = 2; }
 
 /* ---- the table of wrong ones: one change each, and what the message must contain ---- */
@@ -329,7 +309,7 @@ BEND(moe_rows, c->y.rows = c->moe.x.rows = c->moe.logits.rows = 9)
 BEND(moe_in_place, c->y.data = c->moe.x.data)
 BEND(valid_zero, c->n = 0)
 BEND(valid_more, c->n = VOCAB + 1)
-BEND(vocab, c->x.cols = c->x.ld = c->n = 64 * 4096 + 1)
+BEND(vocab, c->x.cols = c->x.ld = 65; c->n = 65)
 BEND(sample_rows, c->x.rows = 5)
 BEND(ask_cold, c->ask[2].temperature = -0.1f)
 BEND(ask_nan, c->ask[1].temperature = NAN)
@@ -352,20 +332,6 @@ BEND(edit_add_nan, c->edit[0].add = NAN)
 BEND(top_minus, c->ask[0].n_top = -1)
 BEND(top_many, c->ask[0].n_top = WEIR_TOP_MAX + 1)
 BEND(top_null, c->top = NULL)
-BEND(shard_vocab, c->n = 64 * 4096 + 1)
-BEND(shard_no_ranks, c->shard.n_ranks = 0)
-BEND(shard_many_ranks, c->shard.n_ranks = 5)
-BEND(shard_rank, c->shard.rank = 2)
-BEND(shard_rank_minus, c->shard.rank = -1)
-BEND(shard_no_gather, c->shard.all_gather = NULL)
-BEND(shard_within, c->shard.first = 4097)
-BEND(shard_first_minus, c->shard.first = -4096)
-BEND(shard_first_high, c->shard.first = 64 * 4096)
-BEND(shard_no_chunks, c->shard.max_chunks = 0)
-BEND(shard_few_chunks, c->x.cols = c->x.ld = 4097)
-BEND(shard_many_chunks, c->shard.max_chunks = 65)
-BEND(shard_wide, c->x.cols = c->x.ld = 63 * 4096 + 1; c->shard.max_chunks = 64)
-BEND(shard_edit, c->edit[1].id = 64 * 4096)
 BEND(embed_first, c->embed.first = 1)
 BEND(embed_vocab_minus, c->embed.n_vocab = -1)
 BEND(embed_first_minus, c->embed.first = -1)
@@ -556,7 +522,7 @@ static const struct op_case {
      {{x_null, "logits is NULL"},
       {valid_zero, "n_valid is 0"},
       {valid_more, "n_valid is 11"},
-      {vocab, "columns is 262145"},
+      {vocab, "columns is 65"},
       {sample_rows, "number of rows is 5"},
       {ask_cold, "ask 2: temperature"},
       {ask_nan, "ask 1: temperature"},
@@ -579,32 +545,6 @@ static const struct op_case {
       {top_minus, "n_top is -1"},
       {top_many, "n_top is 21, want 0 to 20"},
       {top_null, "top is NULL"}}},
-    {"sample, a shard",
-     op_sample_shard,
-     right_sample_shard,
-     {{x_null, "logits is NULL"},
-      {valid_zero, "n_valid is 0"},
-      {shard_vocab, "n_valid is 262145, want 1 to 262144"},
-      {sample_rows, "number of rows is 5"},
-      {shard_no_ranks, "number of ranks is 0, want 1 to 4"},
-      {shard_many_ranks, "number of ranks is 5, want 1 to 4"},
-      {shard_rank, "rank is 2, want 0 to 1"},
-      {shard_rank_minus, "rank is -1"},
-      {shard_no_gather, "all_gather is NULL"},
-      {shard_within, "first id 4097 is no multiple of 4096"},
-      {shard_first_minus, "first id is -4096"},
-      {shard_first_high, "first id is 262144"},
-      {shard_no_chunks, "max_chunks is 0"},
-      {shard_few_chunks, "chunks is 2, want 1 to 1"},
-      {shard_many_chunks, "max_chunks is 65"},
-      {shard_wide, "columns is 258049, want 1 to 258048"},
-      {shard_edit, "edit 1 is of id 262144"},
-      {ask_nan, "ask 1: temperature"},
-      {top_null, "top is NULL"}}},
-    {"sample, a shard of nothing",
-     op_sample_shard,
-     right_sample_none,
-     {{x_minus, "number of rows is -1"}, {shard_no_gather, "all_gather is NULL"}}},
     {"kv_copy",
      op_copy,
      right_copy,
@@ -623,10 +563,9 @@ static void setup_dev(void) {
                                .max_head_dim = 32,
                                .max_kv_len = 100,
                                .max_rows_out = 4,
-                               .max_vocab = 64 * 4096,
+                               .max_vocab = 64,
                                .max_experts = 8,
-                               .max_expert_ff = 20,
-                               .max_ranks = 4};
+                               .max_expert_ff = 20};
   dev = (weir_dev){.ops = &fake_ops, .limits = lim};
   other_dev = dev;
   for (int32_t i = 0; i < 64; i++) ids[i] = i % 5;
