@@ -5,4 +5,5 @@
 const weir_comm_back *const weir_comm_backs[WEIR_N_COMMS] = {
     [WEIR_COMM_SELF] = &weir_comm_self_back,
     [WEIR_COMM_SHM] = &weir_comm_shm_back,
+    [WEIR_COMM_LOCAL] = &weir_comm_local_back,
 };

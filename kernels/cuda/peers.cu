@@ -25,17 +25,19 @@ CU_DEV bool has_come(const args &a, int r, uint32_t k) {
   return (int)(cu_ld_acquire(a.came[r] + blockIdx.x * a.stride) - k) >= 0;
 }
 
-/* Until rank r has laid out k slices. False when the group is over, or this makes it so. */
+/* Until rank r has laid out k slices. False when the group is over, or this makes it so; the stop word then
+ * says that somebody has given up, whoever ended the group. */
 CU_DEV bool wait_for(const args &a, int r, uint32_t k) {
   uint64_t end = 0;
   for (unsigned look = 1; !has_come(a, r, k); look++) {
     if (look % LOOKS == 0) {
-      /* A rank that left after its last exchange is no failure of that one. */
-      if (cu_ld_system(a.stop) != 0) return has_come(a, r, k);
       const uint64_t now = cu_clock_ns();
       if (end == 0) end = now + a.bound_ns;
-      if (now > end) {
-        cu_st_system(a.stop, a.late | (uint32_t)a.rank << 8 | (uint32_t)r);
+      const uint32_t word = cu_ld_system(a.stop);
+      /* What is complete was good before the group ended. */
+      if (word != 0 && has_come(a, r, k)) return true;
+      if (word != 0 || now > end) {
+        if ((word & a.late) == 0) cu_st_system(a.stop, a.late | (uint32_t)a.rank << 8 | (uint32_t)r);
         return false;
       }
     }
@@ -45,9 +47,7 @@ CU_DEV bool wait_for(const args &a, int r, uint32_t k) {
 }
 
 CU_DEV float add(float a, float b) { return a + b; }
-CU_DEV float4 add(float4 a, float4 b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
+CU_DEV float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 CU_DEV uint8_t add(uint8_t a, uint8_t) { return a; } /* nobody sums bytes */
 
 /* What other SMs have written is read from L2. */
