@@ -450,6 +450,7 @@ weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
   weir_engine_stats s = {.active = g->n_active,
                          .queued = g->queue.n,
                          .last_step_ns = g->last_step_ns,
+                         .tokens_wanted_up = g->tokens_wanted_up,
                          .goodput = weir_goodput_rate(&g->speed, now)};
   if (g->cfg.n_tiers > 1) s.large_only_goodput = weir_goodput_large_only(&g->speed, now, g->n_active);
   memcpy(s.tokens_by_tier, g->tokens_by_tier, sizeof s.tokens_by_tier);

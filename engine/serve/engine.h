@@ -170,6 +170,7 @@ typedef struct weir_engine_stats {
   weir_tier_stats tier[WEIR_MAX_TIERS];
   int32_t active, queued;
   int64_t tokens_by_tier[WEIR_MAX_TIERS]; /* committed */
+  int64_t tokens_wanted_up;               /* of these: for a tier that was not there */
   int64_t jobs_done[WEIR_END_DEADLINE + 1];
   int64_t last_step_ns; /* by the engine's clock: when a step last ended; 0: none has. For a health probe */
   /* Measured over the last seconds, tokens a second, by all requests together: what was committed, and what

@@ -58,6 +58,7 @@ struct weir_engine {
   double defers;      /* share of late eager requests that needed the large tier */
   weir_goodput speed; /* of late */
   int64_t tokens_by_tier[WEIR_MAX_TIERS], jobs_done[WEIR_END_DEADLINE + 1], last_step_ns;
+  int64_t tokens_wanted_up;
 
   pthread_mutex_t lock; /* of signals */
   pthread_cond_t signal;

@@ -73,6 +73,7 @@ static weir_status show(weir_engine *g, weir_engine_job *j, bool final, weir_err
     j->req->counts.by_tier[receipt.tier]++;
     j->req->counts.wanted_up += receipt.wanted_up;
     g->tokens_by_tier[receipt.tier]++;
+    g->tokens_wanted_up += receipt.wanted_up;
   }
   j->req->counts.new_tokens = n;
   return weir_stream_show(&j->stream, n, final, piece, j, e);

@@ -30,7 +30,6 @@ static uint32_t rnd(uint32_t n) {
 
 /* ---- after each turn ---- */
 
-static bool was_dead[2];
 static int64_t dead_turns;
 
 static void count_held(const world *w, int32_t t, int32_t *held) {
@@ -68,7 +67,6 @@ static void check_pages(world *w) {
       assert_true(r->view.kv_len[t] == 0 && r->published[t] == 0 && r->place[t] < 0);
       assert_true(!r->waiting || r->need.tier != t || (r->need.from == 0 && r->fed_to == 0));
     }
-    was_dead[t] = y->dead;
   }
 }
 
@@ -76,36 +74,6 @@ static void check_pages(world *w) {
 
 static bool uses_large(const world_job *j) { return !j->pinned && j->mode != WEIR_MODE_SMALL; }
 static bool uses_small(const world_job *j) { return j->pinned || j->mode != WEIR_MODE_LARGE; }
-
-/* Each token is what its tier says, and which tier that is follows from the row the gate saw and from whether
- * the large one was there. */
-static int32_t check_rule(const world *w, const world_job *j) {
-  int32_t all[WORLD_PROMPT + WORLD_NEW], wanted = 0;
-  weir_logit_edit edit[512];
-  memcpy(all, j->prompt, (size_t)j->n_prompt * sizeof *all);
-  for (int32_t i = 0; i < j->n; i++) {
-    const int32_t n = j->n_prompt + i;
-    const weir_token_receipt *r = &j->receipt[i];
-    const weir_ask a = world_ask(w, j, all, n, edit);
-    const weir_row small = fake_law_row(&w->law, 0, all, n, &a);
-    const weir_row row = r->tier == 1 ? fake_law_row(&w->law, 1, all, n, &a) : small;
-    const bool unsure = small.entropy > j->tau;
-    if (r->entropy != small.entropy || r->p_max != small.p_max)
-      fail_msg("seed %llu: token %d: the gate saw %g, not %g", (unsigned long long)w->seed, i,
-               (double)r->entropy, (double)small.entropy);
-    if (r->id != row.token || r->logprob != row.logprob)
-      fail_msg("seed %llu: token %d of tier %d is %d, want %d", (unsigned long long)w->seed, i, r->tier,
-               r->id, row.token);
-    assert_true(r->tier == 0 || unsure);
-    assert_int_equal(r->wanted_up, r->tier == 0 && unsure);
-    assert_int_equal(r->why, r->tier == 1 ? WEIR_WHY_DEFERRED : WEIR_WHY_EASY);
-    assert_true(r->tier == 1 ? r->wait_ns > 0 : r->wait_ns == 0);
-    wanted += r->wanted_up;
-    all[n] = r->id;
-  }
-  assert_int_equal(j->counts.wanted_up, wanted);
-  return wanted;
-}
 
 static void alone(const world_job *j, world_job *out) {
   static world w;
@@ -232,7 +200,7 @@ static void check_job(const world *w, const world_job *j, int32_t i, const world
   if (j->end == WEIR_END_CANCEL) assert_true(j->cancel_ns > 0);
   if (j->end == WEIR_END_DEADLINE) assert_true(j->deadline_ns > 0 && j->done_ns >= START_NS + j->deadline_ns);
   if (j->mode == WEIR_MODE_DEFER && !j->pinned) {
-    const int32_t wanted = check_rule(w, j);
+    const int32_t wanted = world_check_rule(w, j);
     if (!mortal[1]) assert_int_equal(wanted, 0);
     sum->wanted += wanted;
     for (int32_t k = 1, seen = 0; k < j->n; k++) {
@@ -264,6 +232,7 @@ static void run_world(uint64_t seed, tally *sum) {
     wanted += job[i].counts.wanted_up;
   }
   assert_int_equal(s.tokens_by_tier[0] + s.tokens_by_tier[1], tokens);
+  assert_int_equal(s.tokens_wanted_up, wanted);
   for (int32_t t = 0; t < 2; t++) {
     const weir_tier_stats *z = &s.tier[t];
     assert_int_equal(z->comes_back, o.n_deaths[t] > 0);
@@ -292,8 +261,174 @@ static void test_random_lives(void **state) {
   for (int32_t k = 0; k <= WEIR_END_DEADLINE; k++) assert_true(k == WEIR_END_STOP || sum.ends[k] > 0);
 }
 
+/* ---- one thing at a time ---- */
+
+static world w1;
+static world_job jobs[12];
+
+static world_opts mortal_large(death_kind kind, int64_t at, int64_t down_ns) {
+  world_opts o = world_roomy();
+  o.async = true;
+  o.each_turn = check_pages;
+  o.death[1][0] = (virtual_death){.kind = kind, .at = at, .down_ns = down_ns};
+  o.n_deaths[1] = 1;
+  return o;
+}
+
+static void plain(world_job *j, weir_mode mode, uint64_t seed) {
+  *j = (world_job){.n_prompt = 40, .max_new = 90, .mode = mode, .tau = 1.2f, .ignore_eos = true};
+  j->draw = (weir_ask){.temperature = 1, .top_p = 1, .seed = seed, .probe = -1};
+  for (int32_t i = 0; i < j->n_prompt; i++) j->prompt[i] = (i * 31 + (int32_t)seed) % 280;
+}
+
+/* One that is under way sees the large tier go and come: it is asked for, then wanted, then asked for again.
+ */
+static void test_under_way(void **state) {
+  (void)state;
+  const world_opts o = mortal_large(DEATH_AT_TIME, START_NS + 6 * MS, 6 * MS);
+  world_open(&w1, &o);
+  for (int32_t i = 0; i < 4; i++) plain(&jobs[i], WEIR_MODE_DEFER, (uint64_t)i);
+  plain(&jobs[4], WEIR_MODE_SMALL, 9);
+  plain(&jobs[5], WEIR_MODE_EXACT, 9);
+  world_run(&w1, jobs, 6);
+  for (int32_t i = 0; i < 4; i++) {
+    const world_job *j = &jobs[i];
+    int32_t turn = 0; /* before, between, after */
+    assert_int_equal(j->end, WEIR_END_LENGTH);
+    assert_true(world_check_rule(&w1, j) > 0);
+    for (int32_t k = 0; k < j->n; k++) {
+      if (turn == 0 && j->receipt[k].wanted_up) turn = 1;
+      if (turn == 1 && j->receipt[k].tier == 1) turn = 2;
+      if (turn == 2) assert_false(j->receipt[k].wanted_up);
+      if (k == 0 && j->receipt[k].tier == 1) turn = 0;
+    }
+    assert_int_equal(turn, 2);
+    assert_true(j->counts.by_tier[1] > 0);
+  }
+  check_text(&w1, &jobs[4], 4);
+  assert_int_equal(jobs[4].end, WEIR_END_LENGTH);
+  assert_int_equal(jobs[5].end, WEIR_END_ERROR);
+  assert_non_null(strstr(jobs[5].err.msg, "planned death"));
+  const weir_tier_stats s = weir_engine_get_stats(w1.engine).tier[1];
+  assert_true(s.deaths == 1 && s.recoveries == 1 && !s.dead && s.comes_back);
+  assert_int_equal(s.down_ns, 6 * MS);
+  assert_int_equal(s.since_ns, START_NS + 12 * MS);
+  world_close(&w1);
+}
+
+/* While it is dead new ones that need it are refused, others are not; as soon as it is back all are taken. */
+static void test_at_the_door(void **state) {
+  (void)state;
+  const world_opts o = mortal_large(DEATH_AT_TIME, START_NS + 5 * MS, 10 * MS);
+  world_open(&w1, &o);
+  for (int32_t i = 0; i < 9; i++) {
+    plain(&jobs[i], (weir_mode[]){WEIR_MODE_DEFER, WEIR_MODE_EXACT, WEIR_MODE_LARGE}[i % 3], (uint64_t)i);
+    jobs[i].max_new = 6;
+    jobs[i].arrives_ns = (int64_t[]){0, 8, 16}[i / 3] * MS;
+  }
+  plain(&jobs[9], WEIR_MODE_SMALL, 3); /* keeps the loop awake between */
+  world_run(&w1, jobs, 10);
+  for (int32_t i = 0; i < 10; i++) {
+    const bool refused = i / 3 == 1 && i % 3 > 0;
+    if (jobs[i].end != (refused ? WEIR_END_ERROR : WEIR_END_LENGTH))
+      fail_msg("job %d: %s: %s", i, weir_end_name(jobs[i].end), jobs[i].err.msg);
+    if (refused) assert_int_equal(jobs[i].err.code, WEIR_EDEVICE);
+    if (refused) assert_int_equal(jobs[i].n, 0);
+    if (i < 9 && i % 3 == 0) assert_int_equal(world_check_rule(&w1, &jobs[i]) > 0, i == 3);
+  }
+  assert_true(jobs[6].counts.by_tier[1] > 0 && jobs[3].counts.by_tier[1] == 0);
+  world_close(&w1);
+}
+
+/* With patience nobody ends: what is under way, waits or comes meanwhile is as if nothing had happened; but
+ * not for longer than that. */
+static void test_patience(void **state) {
+  (void)state;
+  for (int32_t long_enough = 0; long_enough < 2; long_enough++) {
+    world_opts o = mortal_large(DEATH_AT_TIME, START_NS + 12 * MS, 30 * MS);
+    o.max_active = 3;
+    o.dead_wait_ns = long_enough ? 31 * MS : 20 * MS;
+    world_open(&w1, &o);
+    for (int32_t i = 0; i < 8; i++) {
+      plain(&jobs[i], (weir_mode[]){WEIR_MODE_EXACT, WEIR_MODE_LARGE}[i % 2], (uint64_t)i);
+      jobs[i].arrives_ns = i < 6 ? 0 : 18 * MS;
+      jobs[i].max_new = 40;
+    }
+    world_run(&w1, jobs, 8);
+    for (int32_t i = 0; i < 8; i++) {
+      check_text(&w1, &jobs[i], i);
+      if (long_enough) assert_int_equal(jobs[i].end, WEIR_END_LENGTH);
+      if (jobs[i].end == WEIR_END_ERROR) assert_int_equal(jobs[i].done_ns, START_NS + 32 * MS);
+    }
+    const weir_engine_stats s = weir_engine_get_stats(w1.engine);
+    if (!long_enough) assert_true(s.jobs_done[WEIR_END_ERROR] >= 5);
+    world_close(&w1);
+  }
+}
+
+/* A step that fails three times with a request in it is not tried a fourth time. */
+static void test_deadly_request(void **state) {
+  (void)state;
+  for (int32_t mode = 0; mode < 2; mode++) {
+    world_opts o = mortal_large(DEATH_IN_STEP, 0, MS);
+    for (int32_t i = 0; i < VIRTUAL_DEATHS; i++) o.death[1][i] = (virtual_death){DEATH_IN_STEP, i, MS, 0};
+    o.n_deaths[1] = VIRTUAL_DEATHS;
+    o.dead_wait_ns = INT64_MAX;
+    world_open(&w1, &o);
+    plain(&jobs[0], mode ? WEIR_MODE_LARGE : WEIR_MODE_DEFER, 1);
+    world_run(&w1, jobs, 1);
+    assert_int_equal(virtual_exec_died(w1.exec[1], DEATH_IN_STEP), 3);
+    assert_int_equal(jobs[0].end, mode ? WEIR_END_ERROR : WEIR_END_LENGTH);
+    if (!mode) assert_true(world_check_rule(&w1, &jobs[0]) > 0 && jobs[0].counts.by_tier[1] == 0);
+    world_close(&w1);
+  }
+}
+
+/* Dead when the engine is made: as if it had died right then. */
+static void test_stillborn(void **state) {
+  (void)state;
+  const world_opts o = mortal_large(DEATH_AT_TIME, START_NS, 8 * MS);
+  world_open(&w1, &o);
+  weir_tier_stats s = weir_engine_get_stats(w1.engine).tier[1];
+  assert_true(s.dead && s.deaths == 1 && strstr(s.why_dead, "planned death"));
+  plain(&jobs[0], WEIR_MODE_DEFER, 4);
+  plain(&jobs[1], WEIR_MODE_LARGE, 4);
+  world_run(&w1, jobs, 2);
+  assert_true(world_check_rule(&w1, &jobs[0]) > 0 && jobs[0].counts.by_tier[1] > 0);
+  assert_int_equal(jobs[1].end, WEIR_END_ERROR);
+  s = weir_engine_get_stats(w1.engine).tier[1];
+  assert_true(!s.dead && s.recoveries == 1 && s.why_dead[0] == '\0');
+  world_close(&w1);
+}
+
+/* A life without a voice is refused: its changes would go unseen. */
+static uint64_t always(weir_exec *x, weir_err *why) {
+  (void)x;
+  (void)why;
+  return 1;
+}
+
+static void test_needs_a_voice(void **state) {
+  (void)state;
+  static const weir_exec_life life = {always};
+  weir_engine *g;
+  weir_err e = {0};
+  world_bare(&w1);
+  weir_exec *x = fake_exec_create(&(fake_opts){
+      .law = w1.law, .n_ctx = 512, .n_pages = 8, .max_tokens = 8, .max_seqs = 2, .fail_at_step = -1});
+  x->life = &life;
+  const weir_engine_cfg cfg = {
+      .n_tiers = 1, .tier = {x}, .tokenizer = w1.tokenizer, .clock = weir_clock_system()};
+  assert_int_equal(weir_engine_create(&cfg, &g, &e), WEIR_EINVAL);
+  assert_non_null(strstr(e.msg, "cannot tell"));
+  x->ops->destroy(x);
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_under_way),    cmocka_unit_test(test_at_the_door),
+      cmocka_unit_test(test_patience),     cmocka_unit_test(test_deadly_request),
+      cmocka_unit_test(test_stillborn),    cmocka_unit_test(test_needs_a_voice),
       cmocka_unit_test(test_random_lives),
   };
   if (argc > 2 && strcmp(argv[1], "--seed") == 0) {

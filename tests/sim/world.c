@@ -352,3 +352,33 @@ int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_t
   }
   return j->max_new;
 }
+
+/* ---- with tiers that die ---- */
+
+int32_t world_check_rule(const world *w, const world_job *j) {
+  int32_t all[WORLD_PROMPT + WORLD_NEW], wanted = 0;
+  weir_logit_edit edit[512];
+  memcpy(all, j->prompt, (size_t)j->n_prompt * sizeof *all);
+  for (int32_t i = 0; i < j->n; i++) {
+    const int32_t n = j->n_prompt + i;
+    const weir_token_receipt *r = &j->receipt[i];
+    const weir_ask a = world_ask(w, j, all, n, edit);
+    const weir_row small = fake_law_row(&w->law, 0, all, n, &a);
+    const weir_row row = r->tier == 1 ? fake_law_row(&w->law, 1, all, n, &a) : small;
+    const bool unsure = small.entropy > j->tau;
+    if (r->entropy != small.entropy || r->p_max != small.p_max)
+      fail_msg("seed %llu: token %d: the gate saw %g, not %g", (unsigned long long)w->seed, i,
+               (double)r->entropy, (double)small.entropy);
+    if (r->id != row.token || r->logprob != row.logprob)
+      fail_msg("seed %llu: token %d of tier %d is %d, want %d", (unsigned long long)w->seed, i, r->tier,
+               r->id, row.token);
+    assert_true(r->tier == 0 || unsure);
+    assert_int_equal(r->wanted_up, r->tier == 0 && unsure);
+    assert_int_equal(r->why, r->tier == 1 ? WEIR_WHY_DEFERRED : WEIR_WHY_EASY);
+    assert_true(r->tier == 1 ? r->wait_ns > 0 : r->wait_ns == 0);
+    wanted += r->wanted_up;
+    all[n] = r->id;
+  }
+  assert_int_equal(j->counts.wanted_up, wanted);
+  return wanted;
+}

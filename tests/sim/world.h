@@ -99,5 +99,9 @@ int32_t world_reference(const world *, const world_job *, int32_t *tok, weir_tok
 void world_text_of(const world *, const world_job *, const int32_t *tok, int32_t n, world_text *);
 /* The ask for the token at position n of tok[0..n), with edits worked out by counting; edit: [512]. */
 weir_ask world_ask(const world *, const world_job *, const int32_t *tok, int32_t n, weir_logit_edit *edit);
+/* Of a job in mode defer, whatever died meanwhile: each token is what its tier says there, and which tier
+ * that is follows from the row the gate saw and from whether the large one was there. Returns for how many
+ * tokens it was not. */
+int32_t world_check_rule(const world *, const world_job *);
 
 #endif
