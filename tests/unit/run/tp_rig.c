@@ -244,7 +244,7 @@ static void ring(void *ctx) {
   pthread_mutex_unlock(&b->lock);
 }
 
-uint64_t rig_await_life(weir_exec *x, uint64_t number, int64_t timeout_ns) {
+static void await_life(weir_exec *x, uint64_t number, int64_t timeout_ns) {
   bell b;
   weir_err e = {0};
   pthread_condattr_t attr;
@@ -255,17 +255,19 @@ uint64_t rig_await_life(weir_exec *x, uint64_t number, int64_t timeout_ns) {
   pthread_mutex_init(&b.lock, NULL);
   pthread_cond_init(&b.rung, &attr);
   x->async->notify(x, ring, &b); /* before the look: what changes later rings */
-  uint64_t now;
+  uint64_t now = 0;
   int late = 0;
   pthread_mutex_lock(&b.lock);
-  while (now = x->life->number(x, &e), (number ? now != number : now == 0) && late == 0)
+  while (now = x->life->number(x, &e), now != number && late == 0)
     late = pthread_cond_timedwait(&b.rung, &b.lock, &at);
   pthread_mutex_unlock(&b.lock);
   x->async->notify(x, NULL, NULL);
   pthread_cond_destroy(&b.rung);
   pthread_mutex_destroy(&b.lock);
   pthread_condattr_destroy(&attr);
-  if (number ? now != number : now == 0)
+  if (now != number)
     fail_msg("life %d, want %d after %g s: %s", (int)now, (int)number, (double)timeout_ns / 1e9, e.msg);
-  return now;
 }
+
+void rig_await_life(weir_exec *x, uint64_t number, int64_t timeout_ns) { await_life(x, number, timeout_ns); }
+void rig_await_death(weir_exec *x, int64_t timeout_ns) { await_life(x, 0, timeout_ns); }

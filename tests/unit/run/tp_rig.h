@@ -58,9 +58,9 @@ void talk_expect_close(const talk *got, const talk *want, double bound, const ch
 
 /* One step of n rows of one sequence, which is to succeed; or its error. */
 weir_status rig_step(weir_exec *, int32_t n_tokens, weir_err *e);
-/* Waits until the executor's life number is `number`, or another than 0 when that is 0; fails after so long.
- * Returns the number. */
-uint64_t rig_await_life(weir_exec *, uint64_t number, int64_t timeout_ns);
+/* Waits until the executor's life has this number, or none; fails after so long. */
+void rig_await_life(weir_exec *, uint64_t number, int64_t timeout_ns);
+void rig_await_death(weir_exec *, int64_t timeout_ns);
 int64_t rig_now_ns(void);
 
 #endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A leader and worker processes: what they compute together, and what happens when one of them dies, stops,
+ * fails, comes back, or should not have come. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "step/batch.h"
+#include "tp_procs.h"
+#include "tp_rig.h"
+
+#define SECOND  INT64_C(1000000000)
+#define LONG_NS (60 * SECOND) /* for what takes a moment, on a machine with other things to do */
+
+enum { MAX_WORKERS = 3 };
+
+/* A leader with its workers. */
+typedef struct crowd {
+  rig r;
+  proc worker[MAX_WORKERS];
+  char addr[128];
+} crowd;
+
+static const char model[] = "llama-F32";
+static talk want; /* what one rank says */
+
+static proc_opts worker_opts(const crowd *c, int32_t node) {
+  return (proc_opts){.role = "worker",
+                     .model = model,
+                     .addr = c->addr,
+                     .node = node,
+                     .n_nodes = c->r.o.n_nodes,
+                     .n_local = c->r.o.n_local,
+                     .bound_ns = c->r.o.bound_ns};
+}
+
+static void prepare(crowd *c, int32_t n_nodes, int32_t n_local, int64_t bound_ns) {
+  static int32_t count;
+  *c = (crowd){0};
+  snprintf(c->addr, sizeof c->addr, "ipc:///tmp/weir-tp-%d-%d.ipc", (int)getpid(), count++);
+  c->r.o = (rig_opts){.model = model,
+                      .n_nodes = n_nodes,
+                      .n_local = n_local,
+                      .comm = WEIR_COMM_SHM,
+                      .addr = c->addr,
+                      .bound_ns = bound_ns > 0 ? bound_ns : 20 * SECOND};
+}
+
+static void start_worker(crowd *c, int32_t node) {
+  const proc_opts o = worker_opts(c, node);
+  c->worker[node - 1] = proc_start(&o);
+}
+
+static void begin(crowd *c) {
+  const rig_opts o = c->r.o;
+  for (int32_t i = 1; i < o.n_nodes; i++)
+    if (c->worker[i - 1].pid == 0) start_worker(c, i);
+  rig_open(&c->r, &o);
+  rig_start(&c->r);
+}
+
+static void expect_talk(crowd *c, const char *what) {
+  talk got;
+  weir_err e = {0};
+  if (!talk_hold(c->r.exec, &want, &got, &e)) fail_msg("%s: %s", what, e.msg);
+  talk_expect_close(&got, &want, 1e-4, what);
+}
+
+static void end(crowd *c) {
+  rig_close(&c->r);
+  for (int32_t i = 0; i < MAX_WORKERS; i++) assert_int_equal(proc_end(&c->worker[i], SIGTERM), 0);
+}
+
+static void test_nodes_are_one(void **state) {
+  static const struct {
+    int32_t n_nodes, n_local;
+    const char *addr; /* NULL: ipc */
+  } cases[] = {{2, 1, NULL}, {2, 2, NULL}, {4, 1, NULL}, {2, 1, "127.0.0.1:47631"}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    crowd c;
+    char what[64];
+    snprintf(what, sizeof what, "%d nodes of %d ranks", cases[i].n_nodes, cases[i].n_local);
+    prepare(&c, cases[i].n_nodes, cases[i].n_local, 0);
+    if (cases[i].addr) snprintf(c.addr, sizeof c.addr, "%s", cases[i].addr);
+    c.r.o.addr = c.addr;
+    begin(&c);
+    expect_talk(&c, what);
+    end(&c);
+  }
+}
+
+/* Until the executor is dead; its reason has all the words. */
+static void expect_dead(crowd *c, int64_t within_ns, const char *const *word) {
+  weir_err e = {0};
+  const int64_t from = rig_now_ns();
+  rig_await_death(c->r.exec, within_ns);
+  assert_int_equal(c->r.exec->life->number(c->r.exec, &e), 0);
+  for (; *word; word++)
+    if (!strstr(e.msg, *word)) fail_msg("\"%s\" does not have \"%s\"", e.msg, *word);
+  assert_int_equal(rig_step(c->r.exec, 1, &e), WEIR_EDEVICE);
+  print_message("  dead after %.2f s: %s\n", (double)(rig_now_ns() - from) / 1e9, e.msg);
+}
+
+static void expect_alive(crowd *c, uint64_t life, const char *what) {
+  const int64_t from = rig_now_ns();
+  rig_await_life(c->r.exec, life, LONG_NS);
+  const weir_tp_stats s = weir_exec_tp_stats(c->r.exec);
+  assert_int_equal(s.groups, life);
+  assert_true(s.last_dead_ns > 0);
+  print_message("  alive after %.2f s, dead for %.2f s\n", (double)(rig_now_ns() - from) / 1e9,
+                (double)s.last_dead_ns / 1e9);
+  expect_talk(c, what);
+}
+
+/* Dies when a step waits for it: it is stopped before, so that it cannot be done before it is killed. */
+static void step_with_dying(crowd *c, int32_t n_tokens, int signal) {
+  weir_err e = {0};
+  int32_t tok[RIG_TOKENS], page[RIG_TOKENS / 16 + 1];
+  weir_batch_builder b;
+  weir_row row;
+  weir_result r = {.row = &row}, *done = NULL;
+  for (int32_t i = 0; i < n_tokens; i++) tok[i] = i + 4;
+  for (int32_t i = 0; i <= RIG_TOKENS / 16; i++) page[i] = i;
+  assert_int_equal(weir_batch_builder_init(&b, RIG_TOKENS, RIG_SEQS, RIG_PAGES, 1, &e), WEIR_OK);
+  weir_batch_add(&b, &(weir_batch_seq){tok, 0, n_tokens, page, (n_tokens + 15) / 16});
+  *weir_batch_ask(&b, n_tokens - 1) = (weir_ask){.top_p = 1, .probe = -1, .pos = n_tokens};
+  const weir_batch batch = weir_batch_get(&b);
+  kill(c->worker[0].pid, SIGSTOP);
+  if (c->r.exec->ops->submit(c->r.exec, &batch, &r, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  assert_int_equal(c->r.exec->ops->submit(c->r.exec, &batch, &r, &e), WEIR_EBUSY);
+  weir_batch_builder_fini(
+      &b); /* which the contract does not allow, but nothing of it is looked at any more */
+  assert_false(c->r.exec->async->ready(c->r.exec));
+  if (signal != SIGSTOP) assert_int_equal(proc_end(&c->worker[0], signal), -signal);
+  const int64_t from = rig_now_ns();
+  assert_int_equal(c->r.exec->ops->wait(c->r.exec, &done, &e), WEIR_OK);
+  assert_int_equal(done->status, WEIR_EDEVICE);
+  if (!strstr(done->err.msg, "large (tiny): ") || !strstr(done->err.msg, "rank 1"))
+    fail_msg("%s", done->err.msg);
+  print_message("  %d tokens: failed after %.2f s: %s\n", n_tokens, (double)(rig_now_ns() - from) / 1e9,
+                done->err.msg);
+  assert_true(rig_now_ns() - from < 2 * c->r.o.bound_ns + SECOND);
+}
+
+static const char *const rank1[] = {"large (tiny): ", "rank 1", NULL};
+
+static void test_worker_dies(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 2, 1, 4 * SECOND);
+  begin(&c);
+  expect_talk(&c, "before");
+  /* between steps */
+  assert_int_equal(proc_end(&c.worker[0], SIGKILL), -SIGKILL);
+  expect_dead(&c, 2 * c.r.o.bound_ns, rank1);
+  start_worker(&c, 1);
+  expect_alive(&c, 2, "again");
+  /* in prefill */
+  step_with_dying(&c, 20, SIGKILL);
+  expect_dead(&c, LONG_NS, rank1);
+  start_worker(&c, 1);
+  expect_alive(&c, 3, "after a prompt");
+  /* in decode */
+  step_with_dying(&c, 1, SIGKILL);
+  start_worker(&c, 1);
+  rig_await_life(c.r.exec, 4, LONG_NS);
+  /* in an orderly way */
+  assert_int_equal(proc_end(&c.worker[0], SIGTERM), 0);
+  expect_dead(&c, LONG_NS, (const char *const[]){"rank 1 on node 1 (", "goodbye", NULL});
+  start_worker(&c, 1);
+  expect_alive(&c, 5, "at last");
+  end(&c);
+}
+
+static void test_worker_stops(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 2, 1, 4 * SECOND);
+  begin(&c);
+  step_with_dying(&c, 1, SIGSTOP);
+  kill(c.worker[0].pid, SIGCONT);
+  expect_alive(&c, 2, "goes on");
+  /* It kept its weights: it has read them once. */
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  assert_int_equal(proc_said(&c.worker[0], "in the group"), 2);
+  end(&c);
+}
+
+static void test_worker_fails(void **state) {
+  crowd c;
+  weir_err e = {0};
+  (void)state;
+  prepare(&c, 2, 2, 0);
+  proc_opts o = worker_opts(&c, 1);
+  o.fail_at = 60; /* syncs of loading come first */
+  c.worker[0] = proc_start(&o);
+  begin(&c);
+  for (int32_t i = 0; i < 200 && rig_step(c.r.exec, 2, &e) == WEIR_OK; i++) {
+  }
+  if (!strstr(e.msg, "large (tiny): node 1 (") || !strstr(e.msg, "rank 2: ") || !strstr(e.msg, "caught fire"))
+    fail_msg("%s", e.msg);
+  expect_alive(&c, 2, "after a failure");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  end(&c);
+}
+
+static void test_leader_dies(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 2, 2, 6 * SECOND);
+  start_worker(&c, 1);
+  proc_opts o = worker_opts(&c, 0);
+  o.role = "leader";
+  proc leader = proc_start(&o);
+  proc_await(&leader, "a step is done", 3, LONG_NS);
+  assert_int_equal(proc_end(&leader, SIGKILL), -SIGKILL);
+  proc_await(&c.worker[0], "the leader is gone", 1, LONG_NS);
+  begin(&c);
+  expect_talk(&c, "a new leader");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  assert_int_equal(proc_said(&c.worker[0], "in the group"), 2);
+  end(&c);
+}
+
+/* ---- who should not have come, or did not ---- */
+
+static void expect_no_gathering(crowd *c, int64_t timeout_ns, const char *const *word) {
+  weir_err e = {0};
+  int64_t room;
+  assert_int_not_equal(weir_tp_gather(c->r.tp, timeout_ns, NULL, NULL, NULL, &room, &e), WEIR_OK);
+  for (; *word; word++)
+    if (!strstr(e.msg, *word)) fail_msg("\"%s\" does not have \"%s\"", e.msg, *word);
+}
+
+static void open_only(crowd *c) {
+  const rig_opts o = c->r.o;
+  rig_open(&c->r, &o);
+}
+
+static void test_missing(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 3, 1, 0);
+  start_worker(&c, 1);
+  open_only(&c);
+  proc_await(&c.worker[0], "weights are loaded", 1, LONG_NS);
+  expect_no_gathering(&c, SECOND / 5,
+                      (const char *const[]){"large (tiny): ", "node 2 of 3 has not come", NULL});
+  end(&c);
+}
+
+static void test_strangers(void **state) {
+  static const struct {
+    const char *model, *version;
+    int32_t n_local;
+    const char *word; /* that the worker says */
+  } cases[] = {{"llama-Q8_0", NULL, 1, "another model"},
+               {"llama-F32", "other", 1, "version"},
+               {"llama-F32", NULL, 2, "2 ranks"}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    crowd c;
+    prepare(&c, 2, 1, 0);
+    open_only(&c);
+    proc_opts o = worker_opts(&c, 1);
+    o.model = cases[i].model;
+    o.version = cases[i].version;
+    o.n_local = cases[i].n_local;
+    proc p = proc_start(&o);
+    proc_await(&p, "end of the process", 1, LONG_NS);
+    if (!proc_said(&p, cases[i].word) || !proc_said(&p, "refuse")) {
+      proc_end(&p, 0);
+      fail_msg("no \"%s\"", cases[i].word);
+    }
+    expect_no_gathering(&c, SECOND / 5, (const char *const[]){"large (tiny): ", "node 1", NULL});
+    assert_int_equal(proc_end(&p, 0), 1);
+    end(&c);
+  }
+}
+
+int main(int argc, char **argv) {
+  const int role = proc_main(argc, argv);
+  if (role >= 0) return role;
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_nodes_are_one), cmocka_unit_test(test_worker_dies),
+      cmocka_unit_test(test_worker_stops),  cmocka_unit_test(test_worker_fails),
+      cmocka_unit_test(test_leader_dies),   cmocka_unit_test(test_missing),
+      cmocka_unit_test(test_strangers),
+  };
+  weir_dev *dev;
+  weir_err e = {0};
+  weir_exec *local = rig_local_exec(model, &dev);
+  const bool talked = talk_hold(local, NULL, &want, &e);
+  local->ops->destroy(local);
+  weir_dev_destroy(dev);
+  return talked ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
+}
