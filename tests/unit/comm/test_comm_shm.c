@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The communicator over shared memory: all that communicators promise, with threads; and over memory of the
+/* The communicator over shared memory: all that communicators promise, with threads and
+ * processes; and over memory of the
  * test's own, where a race detector sees who writes what. */
 #include <pthread.h>
 #include <setjmp.h>
@@ -13,6 +14,7 @@
 
 #include "comm/comm_shm.h"
 #include "comm_conf.h"
+#include "comm_procs.h"
 
 enum { MOST = 1048583 };
 
@@ -70,7 +72,20 @@ static void test_one_address(void **state) {
   free(memory);
 }
 
-int main(void) {
+static void test_processes(void **state) {
+  const int32_t n = *(const int32_t *)*state;
+  const conf_traces before = conf_traces_now();
+  procs_check_ops(&shm_small, n);
+  procs_check_killed(&shm_small, n, INT64_C(60000000000)); /* seen long before the bound */
+  procs_check_stopped(&shm_small, n);
+  procs_check_stopped_abort(&shm_small, n);
+  procs_check_killed_joining(&shm_small, n);
+  conf_check_traces(before);
+}
+
+int main(int argc, char **argv) {
+  int status;
+  if (procs_is_rank(argc, argv, &status)) return status;
   static int32_t two = 2, three = 3, four = 4, eight = 8;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_one_address),
@@ -78,6 +93,8 @@ int main(void) {
       {"three ranks", test_threads, NULL, NULL, &three},
       {"four ranks", test_threads, NULL, NULL, &four},
       {"eight ranks", test_threads, NULL, NULL, &eight},
+      {"two processes", test_processes, NULL, NULL, &two},
+      {"four processes", test_processes, NULL, NULL, &four},
   };
   return cmocka_run_group_tests_name("comm_shm", tests, NULL, NULL);
 }
