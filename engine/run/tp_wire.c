@@ -219,6 +219,8 @@ static void copy(char *to, const void *from, size_t bytes) {
 weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) {
   const weir_batch *b = &s->batch;
   int64_t n_edits = 0;
+  if (b->n_tokens < 1 || b->n_seqs < 1 || b->n_out < 0 || b->n_copies < 0 || b->page_indptr[b->n_seqs] < 0)
+    return weir_fail(e, WEIR_EINVAL, "batch of %d rows and %d sequences", b->n_tokens, b->n_seqs);
   for (int32_t i = 0; i < b->n_out; i++) n_edits += b->ask[i].n_edits;
   step_head h = {.h = {.kind = WEIR_TP_STEP, .version = WEIR_TP_WIRE_VERSION},
                  .group = s->group,
