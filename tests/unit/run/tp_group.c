@@ -97,9 +97,10 @@ tp_group tp_open_file(const weir_mfile *file, const tp_opts *o) {
                                   .max_tokens = o->max_tokens > 0 ? o->max_tokens : GOLDEN_MAX_TOKENS,
                                   .max_seqs = GOLDEN_MAX_SEQS,
                                   .kv_dtype = o->kv,
-                                  .shard = &s};
+                                  .shard = &s,
+                                  .progress = o->progress ? &o->progress[r] : NULL};
     must(weir_dev_open_cpu(&cpu, &g.dev[r], &e), &e);
-    must(weir_instance_create(g.dev[r], file, &h, &i, &g.inst[r], &e), &e);
+    must(weir_instance_create(g.dev[r], o->each ? o->each[r] : file, &h, &i, &g.inst[r], &e), &e);
   }
   tp_join(&g);
   return g;

@@ -24,7 +24,9 @@ typedef struct tp_opts {
   int32_t n_ranks;
   weir_isa isa;
   weir_dtype kv;
-  int32_t max_tokens; /* 0: GOLDEN_MAX_TOKENS */
+  int32_t max_tokens;                 /* 0: GOLDEN_MAX_TOKENS */
+  const weir_mfile *const *each;      /* [n_ranks] a file for each; NULL: the same for all */
+  const weir_load_progress *progress; /* [n_ranks] or NULL */
   /* Spoils the cut, to see that a test sees it; may be NULL. */
   void (*bend)(weir_shard *);
 } tp_opts;
