@@ -244,11 +244,10 @@ static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_e
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
-  if (is_lost(g, 0) && !weir_engine_survives_without_small(s->cascade, s->pinned))
-    return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[0].exec->info.name, g->tier[0].why_dead.msg);
-  if (is_lost(g, 1) && s->cascade->n_tiers > 1 && !s->pinned &&
-      !weir_engine_survives_without_large(s->cascade))
-    return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[1].exec->info.name, g->tier[1].why_dead.msg);
+  for (int32_t t = 0; t < g->cfg.n_tiers; t++)
+    if (is_lost(g, t) && weir_engine_needs_tier(s->cascade, s->pinned, t))
+      return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[t].exec->info.name,
+                       g->tier[t].why_dead.msg);
   return WEIR_OK;
 }
 
@@ -317,7 +316,7 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
   /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
   j->stream.start.started =
       s->n_prompt > 0 && !weir_tokenizer_is_special(g->cfg.tokenizer, s->prompt[s->n_prompt - 1]);
-  if (is_dead(g, 1) && weir_engine_survives_without_large(s->cascade)) j->req->cascade.hi = 0;
+  if (is_dead(g, 1) && !weir_engine_needs_tier(s->cascade, s->pinned, 1)) j->req->cascade.hi = 0;
   if (id) *id = g->next_id;
   g->next_id++;
   enter(g, j);
@@ -435,10 +434,7 @@ static void put_life(const weir_engine *g, int32_t t, weir_tier_stats *z) {
   z->comes_back = y->exec->life != NULL;
   z->awaited = y->dead && is_awaited(g, t);
   z->since_ns = y->changed_ns;
-  if (y->dead) {
-    z->down_ns += weir_engine_now(g) - y->changed_ns;
-    snprintf(z->why_dead, sizeof z->why_dead, "%s", y->why_dead.msg);
-  }
+  if (y->dead) snprintf(z->why_dead, sizeof z->why_dead, "%s", y->why_dead.msg);
   if (!g->cfg.tp_stats[t]) return;
   const weir_tp_stats s = g->cfg.tp_stats[t](y->exec);
   z->comm_bytes = s.comm.bytes;

@@ -136,6 +136,8 @@ typedef struct weir_job {
 weir_status weir_engine_submit(weir_engine *, const weir_job *, int64_t *id, weir_err *e);
 /* Ends a job at the next opportunity; unknown ids are ignored. on_done follows from the next step. */
 void weir_engine_cancel(weir_engine *, int64_t id);
+/* Whether a job of that cascade cannot do without the tier: when that is dead it is refused, or ends. */
+bool weir_engine_needs_tier(const weir_cascade_cfg *, bool pinned, int32_t tier);
 /* One turn of the loop: takes in what executors have done, ends and admits jobs, starts a step of a tier (of
  * both, where they overlap). *busy: whether anything is left to do. Calls the jobs' callbacks, which may
  * submit and cancel.
@@ -160,7 +162,7 @@ typedef struct weir_tier_stats {
   bool dead;
   bool comes_back; /* death is not for ever */
   bool awaited;    /* dead, and jobs that cannot do without it are still taken (dead_wait_ns) */
-  int64_t deaths, recoveries, down_ns; /* down_ns: dead in all, up to now */
+  int64_t deaths, recoveries, down_ns; /* down_ns: of the deaths that are over, in all */
   int64_t since_ns;                    /* by the engine's clock: dead, or not, since then */
   char why_dead[192];                  /* "" when it is not */
   int64_t comm_bytes, comm_ns;         /* of its first rank, said to the others; 0 where there are none */

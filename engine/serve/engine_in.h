@@ -82,10 +82,6 @@ void weir_engine_advance(weir_engine *, weir_engine_job *);
 bool weir_engine_sweep(weir_engine *);
 
 /* ---- engine_life.c ---- */
-/* Whether a request may go on with the small tier alone when the large one is gone. */
-bool weir_engine_survives_without_large(const weir_cascade_cfg *);
-/* Whether it never feeds the small tier: the large one alone does. */
-bool weir_engine_survives_without_small(const weir_cascade_cfg *, bool pinned);
 /* The tier has died: who needs it ends with the reason, at once or when dead_wait_ns is over, the others go
  * on without it. No step of it is under way, unless it is hung. */
 void weir_engine_bury(weir_engine *, int32_t t, const weir_err *why);

@@ -14,24 +14,17 @@ enum { MOST_LOST = 3 };
 
 /* ---- who needs what ---- */
 
-/* Where the small tier is used at all and its tokens are shown without a judgement. A mode that promises the
- * large tier's word does not go on without it. */
-bool weir_engine_survives_without_large(const weir_cascade_cfg *c) {
-  return c->commit_tier == 0 && !weir_gate_never_passes(c->gate[0]);
+/* The small tier is needed by all but those whose tokens can never pass its gate: it is not fed then. The
+ * large one by those, and where nothing is shown without its judgement: a mode that promises its word does
+ * not go on without it. */
+bool weir_engine_needs_tier(const weir_cascade_cfg *c, bool pinned, int32_t t) {
+  const bool alone = pinned || c->n_tiers < 2, skips_small = !alone && weir_gate_never_passes(c->gate[0]);
+  if (t == 0) return !skips_small;
+  return !alone && (skips_small || c->commit_tier > 0);
 }
 
-bool weir_engine_survives_without_small(const weir_cascade_cfg *c, bool pinned) {
-  return c->n_tiers > 1 && !pinned && weir_gate_never_passes(c->gate[0]);
-}
-
-static bool never_uses(const weir_request *r, int32_t t) {
-  if (t == 0) return r->cascade.hi > 0 && weir_engine_survives_without_small(&r->cfg, r->cascade.pinned);
-  return r->cascade.pinned || r->cfg.n_tiers <= t;
-}
-
-/* Cannot go on without the tier. */
 static bool is_orphan(const weir_request *r, int32_t t) {
-  return !never_uses(r, t) && (t == 0 || !weir_engine_survives_without_large(&r->cfg));
+  return weir_engine_needs_tier(&r->cfg, r->cascade.pinned, t);
 }
 
 static weir_request *queued(const weir_engine *g, int32_t i) { return (weir_request *)g->queue.node[i]; }
@@ -48,7 +41,7 @@ static void forget_kv(weir_engine *g, int32_t t) {
 
 /* Who can do without the tier does so from here on. */
 static void go_without(weir_request *r, int32_t t) {
-  if (never_uses(r, t) || is_orphan(r, t)) return;
+  if (t == 0 || is_orphan(r, t) || r->cascade.hi < t) return;
   r->cascade.hi = t - 1;
   r->view.committed = weir_cascade_commit(&r->cascade, &r->view);
   if (r->need.tier == t) r->waiting = false; /* asks again */

@@ -23,6 +23,46 @@ const weir_service_cfg *weir_service_get_cfg(const weir_service *s) { return &s-
 
 static double stood_for(int64_t since, int64_t now) { return (double)(now - since) * 1e-9; }
 
+uint32_t weir_service_retry_ms(const weir_service *s, int32_t tier) {
+  enum { GONE_MS = 30000, COMES_BACK_MS = 5000 }; /* a new process; a new life in this one */
+  return s->cfg.engine.tier[tier]->life ? COMES_BACK_MS : GONE_MS;
+}
+
+static void fill_tiers(weir_service *s, weir_service_health *h, int64_t now) {
+  static const char *const name[WEIR_MAX_TIERS] = {"small", "large", "third", "fourth"};
+  h->n_tiers = s->cfg.engine.n_tiers;
+  pthread_mutex_lock(&s->stats_lock); /* held for a copy alone */
+  for (int32_t t = 0; t < h->n_tiers; t++) {
+    const weir_tier_stats *from = &s->stats.tier[t];
+    weir_tier_health *to = &h->tier[t];
+    to->name = name[t];
+    to->up = !from->dead;
+    to->comes_back = from->comes_back;
+    to->for_ns = now > from->since_ns ? now - from->since_ns : 0;
+    to->deaths = from->deaths;
+    snprintf(to->why, sizeof to->why, "%s", from->why_dead);
+    weir_service_clean_text(to->why);
+  }
+  pthread_mutex_unlock(&s->stats_lock);
+}
+
+/* Whether a tier is down that requests cannot do without that ask for nothing. */
+static bool miss_a_tier(const weir_service *s, weir_service_health *h) {
+  for (int32_t t = 0; t < h->n_tiers; t++) {
+    const weir_tier_health *y = &h->tier[t];
+    if (y->up || !s->needs[t]) continue;
+    h->ready = false;
+    /* Where only a new process brings it back: not live, so that a supervisor makes one. With the large one
+     * gone requests may still ask for the small. */
+    if (t == 0 && !y->comes_back) h->live = false;
+    snprintf(h->reason, sizeof h->reason, "the %s%smodel %s: %s", h->n_tiers > 1 ? y->name : "",
+             h->n_tiers > 1 ? " " : "", y->comes_back ? "is down" : "has failed", y->why);
+    weir_service_clean_text(h->reason);
+    return true;
+  }
+  return false;
+}
+
 weir_service_health weir_service_get_health(weir_service *s) {
   const bool busy = atomic_load(&s->busy); /* first: the loop sets it when its progress is of now */
   const int64_t progress = atomic_load(&s->progress_ns), now = weir_service_now(s);
@@ -37,6 +77,7 @@ weir_service_health weir_service_get_health(weir_service *s) {
                            .running = running,
                            .waiting = open > running ? open - running : 0,
                            .limit = s->cfg.max_requests};
+  fill_tiers(s, &h, now);
   if (atomic_load(&s->broken)) {
     h.live = h.ready = false;
     snprintf(h.reason, sizeof h.reason, "the engine has failed");
@@ -47,11 +88,7 @@ weir_service_health weir_service_get_health(weir_service *s) {
     h.live = h.ready = false;
     snprintf(h.reason, sizeof h.reason, "the preparation of requests has stood for %.0f s",
              stood_for(preparing, now));
-  } else if (atomic_load(&s->dead[0])) {
-    /* Only a new process brings it back: not live, so that a supervisor makes one. */
-    h.live = h.ready = false;
-    snprintf(h.reason, sizeof h.reason, "the %smodel has failed", s->cfg.engine.n_tiers > 1 ? "small " : "");
-  } else if (atomic_load(&s->draining)) {
+  } else if (!miss_a_tier(s, &h) && atomic_load(&s->draining)) {
     h.ready = false;
     snprintf(h.reason, sizeof h.reason, "draining");
   }
@@ -78,6 +115,9 @@ void weir_service_refresh_metrics(weir_service *s) {
   weir_metric_set(s->metrics.running, running);
   weir_metric_set(s->metrics.waiting, open > running ? open - running : 0);
   weir_metric_set(s->metrics.reply_bytes, (double)atomic_load(&s->reply_bytes));
+  pthread_mutex_lock(&s->stats_lock);
+  weir_service_metrics_down(&s->metrics, s->cfg.engine.n_tiers, &s->stats, weir_service_now(s));
+  pthread_mutex_unlock(&s->stats_lock);
   if (!is_idle(s)) return;
   weir_metric_set(s->metrics.goodput, 0);
   weir_metric_set(s->metrics.large_only_goodput, 0);
@@ -147,6 +187,8 @@ static weir_status set_defaults(weir_service *s, weir_err *e) {
   weir_cascade_cfg_single(&cascade);
   if (s->cfg.engine.n_tiers > 1) WEIR_TRY(weir_cascade_cfg_make(&s->cfg.cascade, &cascade, e));
   weir_metric_set(s->metrics.threshold, (double)cascade.gate[0].threshold);
+  for (int32_t i = 0; i < s->cfg.engine.n_tiers; i++)
+    s->needs[i] = weir_engine_needs_tier(&cascade, false, i);
   s->words.bos = spelling(t, weir_tokenizer_bos(t));
   s->words.eos = spelling(t, weir_tokenizer_eos(t));
   s->salt_key = weir_hash_key_draw();
@@ -214,6 +256,7 @@ weir_status weir_service_create(const weir_service_cfg *cfg, weir_service **out,
   WEIR_TRY(weir_engine_create(&s->cfg.engine, &s->engine, e));
   s->stats = weir_engine_get_stats(s->engine);
   weir_service_metrics_engine(&s->metrics, cfg->engine.n_tiers, &s->stats);
+  weir_service_note_tiers(s, &s->stats);
   set_preparers(s);
   WEIR_TRY(start(s, e));
   *out = s;

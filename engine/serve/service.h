@@ -44,10 +44,21 @@ int32_t weir_service_open_requests(const weir_service *);
 /* Cancels what is left, joins the threads. The edges have given everything back. NULL is fine. */
 void weir_service_destroy(weir_service *);
 
+typedef struct weir_tier_health {
+  const char *name;    /* "small", "large"; static */
+  bool up, comes_back; /* comes_back: by itself, when it is down */
+  int64_t for_ns;      /* up, or down, for so long */
+  int64_t deaths;
+  char why[192]; /* of one that is down; UTF-8 */
+} weir_tier_health;
+
+/* ready: requests that ask for nothing are taken; with a tier down they may go on without it. */
 typedef struct weir_service_health {
   bool live, ready;
-  char reason[128]; /* "" when both hold */
+  char reason[256]; /* "" when both hold */
   int32_t running, waiting, limit;
+  weir_tier_health tier[WEIR_MAX_TIERS];
+  int32_t n_tiers;
 } weir_service_health;
 /* Waits for nobody: tells of a loop that is stuck, from any other thread. */
 weir_service_health weir_service_get_health(weir_service *);
@@ -131,8 +142,9 @@ typedef struct weir_reply weir_reply;
 
 /* Takes a request (everything is copied): *out, to be given back by weir_reply_release; *ahead: requests that
  * wait before it. Otherwise *error says why not and nothing was taken: 400 what no moment will make right,
- * 404 another model, 429 full, 503 draining or dead. The place is taken before anything is tokenised; what
- * only the tokens can tell (a context that is too long) comes as an End with 400, before any token. */
+ * 404 another model, 429 full, 503 draining, or a tier is down that it cannot do without. The place is taken
+ * before anything is tokenised; what only the tokens can tell (a context that is too long) comes as an End
+ * with 400, before any token. */
 weir_status weir_service_submit(weir_service *, const weir_service_request *, weir_reply **out,
                                 int32_t *ahead, weir_service_error *error);
 

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "serve/service_in.h"
 
-enum { RETRY_FULL_MS = 1000, RETRY_DRAINING_MS = 5000, RETRY_DEAD_MS = 30000 };
+enum { RETRY_FULL_MS = 1000, RETRY_DRAINING_MS = 5000, RETRY_BROKEN_MS = 30000 };
 
 /* ---- lists and news ---- */
 
@@ -70,25 +70,30 @@ void weir_service_count_refused(weir_service *s, weir_edge_full why) {
   if ((unsigned)why < WEIR_N_EDGE_FULL) weir_metric_inc(s->metrics.refused[WEIR_REFUSED_EDGE + why], 1);
 }
 
-/* Draining, dead, or full: known before anything is looked at. Reserves the place. */
+/* Draining, broken, or full: known before anything is looked at. Reserves the place. */
 static weir_status reserve(weir_service *s, weir_service_error *x) {
   if (atomic_load(&s->draining))
     return refuse(s, WEIR_REFUSED_DRAINING, x, 503, RETRY_DRAINING_MS, "the server is draining");
   if (atomic_load(&s->broken))
-    return refuse(s, WEIR_REFUSED_DEAD, x, 503, RETRY_DEAD_MS, "the engine has failed");
-  if (atomic_load(&s->dead[0]))
-    return refuse(s, WEIR_REFUSED_DEAD, x, 503, RETRY_DEAD_MS,
-                  s->cfg.engine.n_tiers > 1 ? "the small model has failed" : "the model has failed");
+    return refuse(s, WEIR_REFUSED_DEAD, x, 503, RETRY_BROKEN_MS, "the engine has failed");
   if (atomic_fetch_add(&s->open, 1) < s->cfg.max_requests) return WEIR_OK;
   atomic_fetch_sub(&s->open, 1);
   return refuse(s, WEIR_REFUSED_FULL, x, 429, RETRY_FULL_MS, "too many requests are under way");
 }
 
-/* Whether the engine could not go on with it when the large tier is gone. */
-static bool needs_large(const weir_reply *r) {
-  const weir_cascade_cfg *c = &r->cascade;
-  if (r->job.pinned || r->mode == WEIR_MODE_SMALL || c->n_tiers < 2) return false;
-  return c->commit_tier > 0 || weir_gate_never_passes(c->gate[0]);
+/* A tier is down that the request cannot do without. */
+static weir_status check_tiers(weir_service *s, const weir_reply *r, weir_service_error *x) {
+  static const char *const name[WEIR_MAX_TIERS] = {"small ", "large ", "", ""};
+  char text[96];
+  const int32_t n = s->cfg.engine.n_tiers;
+  for (int32_t t = 0; t < n; t++) {
+    if (!atomic_load(&s->lost[t]) || !weir_engine_needs_tier(&r->cascade, r->job.pinned, t)) continue;
+    const bool returns = s->cfg.engine.tier[t]->life != NULL;
+    snprintf(text, sizeof text, "the %smodel %s", n > 1 ? name[t] : "",
+             returns ? "is down and comes back by itself: try again" : "has failed");
+    return refuse(s, WEIR_REFUSED_DEAD, x, 503, weir_service_retry_ms(s, t), text);
+  }
+  return WEIR_OK;
 }
 
 weir_status weir_service_submit(weir_service *s, const weir_service_request *q, weir_reply **out,
@@ -101,9 +106,9 @@ weir_status weir_service_submit(weir_service *s, const weir_service_request *q, 
   st = weir_reply_create(s, q, &r, x);
   if (st != WEIR_OK) {
     weir_metric_inc(s->metrics.refused[x->code == 500 ? WEIR_REFUSED_FULL : WEIR_REFUSED_INVALID], 1);
-  } else if (atomic_load(&s->dead[1]) && needs_large(r)) {
-    st = refuse(s, WEIR_REFUSED_DEAD, x, 503, RETRY_DEAD_MS, "the large model has failed");
-    weir_reply_free(r);
+  } else {
+    st = check_tiers(s, r, x);
+    if (st != WEIR_OK) weir_reply_free(r);
   }
   if (st != WEIR_OK) {
     atomic_fetch_sub(&s->open, 1);

@@ -50,7 +50,12 @@ static void fill_counts(weir_reply *r, const weir_outcome *o) {
   *c = o ? *o->counts : (weir_counts){0};
   c->new_tokens = weir_reply_log_n(&r->log);
   memset(c->by_tier, 0, sizeof c->by_tier);
-  for (int32_t i = 0; i < c->new_tokens; i++) c->by_tier[weir_reply_log_at(&r->log, i)->receipt.tier]++;
+  c->wanted_up = 0;
+  for (int32_t i = 0; i < c->new_tokens; i++) {
+    const weir_token_receipt *receipt = &weir_reply_log_at(&r->log, i)->receipt;
+    c->by_tier[receipt->tier]++;
+    c->wanted_up += receipt->wanted_up;
+  }
   int64_t cached = 0;
   for (int t = 0; t < WEIR_MAX_TIERS; t++) cached = c->prefix_hit[t] > cached ? c->prefix_hit[t] : cached;
   const int32_t n_prompt = atomic_load(&r->n_prompt);

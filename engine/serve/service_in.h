@@ -105,7 +105,9 @@ struct weir_service {
 
   _Atomic int32_t open, calls;
   _Atomic int64_t reply_bytes;
-  _Atomic bool draining, broken, dead[WEIR_MAX_TIERS];
+  _Atomic bool draining, broken;
+  _Atomic bool lost[WEIR_MAX_TIERS]; /* dead, and nobody may wait for it */
+  bool needs[WEIR_MAX_TIERS];        /* a request that asks for nothing */
   _Atomic int32_t running;
   _Atomic bool busy; /* the loop has work */
   _Atomic int64_t progress_ns,
@@ -136,6 +138,8 @@ enum { WEIR_SERVICE_MAX_CALLS = 64, WEIR_SERVICE_SHORT_BYTES = 16 << 10, WEIR_SE
 static inline int64_t weir_service_now(const weir_service *s) { return weir_now_ns(&s->cfg.engine.clock); }
 
 /* service.c */
+/* How long a client had better wait for a tier that is down. */
+uint32_t weir_service_retry_ms(const weir_service *, int32_t tier);
 void weir_work_put(weir_work_queue *, weir_work *);
 void weir_work_unlink(weir_work *);
 void weir_service_tell(weir_service *); /* there is news */
@@ -163,6 +167,8 @@ weir_status weir_source_copy(const weir_service *, const weir_service_text *, we
 /* service_prepare.c */
 void *weir_service_prepare_main(void *preparer);
 /* service_loop.c */
+/* Tells the door which tiers are there. */
+void weir_service_note_tiers(weir_service *, const weir_engine_stats *);
 void *weir_service_loop_main(void *service);
 
 #endif

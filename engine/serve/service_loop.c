@@ -87,6 +87,17 @@ static int32_t code_of(weir_status st) {
                                                 : 500;
 }
 
+/* A tier has died that it cannot do without: of those the one that takes longest to come back. */
+static uint32_t retry_ms(const weir_reply *r) {
+  const weir_service *s = r->of;
+  uint32_t most = 1000;
+  for (int32_t t = 0; t < s->cfg.engine.n_tiers; t++) {
+    const uint32_t ms = weir_service_retry_ms(s, t);
+    if (weir_engine_needs_tier(&r->cascade, r->job.pinned, t) && ms > most) most = ms;
+  }
+  return most;
+}
+
 static void on_done(void *ctx, const weir_outcome *o) {
   weir_reply *r = ctx;
   weir_service *s = r->of;
@@ -105,7 +116,7 @@ static void on_done(void *ctx, const weir_outcome *o) {
   } else if (end == WEIR_END_ERROR) {
     weir_service_error_set(&x, o->err ? code_of(o->err->code) : 500, "", "%s",
                            o->err ? o->err->msg : "it failed");
-    if (x.code == 503) x.retry_after_ms = 30000;
+    if (x.code == 503) x.retry_after_ms = retry_ms(r);
   }
   if (r->job.pinned && s->cfg.engine.n_tiers > 1)
     weir_metric_inc(s->metrics.pinned_large_rows, (double)o->counts->fed[1]);
@@ -134,7 +145,7 @@ static void admit(weir_service *s, weir_reply *r) {
   weir_tokens_fini(&r->prompt); /* the engine has a copy */
   if (st != WEIR_OK) {
     weir_service_error_set(&x, code_of(st), "", "%s", e.msg);
-    if (x.code == 503 || x.code == 429) x.retry_after_ms = 1000;
+    if (x.code == 503 || x.code == 429) x.retry_after_ms = x.code == 503 ? retry_ms(r) : 1000;
     weir_reply_finish(r, WEIR_END_ERROR, &x, NULL, WEIR_CANCEL_CLIENT);
     weir_reply_unref(r);
     return;
@@ -199,6 +210,14 @@ static int64_t computed_ns(const weir_service *s, const weir_engine_stats *x) {
   return ns;
 }
 
+void weir_service_note_tiers(weir_service *s, const weir_engine_stats *now) {
+  for (int32_t t = 0; t < s->cfg.engine.n_tiers; t++) {
+    const weir_tier_stats *y = &now->tier[t];
+    atomic_store(&s->lost[t], y->dead && !y->awaited);
+    if (y->awaited) atomic_store(&s->progress_ns, weir_service_now(s)); /* to wait for it is no standstill */
+  }
+}
+
 static void publish(weir_service *s) {
   const weir_engine_stats now = weir_engine_get_stats(s->engine);
   weir_service_metrics_engine(&s->metrics, s->cfg.engine.n_tiers, &now);
@@ -206,7 +225,7 @@ static void publish(weir_service *s) {
   weir_metric_set(s->metrics.waiting, open > now.active ? open - now.active : 0);
   weir_metric_set(s->metrics.reply_bytes, (double)atomic_load(&s->reply_bytes));
   atomic_store(&s->running, now.active);
-  for (int32_t t = 0; t < s->cfg.engine.n_tiers; t++) atomic_store(&s->dead[t], now.tier[t].dead);
+  weir_service_note_tiers(s, &now);
   s->computed_ns = computed_ns(s, &now);
   pthread_mutex_lock(&s->stats_lock);
   s->stats = now;

@@ -142,8 +142,29 @@ static void make_tiers(weir_service_metrics *s, maker *k, int32_t n_tiers) {
     s->tier_waiting[t] = with(k, WEIR_METRIC_GAUGE, "weir:tier_requests_waiting",
                               "Requests waiting for a step of a tier.", "tier", tier_name[t]);
   for (int32_t t = 0; t < n_tiers; t++)
-    s->tier_up[t] = with(k, WEIR_METRIC_GAUGE, "weir:tier_up", "1: the tier works; 0: it has failed.", "tier",
-                         tier_name[t]);
+    s->tier_up[t] =
+        with(k, WEIR_METRIC_GAUGE, "weir:tier_up", "1: the tier works; 0: it is down.", "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->tier_deaths[t] = with(k, WEIR_METRIC_COUNTER, "weir:tier_deaths_total", "Times a tier went down.",
+                             "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->tier_recoveries[t] = with(k, WEIR_METRIC_COUNTER, "weir:tier_recoveries_total",
+                                 "Times a tier came back, with an empty KV.", "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->tier_down[t] = with(k, WEIR_METRIC_COUNTER, "weir:tier_down_seconds_total",
+                           "Time a tier has been down.", "tier", tier_name[t]);
+}
+
+/* Of tiers that are cut over ranks; 0 for the others. */
+static void make_comm(weir_service_metrics *s, maker *k, int32_t n_tiers) {
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->comm_seconds[t] =
+        with(k, WEIR_METRIC_COUNTER, "weir:comm_seconds_total",
+             "Time the first rank of a tier has spent in exchanges with the others.", "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->comm_bytes[t] =
+        with(k, WEIR_METRIC_COUNTER, "weir:comm_bytes_total",
+             "Bytes the first rank of a tier has exchanged with the others.", "tier", tier_name[t]);
 }
 
 static void make_own(weir_service_metrics *s, maker *k) {
@@ -158,6 +179,9 @@ static void make_own(weir_service_metrics *s, maker *k) {
     s->large_tokens[w] = with(k, WEIR_METRIC_COUNTER, "weir:deferrals_total",
                               "Tokens that the large tier wrote, by why they came to it.", "reason",
                               weir_why_name((weir_why)w));
+  s->wanted_large = counter(k, "weir:wanted_large_tokens_total",
+                            "Tokens of the small tier where its gate asked for the large one, which was not "
+                            "there.");
   s->entropy = histogram(k, "weir:token_entropy_nats", "Entropy of the row that the gate saw, of each token.",
                          BOUNDS(entropy_nats));
   s->large_wait =
@@ -202,6 +226,7 @@ weir_status weir_service_metrics_init(weir_service_metrics *s, weir_metrics *m, 
   *s = (weir_service_metrics){0};
   make_vllm(s, &k, n_tiers, n_ctx);
   make_tiers(s, &k, n_tiers);
+  make_comm(s, &k, n_tiers);
   make_own(s, &k);
   return k.st;
 }
@@ -224,12 +249,25 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
     weir_metric_set(s->kv_pages[t][2], y->kv_pages);
     weir_metric_set(s->tier_waiting[t], y->waiting);
     weir_metric_set(s->tier_up[t], y->dead ? 0 : 1);
+    weir_metric_set(s->tier_deaths[t], (double)y->deaths);
+    weir_metric_set(s->tier_recoveries[t], (double)y->recoveries);
+    weir_metric_set(s->comm_seconds[t], (double)y->comm_ns * 1e-9);
+    weir_metric_set(s->comm_bytes[t], (double)y->comm_bytes);
     preempted += y->preempted;
   }
   weir_metric_set(s->preemptions, (double)preempted);
   weir_metric_set(s->running, g->active);
   weir_metric_set(s->goodput, g->goodput);
   weir_metric_set(s->large_only_goodput, g->large_only_goodput);
+}
+
+void weir_service_metrics_down(const weir_service_metrics *s, int32_t n_tiers, const weir_engine_stats *g,
+                               int64_t now_ns) {
+  for (int32_t t = 0; t < n_tiers; t++) {
+    const weir_tier_stats *y = &g->tier[t];
+    const int64_t since = y->dead && now_ns > y->since_ns ? now_ns - y->since_ns : 0;
+    weir_metric_set(s->tier_down[t], (double)(y->down_ns + since) * 1e-9);
+  }
 }
 
 void weir_service_metrics_step(const weir_service_metrics *s, int32_t tier, const weir_step_note *n) {
@@ -244,6 +282,7 @@ void weir_service_metrics_token(const weir_service_metrics *s, const weir_token_
   if (r->tier >= 0 && r->tier < WEIR_SM_TIERS && s->tokens[r->tier]) weir_metric_inc(s->tokens[r->tier], 1);
   if (r->tier == 1 && (unsigned)r->why < WEIR_SM_WHYS && s->large_tokens[r->why])
     weir_metric_inc(s->large_tokens[r->why], 1);
+  if (r->wanted_up) weir_metric_inc(s->wanted_large, 1);
   if (!isnan(r->entropy)) weir_metric_observe(s->entropy, (double)r->entropy);
   if (r->why == WEIR_WHY_DEFERRED) weir_metric_observe(s->large_wait, (double)r->wait_ns * 1e-9);
   if (gap_ns >= 0) weir_metric_observe(s->itl, (double)gap_ns * 1e-9);

@@ -54,6 +54,9 @@ typedef struct weir_service_metrics {
   weir_metric *steps[WEIR_SM_TIERS], *busy[WEIR_SM_TIERS], *overhead;
   weir_metric *kv_pages[WEIR_SM_TIERS][WEIR_SM_KV_STATES]; /* used, cached, total */
   weir_metric *tier_waiting[WEIR_SM_TIERS], *tier_up[WEIR_SM_TIERS];
+  weir_metric *tier_deaths[WEIR_SM_TIERS], *tier_recoveries[WEIR_SM_TIERS], *tier_down[WEIR_SM_TIERS];
+  weir_metric *comm_seconds[WEIR_SM_TIERS], *comm_bytes[WEIR_SM_TIERS];
+  weir_metric *wanted_large; /* tokens of the small tier where the large one was asked for and not there */
   weir_metric *entropy, *large_wait, *large_batch, *large_rows, *drafts_refused;
   weir_metric *goodput, *large_only_goodput, *threshold;
   weir_metric *pinned, *pinned_large_rows;
@@ -66,6 +69,9 @@ weir_status weir_service_metrics_init(weir_service_metrics *, weir_metrics *, co
                                       int32_t n_tiers, int32_t n_ctx, weir_err *e);
 /* Levels and counters that the engine keeps itself. */
 void weir_service_metrics_engine(const weir_service_metrics *, int32_t n_tiers, const weir_engine_stats *);
+/* The time that tiers have been dead, up to now: it grows without a turn of the engine. */
+void weir_service_metrics_down(const weir_service_metrics *, int32_t n_tiers, const weir_engine_stats *,
+                               int64_t now_ns);
 /* After a step of a tier. */
 void weir_service_metrics_step(const weir_service_metrics *, int32_t tier, const weir_step_note *);
 /* One token of a client; gap_ns: since the one before it, < 0: it is the first. */

@@ -22,10 +22,58 @@ typedef struct gated {
   weir_exec base;
   weir_exec *inner;
   served_gate *gate;
+  /* of a mortal one */
+  pthread_mutex_t lock;
+  uint64_t life, last, wiped; /* 0: dead; the last there was; whose KV `inner` holds */
+  uint64_t step_life;
+  void (*fn)(void *ctx);
+  void *ctx;
 } gated;
+
+static uint64_t gated_number(weir_exec *x, weir_err *why) {
+  gated *g = (gated *)x;
+  pthread_mutex_lock(&g->lock);
+  const uint64_t life = g->life;
+  pthread_mutex_unlock(&g->lock);
+  if (life == 0)
+    weir_fail(why, WEIR_EDEVICE,
+              "%s: node 1 (n\xfc"
+              "de) is silent",
+              x->info.name);
+  return life;
+}
+
+/* Computed when it is waited for, by the loop's thread. */
+static bool gated_ready(weir_exec *x) {
+  (void)x;
+  return true;
+}
+
+static void gated_notify(weir_exec *x, void (*fn)(void *ctx), void *ctx) {
+  gated *g = (gated *)x;
+  pthread_mutex_lock(&g->lock);
+  g->fn = fn;
+  g->ctx = ctx;
+  pthread_mutex_unlock(&g->lock);
+}
+
+static const weir_exec_async gated_async = {gated_ready, gated_notify};
+static const weir_exec_life gated_life = {gated_number};
+
+static void set_life(weir_exec *x, bool alive) {
+  gated *g = (gated *)x;
+  pthread_mutex_lock(&g->lock);
+  g->life = alive ? ++g->last : 0;
+  if (g->fn) g->fn(g->ctx);
+  pthread_mutex_unlock(&g->lock);
+}
 
 static weir_status gated_submit(weir_exec *x, const weir_batch *b, weir_result *r, weir_err *e) {
   gated *g = (gated *)x;
+  const uint64_t life = gated_number(x, e);
+  if (life == 0) return WEIR_EDEVICE;
+  if (g->wiped != life) fake_exec_wipe(g->inner);
+  g->wiped = g->step_life = life;
   return g->inner->ops->submit(g->inner, b, r, e);
 }
 
@@ -41,23 +89,33 @@ static weir_status gated_wait(weir_exec *x, weir_result **done, weir_err *e) {
   q->waiting = false;
   if (q->permits > 0) q->permits--;
   pthread_mutex_unlock(&q->lock);
-  return g->inner->ops->wait(g->inner, done, e);
+  const weir_status st = g->inner->ops->wait(g->inner, done, e);
+  if (st != WEIR_OK || gated_number(x, NULL) == g->step_life) return st;
+  (*done)->status = weir_fail(&(*done)->err, WEIR_EDEVICE, "%s: a rank is silent", x->info.name);
+  return WEIR_OK;
 }
 
 static void gated_destroy(weir_exec *x) {
   gated *g = (gated *)x;
   g->inner->ops->destroy(g->inner);
+  pthread_mutex_destroy(&g->lock);
   free(g);
 }
 
 static const weir_exec_ops gated_ops = {gated_submit, gated_wait, gated_destroy};
 
-static weir_exec *gated_create(weir_exec *inner, served_gate *gate) {
+static weir_exec *gated_create(weir_exec *inner, served_gate *gate, bool mortal) {
   gated *g = calloc(1, sizeof *g);
   g->base.ops = &gated_ops;
   g->base.info = inner->info;
   g->inner = inner;
   g->gate = gate;
+  g->life = g->last = g->wiped = 1;
+  pthread_mutex_init(&g->lock, NULL);
+  if (mortal) {
+    g->base.async = &gated_async;
+    g->base.life = &gated_life;
+  }
   return &g->base;
 }
 
@@ -92,7 +150,7 @@ void served_open(served *v, const served_opts *o) {
                                                             .max_tokens = 256,
                                                             .max_seqs = 16,
                                                             .fail_at_step = o->fail_at[t]}),
-                              &v->gate);
+                              &v->gate, o->mortal);
   if (weir_metrics_create(&v->metrics, &e) != WEIR_OK) fail_msg("%s", e.msg);
   assert_true(weir_chat_by_name("chatml", &v->chat));
   v->cfg = (weir_service_cfg){
@@ -103,7 +161,8 @@ void served_open(served *v, const served_opts *o) {
                  .max_active = 16,
                  .large_batch = 4,
                  .large_wait_ns = 20000,
-                 .prefix_pages = -1},
+                 .prefix_pages = -1,
+                 .dead_wait_ns = o->dead_wait_ns},
       .prepare_tokenizer = v->tokenizer[1],
       .long_tokenizer = o->long_thread ? v->tokenizer[2] : NULL,
       .chat = o->chat ? &v->chat : NULL,
@@ -131,6 +190,18 @@ void served_close(served *v) {
   pthread_cond_destroy(&v->gate.moved);
   pthread_mutex_destroy(&v->gate.lock);
 }
+
+void served_await_tier(served *v, int32_t tier, bool up) {
+  for (int i = 0; i < 5000; i++) {
+    if (weir_service_get_health(v->service).tier[tier].up == up) return;
+    poll(NULL, 0, 1);
+  }
+  fail_msg("the service does not see that tier %d is %s", tier, up ? "up" : "down");
+}
+
+void served_kill(served *v, int32_t tier) { set_life(v->exec[tier], false); }
+
+void served_revive(served *v, int32_t tier) { set_life(v->exec[tier], true); }
 
 void served_hold(served *v, int64_t permits) {
   pthread_mutex_lock(&v->gate.lock);

@@ -31,6 +31,8 @@ typedef struct served_opts {
   int32_t n_tiers, max_requests, n_ctx;
   int64_t fail_at[2]; /* steps of the tiers that fail; < 0: none */
   bool chat, long_thread;
+  bool mortal; /* tiers have lives: served_kill, served_revive */
+  int64_t dead_wait_ns;
 } served_opts;
 
 served_opts served_usual(void);
@@ -40,6 +42,10 @@ void served_close(served *);
 void served_hold(served *, int64_t permits);
 /* Until a step stands before the gate. */
 void served_await_held(served *);
+/* The tier of a mortal service dies, a step under way with it, and comes back with an empty KV. */
+void served_kill(served *, int32_t tier);
+void served_revive(served *, int32_t tier);
+void served_await_tier(served *, int32_t tier, bool up); /* until the service knows */
 /* The clock jumps. */
 void served_skip(served *, int64_t ns);
 /* A greedy request over ids; ends only at its length when max_tokens > 0. */
