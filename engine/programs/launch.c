@@ -294,12 +294,14 @@ static weir_status take_address(const char *text, weir_launch *l, weir_err *e) {
   return WEIR_OK;
 }
 
+static const char *source(const weir_config *c, const char *option, const weir_launch *l) {
+  return weir_config_is_set(c, option) || !l->told[0] ? weir_config_source(c, option) : "the launcher";
+}
+
 static weir_status check(const weir_config *c, const weir_launch *l, weir_err *e) {
   if (l->node >= l->n_nodes)
     return weir_fail(e, WEIR_EINVAL, "--node-rank %d (%s) and --nnodes %d (%s): ranks count from 0", l->node,
-                     weir_config_is_set(c, "node-rank") ? weir_config_source(c, "node-rank") : "the launcher",
-                     l->n_nodes,
-                     weir_config_is_set(c, "nnodes") ? weir_config_source(c, "nnodes") : "the launcher");
+                     source(c, "node-rank", l), l->n_nodes, source(c, "nnodes", l));
   if (l->n_nodes > 1 && !l->addr[0])
     return weir_fail(e, WEIR_EINVAL,
                      "--nnodes %d needs --dist-init-addr HOST:PORT, where node 0 is reached%s", l->n_nodes,

@@ -12,6 +12,7 @@
 #include "programs/options.h"
 #include "programs/out.h"
 #include "programs/version.h"
+#include "programs/worker.h"
 
 static int32_t width_of_terminal(void) {
   struct winsize w;
@@ -101,7 +102,7 @@ static int run_command(const weir_command *cmd, int argc, char **argv) {
   else if (weir_config_read_all(c, argc, argv, &e) != WEIR_OK)
     status = e.code == WEIR_EINVAL ? weir_tell_usage(cmd->name, &e) : weir_tell(&e, WEIR_EXIT_FAILED);
   else
-    status = cmd->main(c);
+    status = weir_run_or_work(cmd, c);
   weir_config_destroy(c);
   return status;
 }

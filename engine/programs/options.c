@@ -352,6 +352,16 @@ const weir_command weir_commands[] = {
      "  weir serve --small S.gguf --large L.gguf --entropy 0.3 --api-key-file keys.txt --listen 0.0.0.0:8000\n"
      "  weir serve --no-http --rpc tcp://0.0.0.0:5600 --token-file token\n",
      weir_main_serve},
+    {"worker", WEIR_CMD_WORKER, "compute a part of a large model for `weir serve`",
+     "weir worker --nnodes N --node-rank K --dist-init-addr HOST:PORT [options]",
+     "Holds ranks of a large model that is cut over several processes, and computes what the one with node rank 0\n"
+     "says; when that goes, or another rank does, it waits to be gathered again, with its weights kept. It ends at\n"
+     "SIGTERM or SIGINT. Any other command that is given a --node-rank above 0 does the same: srun and mpirun need\n"
+     "one command line for all. Without --large: the pair that comes with weir.",
+     "  weir serve  --large L.gguf --large-tp 2 --nnodes 2 --node-rank 0 --dist-init-addr 127.0.0.1:5610\n"
+     "  weir worker --large L.gguf --large-tp 2 --nnodes 2 --node-rank 1 --dist-init-addr 127.0.0.1:5610\n"
+     "  srun --ntasks-per-node 1 weir serve --large L.gguf --large-device cuda --large-tp 16 --launcher slurm\n",
+     weir_main_worker},
     {"perplexity", WEIR_CMD_PERPLEXITY, "how well models foretell a text", "weir perplexity [options] [FILE]",
      "Prints perplexity, bits a byte and entropy of one model or of two side by side on FILE or standard "
      "input, and how\n"

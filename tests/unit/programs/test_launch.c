@@ -92,7 +92,7 @@ static const struct {
     {"an address that nobody needs", {"--dist-init-addr", "head:7000"}, {NULL}, 0, 1, 0, 1, "", NULL},
     {"no address", {"--nnodes", "2"}, {NULL}, .error = "--nnodes 2 needs --dist-init-addr HOST:PORT"},
     {"a rank beyond", {"--nnodes", "2", "--node-rank", "2"}, {NULL}, .error = "--node-rank 2 (command line)"},
-    {"a rank of nobody", {"--node-rank", "1"}, {NULL}, .error = "and --nnodes 1 (the launcher)"},
+    {"a rank of nobody", {"--node-rank", "1"}, {NULL}, .error = "and --nnodes 1 (default)"},
     {"no host",
      {"--nnodes", "2", "--dist-init-addr", ":7"},
      {NULL},
