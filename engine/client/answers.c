@@ -19,14 +19,27 @@ static void fail_memory(client_call *call) {
   }
 }
 
-static weir_client_health health_of(const Weir__V1__HealthReply *h) {
+/* tier: [WEIR_CLIENT_MAX_TIERS] */
+static weir_client_health health_of(const Weir__V1__HealthReply *h, weir_client_tier_health *tier) {
   if (!h) return (weir_client_health){.reason = "the engine did not say"};
+  const size_t n = h->n_tier < WEIR_CLIENT_MAX_TIERS ? h->n_tier : WEIR_CLIENT_MAX_TIERS;
+  for (size_t i = 0; i < n; i++) {
+    const Weir__V1__TierHealth *t = h->tier[i];
+    tier[i] = (weir_client_tier_health){.name = t->name,
+                                        .up = t->up,
+                                        .comes_back = t->comes_back,
+                                        .for_ms = t->for_ms,
+                                        .reason = t->reason,
+                                        .deaths = t->deaths};
+  }
   return (weir_client_health){.live = h->live,
                               .ready = h->ready,
                               .reason = h->reason,
                               .running = h->running,
                               .waiting = h->waiting,
-                              .queue_limit = h->queue_limit};
+                              .queue_limit = h->queue_limit,
+                              .tier = tier,
+                              .n_tiers = n};
 }
 
 static void answer_model(client_call *call, const Weir__V1__ModelsReply *r) {
@@ -122,10 +135,13 @@ static void fill_stats(const Weir__V1__StatsReply *r, const stats_memory *m) {
 
 static void answer_stats(client_call *call, const Weir__V1__StatsReply *r) {
   stats_memory m;
+  weir_client_tier_health tier[WEIR_CLIENT_MAX_TIERS];
   if (take_stats_memory(r, &m)) {
     fill_stats(r, &m);
-    const weir_client_stats s = {
-        .model = r->model, .health = health_of(r->health), .family = m.family, .n_families = r->n_family};
+    const weir_client_stats s = {.model = r->model,
+                                 .health = health_of(r->health, tier),
+                                 .family = m.family,
+                                 .n_families = r->n_family};
     call->done.stats(call->ctx, &s, &none);
   } else {
     fail_memory(call);
@@ -157,7 +173,8 @@ static void answer_ids(client_call *call, const Weir__V1__TokenizeReply *r) {
 void client_answer(client_call *call, const weir_frame_msg *m) {
   switch ((int)call->kind) {
     case WEIR_FRAME_HEALTH: {
-      const weir_client_health h = health_of(m->as.health_reply);
+      weir_client_tier_health tier[WEIR_CLIENT_MAX_TIERS];
+      const weir_client_health h = health_of(m->as.health_reply, tier);
       call->done.health(call->ctx, &h, &none);
       break;
     }

@@ -127,7 +127,8 @@ typedef struct weir_client_usage {
   uint64_t steps_by_tier[WEIR_CLIENT_MAX_TIERS], fed_by_tier[WEIR_CLIENT_MAX_TIERS];
   uint64_t queued_us, first_token_us, total_us, seed;
   char mode[16];
-  float entropy; /* NaN: none */
+  float entropy;      /* NaN: none */
+  uint32_t wanted_up; /* of completion_tokens: a gate asked for a tier that was not there */
 } weir_client_usage;
 
 typedef struct weir_client_end {
@@ -157,10 +158,19 @@ void weir_client_abandon(weir_client *, int64_t request);
 
 /* ---- calls: `done` is made exactly once, with e->code 0 and the answer, or the error ---- */
 
+typedef struct weir_client_tier_health {
+  const char *name; /* "small", "large" */
+  bool up, comes_back;
+  uint64_t for_ms;    /* up, or down, for so long */
+  const char *reason; /* why it is down */
+  uint64_t deaths;
+} weir_client_tier_health;
 typedef struct weir_client_health {
   bool live, ready;
   const char *reason;
   uint32_t running, waiting, queue_limit;
+  const weir_client_tier_health *tier;
+  size_t n_tiers; /* 0: the engine does not say */
 } weir_client_health;
 
 typedef struct weir_client_tier {

@@ -18,6 +18,7 @@ static void end_of(const Weir__V1__End *end, weir_client_end *out) {
     u->cached_tokens = from->cached_tokens;
     u->completion_tokens = from->completion_tokens;
     u->refused = from->refused;
+    u->wanted_up = from->wanted_up;
     size_t n = from->n_tokens_by_tier;
     if (from->n_steps_by_tier > n) n = from->n_steps_by_tier;
     if (from->n_fed_by_tier > n) n = from->n_fed_by_tier;

@@ -59,6 +59,55 @@ void weir_gw_models(weir_gw *g, weir_http_request *r, const char *id) {
 
 /* ---- health ---- */
 
+weir_status weir_gw_put_tiers(weir_buf *b, const weir_gw_engine *x, weir_err *e) {
+  weir_status st = WEIR_OK;
+  const int64_t since = (weir_now_ns(&x->gw->clock) - x->heard_ns) / 1000000; /* told so long ago */
+  WEIR_TRY(weir_buf_puts(b, "\"tiers\":[", e));
+  for (size_t i = 0; i < x->n_tiers; i++) {
+    const struct weir_gw_tier *t = &x->tier[i];
+    WEIR_TRY(weir_buf_puts(b, i ? ",{\"name\":" : "{\"name\":", e));
+    WEIR_TRY(weir_json_put_text(b, t->name, strlen(t->name), e));
+    WEIR_TRY(weir_buf_printf(b, e, ",\"up\":%s,\"for_s\":%.3f,\"deaths\":%llu", t->up ? "true" : "false",
+                             ((double)t->for_ms + (double)(since > 0 ? since : 0)) / 1e3,
+                             (unsigned long long)t->deaths));
+    if (!t->up) {
+      WEIR_TRY(weir_buf_printf(b, e, ",\"comes_back\":%s,\"reason\":", t->comes_back ? "true" : "false"));
+      WEIR_TRY(weir_json_put_text(b, t->reason, strlen(t->reason), e));
+    }
+    WEIR_TRY(weir_buf_puts(b, "}", e));
+  }
+  WEIR_TRY(weir_buf_puts(b, "]", e));
+out:
+  return st;
+}
+
+/* Of each engine whether it is live and ready, and its tiers: where engines are is not told, since no key is
+ * asked for. */
+static weir_status put_health(const weir_gw *g, weir_buf *b, weir_err *e) {
+  weir_status st = WEIR_OK;
+  WEIR_TRY(weir_buf_puts(b, "{\"engines\":[", e));
+  for (int32_t i = 0; i < g->n_engines; i++) {
+    const weir_gw_engine *x = &g->engine[i];
+    WEIR_TRY(weir_buf_printf(b, e, "%s{\"live\":%s,\"ready\":%s,", i ? "," : "", x->live ? "true" : "false",
+                             x->ready ? "true" : "false"));
+    WEIR_TRY(weir_gw_put_tiers(b, x, e));
+    WEIR_TRY(weir_buf_puts(b, "}", e));
+  }
+  WEIR_TRY(weir_buf_puts(b, "]}", e));
+out:
+  return st;
+}
+
+static void reply_health(const weir_gw *g, weir_http_request *r) {
+  weir_buf b = {0};
+  weir_err e;
+  if (put_health(g, &b, &e) == WEIR_OK)
+    weir_gw_reply_json(r, 200, &b);
+  else
+    weir_http_reply(r, 200, "application/json", "{}", 2); /* it lives all the same */
+  weir_buf_fini(&b);
+}
+
 void weir_gw_health(weir_gw *g, weir_http_request *r, bool ready) {
   const weir_gw_engine *bad = NULL;
   bool good = false;
@@ -70,7 +119,7 @@ void weir_gw_health(weir_gw *g, weir_http_request *r, bool ready) {
   if (ready && g->draining)
     weir_gw_reply_fail(r, 503, NULL, "the gateway is about to end");
   else if (good)
-    weir_http_reply(r, 200, "application/json", "{}", 2);
+    reply_health(g, r);
   else
     weir_gw_reply_fail(r, 503, NULL, "no engine is %s%s%s", ready ? "ready" : "live",
                        bad && bad->reason[0] ? ": " : "", bad ? bad->reason : "");

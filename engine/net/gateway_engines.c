@@ -40,6 +40,25 @@ static void set_state(weir_gw_engine *x, bool live, bool ready, const char *reas
   weir_metric_set(x->up, ready ? 1 : 0);
 }
 
+static void keep_tiers(weir_gw_engine *x, const weir_client_health *h) {
+  const size_t n = h->n_tiers < WEIR_CLIENT_MAX_TIERS ? h->n_tiers : WEIR_CLIENT_MAX_TIERS;
+  for (size_t i = 0; i < n; i++) {
+    const weir_client_tier_health *from = &h->tier[i];
+    struct weir_gw_tier *to = &x->tier[i];
+    const bool news = i < x->n_tiers && to->up != from->up;
+    snprintf(to->name, sizeof to->name, "%s", from->name);
+    snprintf(to->reason, sizeof to->reason, "%s", from->reason);
+    to->up = from->up;
+    to->comes_back = from->comes_back;
+    to->for_ms = from->for_ms;
+    to->deaths = from->deaths;
+    if (news)
+      weir_log(WEIR_LOG_WARN, "engine %s: the %s tier is %s%s%s", x->url, to->name, to->up ? "back" : "down",
+               to->up ? "" : ": ", to->up ? "" : to->reason);
+  }
+  x->n_tiers = n;
+}
+
 static void on_health(void *ctx, const weir_client_health *h, const weir_client_error *e) {
   weir_gw_engine *x = ctx;
   x->asked_health = false;
@@ -55,6 +74,7 @@ static void on_health(void *ctx, const weir_client_health *h, const weir_client_
   x->running = h->running;
   x->waiting = h->waiting;
   x->queue_limit = h->queue_limit;
+  keep_tiers(x, h);
   if (!x->live) x->model.known = false; /* it may be another one by now */
   set_state(x, h->live, h->live && h->ready, h->reason ? h->reason : "");
   if (!x->model.known) weir_gw_engines_ask(x->gw);

@@ -62,7 +62,9 @@ static double sum_of(const weir_client_stats *s, const char *name, const char *t
 static void take_numbers(numbers *n, const weir_client_stats *s) {
   n->known = true;
   n->health = s->health;
-  n->health.reason = NULL; /* borrowed */
+  n->health.reason = NULL; /* borrowed, and so are tiers */
+  n->health.tier = NULL;
+  n->health.n_tiers = 0;
   for (int t = 0; t < N_TIERS; t++) {
     n->tokens[t] = sum_of(s, "weir:tokens_total", tiers[t]);
     n->kv[t] = sum_of(s, "weir:kv_cache_usage_perc", tiers[t]);
@@ -104,10 +106,12 @@ static weir_status put_engines(const gather *a, weir_buf *b, weir_err *e) {
     const weir_gw_engine *x = &a->gw->engine[i];
     WEIR_TRY(weir_buf_puts(b, i ? ",{\"url\":" : "{\"url\":", e));
     WEIR_TRY(weir_json_put_text(b, x->url, strlen(x->url), e));
-    WEIR_TRY(weir_buf_printf(b, e, ",\"live\":%s,\"ready\":%s,\"running\":%u,\"waiting\":%u}",
+    WEIR_TRY(weir_buf_printf(b, e, ",\"live\":%s,\"ready\":%s,\"running\":%u,\"waiting\":%u,",
                              x->live ? "true" : "false", x->ready ? "true" : "false",
                              a->number[i].known ? a->number[i].health.running : x->running,
                              a->number[i].known ? a->number[i].health.waiting : x->waiting));
+    WEIR_TRY(weir_gw_put_tiers(b, x, e));
+    WEIR_TRY(weir_buf_puts(b, "}", e));
   }
   WEIR_TRY(weir_buf_puts(b, "]}", e));
 out:

@@ -33,6 +33,12 @@ typedef struct weir_gw_engine {
   bool live, ready, asked_health, asked_model;
   char reason[160];
   uint32_t running, waiting, queue_limit;
+  struct weir_gw_tier {
+    char name[32], reason[192];
+    bool up, comes_back;
+    uint64_t for_ms, deaths;
+  } tier[WEIR_CLIENT_MAX_TIERS]; /* [n_tiers] as told at heard_ns */
+  size_t n_tiers;
   int64_t heard_ns; /* the last answer about its health */
   int32_t open;     /* requests it has from here */
   weir_gw_model model;
@@ -105,6 +111,8 @@ void weir_gw_models(weir_gw *, weir_http_request *, const char *id); /* id NULL:
 void weir_gw_tokenize(weir_gw *, weir_http_request *);
 void weir_gw_detokenize(weir_gw *, weir_http_request *);
 void weir_gw_health(weir_gw *, weir_http_request *, bool ready);
+/* `"tiers":[...]` as an engine told last. */
+weir_status weir_gw_put_tiers(weir_buf *, const weir_gw_engine *, weir_err *e);
 
 /* ---- gateway_gather.c: /metrics, /stats ---- */
 void weir_gw_gather(weir_gw *, weir_http_request *, bool stats);

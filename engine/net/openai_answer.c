@@ -122,9 +122,10 @@ static weir_status put_usage(weir_buf *b, const weir_openai_style *s, const weir
   WEIR_TRY(put_tiers(b, "tokens_by_tier", s, u->by_tier, u->n_tiers, e));
   WEIR_TRY(put_tiers(b, "steps_by_tier", s, u->steps, u->n_tiers, e));
   WEIR_TRY(weir_buf_printf(b, e,
-                           "\"large_steps_saved\":%llu,\"deferral_rate\":%.6g,\"refused\":%llu,\"mode\":",
+                           "\"large_steps_saved\":%llu,\"deferral_rate\":%.6g,\"refused\":%llu,"
+                           "\"wanted_up\":%llu,\"mode\":",
                            (unsigned long long)(u->completion > large ? u->completion - large : 0), rate,
-                           (unsigned long long)u->refused));
+                           (unsigned long long)u->refused, (unsigned long long)u->wanted_up));
   WEIR_TRY(weir_json_put_text(b, u->mode, strlen(u->mode), e));
   WEIR_TRY(weir_buf_puts(b, ",\"entropy\":", e));
   WEIR_TRY(weir_json_put_number(b, u->any ? u->entropy : NAN, e));

@@ -39,7 +39,8 @@ void weir_openai_part_fini(weir_openai_part *);
 
 /* Sums over answers; times are those of the slowest. */
 typedef struct weir_openai_usage {
-  uint64_t prompt, cached, completion, refused, by_tier[WEIR_CLIENT_MAX_TIERS], steps[WEIR_CLIENT_MAX_TIERS];
+  uint64_t prompt, cached, completion, refused, wanted_up, by_tier[WEIR_CLIENT_MAX_TIERS],
+      steps[WEIR_CLIENT_MAX_TIERS];
   uint32_t n_tiers;
   uint64_t queued_us, first_token_us, total_us, seed;
   char mode[16];

@@ -212,6 +212,7 @@ void weir_openai_usage_add(weir_openai_usage *u, const weir_client_usage *c, boo
   }
   u->completion += c->completion_tokens;
   u->refused += c->refused;
+  u->wanted_up += c->wanted_up;
   const uint32_t n = c->n_tiers < WEIR_CLIENT_MAX_TIERS ? c->n_tiers : WEIR_CLIENT_MAX_TIERS;
   if (n > u->n_tiers) u->n_tiers = n;
   for (uint32_t i = 0; i < n; i++) {

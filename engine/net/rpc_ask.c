@@ -13,9 +13,9 @@
 
 void rpc_on_health(weir_rpc_core *c) {
   const weir_service_health h = weir_service_get_health(c->cfg.service);
-  Weir__V1__HealthReply m;
+  rpc_health m;
   rpc_health_fill(&m, &h);
-  rpc_answer_message(c, c->ticket, WEIR_FRAME_HEALTH | WEIR_FRAME_REPLY, &m.base);
+  rpc_answer_message(c, c->ticket, WEIR_FRAME_HEALTH | WEIR_FRAME_REPLY, &m.reply.base);
 }
 
 void rpc_on_stats(weir_rpc_core *c) {

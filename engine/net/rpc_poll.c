@@ -193,6 +193,7 @@ static void put_usage(struct ending *y, const weir_reply *reply, const weir_repl
   u->fed_by_tier = y->fed;
   u->n_tokens_by_tier = u->n_steps_by_tier = u->n_fed_by_tier = (size_t)n_tiers;
   u->refused = (uint32_t)x->counts.refused;
+  u->wanted_up = (uint32_t)x->counts.wanted_up;
   u->queued_us = (uint64_t)(x->queued_ns / 1000);
   u->first_token_us = (uint64_t)(x->first_token_ns / 1000);
   u->total_us = (uint64_t)(x->total_ns / 1000);

@@ -9,14 +9,28 @@
 #include "base/mem.h"
 #include "proto/frame.h"
 
-void rpc_health_fill(Weir__V1__HealthReply *out, const weir_service_health *h) {
-  weir__v1__health_reply__init(out);
-  out->live = h->live;
-  out->ready = h->ready;
-  out->reason = (char *)h->reason;
-  out->running = (uint32_t)h->running;
-  out->waiting = (uint32_t)h->waiting;
-  out->queue_limit = (uint32_t)h->limit;
+void rpc_health_fill(rpc_health *out, const weir_service_health *h) {
+  Weir__V1__HealthReply *r = &out->reply;
+  weir__v1__health_reply__init(r);
+  r->live = h->live;
+  r->ready = h->ready;
+  r->reason = (char *)h->reason;
+  r->running = (uint32_t)h->running;
+  r->waiting = (uint32_t)h->waiting;
+  r->queue_limit = (uint32_t)h->limit;
+  r->tier = out->at;
+  r->n_tier = (size_t)h->n_tiers;
+  for (int32_t t = 0; t < h->n_tiers; t++) {
+    const weir_tier_health *from = &h->tier[t];
+    Weir__V1__TierHealth *to = out->at[t] = &out->tier[t];
+    weir__v1__tier_health__init(to);
+    to->name = (char *)from->name;
+    to->up = from->up;
+    to->for_ms = (uint64_t)(from->for_ns / 1000000);
+    to->reason = (char *)from->why;
+    to->deaths = (uint64_t)from->deaths;
+    to->comes_back = from->comes_back;
+  }
 }
 
 typedef struct filler {
@@ -94,7 +108,7 @@ weir_status rpc_stats_put(weir_metrics *metrics, const weir_service_health *heal
                           weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
   filler f = {0};
-  Weir__V1__HealthReply h;
+  rpc_health h;
   Weir__V1__StatsReply reply = WEIR__V1__STATS_REPLY__INIT;
   weir_metrics_visit(metrics, count, &f);
   f.last = NULL;
@@ -108,7 +122,7 @@ weir_status rpc_stats_put(weir_metrics *metrics, const weir_service_health *heal
   WEIR_TRY(WEIR_NEW(f.n_buckets, &f.bucket_at, e));
   weir_metrics_visit(metrics, fill, &f);
   rpc_health_fill(&h, health);
-  reply.health = &h;
+  reply.health = &h.reply;
   reply.family = f.family_at;
   reply.n_family = f.at_family;
   reply.model = (char *)model;

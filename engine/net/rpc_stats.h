@@ -7,9 +7,12 @@
 #include "proto/weir.pb-c.h"
 #include "serve/service.h"
 
-/* The reason is borrowed. */
-
-void rpc_health_fill(Weir__V1__HealthReply *out, const weir_service_health *h);
+typedef struct rpc_health {
+  Weir__V1__HealthReply reply;
+  Weir__V1__TierHealth tier[WEIR_MAX_TIERS], *at[WEIR_MAX_TIERS];
+} rpc_health;
+/* Texts are borrowed. */
+void rpc_health_fill(rpc_health *out, const weir_service_health *h);
 /* Appends the frame: health and every series of the registry. */
 weir_status rpc_stats_put(weir_metrics *, const weir_service_health *, const char *model, weir_buf *out,
                           weir_err *e);

@@ -199,6 +199,7 @@ static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
     w->by_tier[1] = r->written / 2;
     w->usage.tokens_by_tier = w->by_tier;
     w->usage.n_tokens_by_tier = 2;
+    w->usage.wanted_up = r->written / 2;
     w->usage.seed = 77;
     w->usage.mode = "defer";
     w->u.end = &w->end;
@@ -389,7 +390,19 @@ static void handle(fake_engine *f, weir_frame_msg *m, void *control) {
   } else if (kind == WEIR_FRAME_DETOKENIZE) {
     on_detokenize(f, m->as.detokenize, control);
   } else {
+    Weir__V1__TierHealth tier[6], *at[6]; /* more than the library shows */
+    for (int i = 0; i < 6; i++) {
+      weir__v1__tier_health__init(at[i] = &tier[i]);
+      tier[i].name = i ? "large" : "small";
+      tier[i].up = i == 0;
+      tier[i].for_ms = 1000 + (uint64_t)i;
+      tier[i].reason = i ? "node 1 is silent" : "";
+      tier[i].deaths = (uint64_t)i;
+      tier[i].comes_back = i == 1;
+    }
     Weir__V1__HealthReply h = WEIR__V1__HEALTH_REPLY__INIT;
+    h.tier = at;
+    h.n_tier = 6;
     h.live = true;
     h.reason = "loading";
     h.queue_limit = 256;

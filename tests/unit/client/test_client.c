@@ -50,6 +50,7 @@ static void complete(void **state) {
   assert_int_equal(h.usage.n_tiers, 2);
   assert_int_equal(h.usage.tokens_by_tier[0], 3);
   assert_int_equal(h.usage.tokens_by_tier[1], 2);
+  assert_int_equal(h.usage.wanted_up, 2);
   assert_true(h.usage.seed == 77 && isnan(h.usage.entropy));
   assert_string_equal(h.usage.mode, "defer");
   assert_int_equal(weir_client_run(t.client, 0), 0);
@@ -259,6 +260,11 @@ static void on_health(void *ctx, const weir_client_health *h, const weir_client_
   if (!h) return;
   assert_true(h->live && !h->ready && h->queue_limit == 256);
   assert_string_equal(h->reason, "loading");
+  assert_int_equal(h->n_tiers, WEIR_CLIENT_MAX_TIERS);
+  assert_true(h->tier[0].up && !h->tier[1].up && h->tier[1].comes_back && h->tier[1].deaths == 1);
+  assert_true(h->tier[1].for_ms == 1001 && !h->tier[0].comes_back);
+  assert_string_equal(h->tier[1].name, "large");
+  assert_string_equal(h->tier[1].reason, "node 1 is silent");
 }
 static void on_model(void *ctx, const weir_client_model *m, const weir_client_error *e) {
   calls *k = ctx;
@@ -279,7 +285,7 @@ static void on_stats(void *ctx, const weir_client_stats *s, const weir_client_er
   note(k, e);
   if (!s) return;
   assert_int_equal(s->n_families, 2);
-  assert_true(s->health.live);
+  assert_true(s->health.live && s->health.n_tiers == 0);
   const weir_client_family *f = s->family;
   assert_true(f[0].type == 2 && f[0].n_samples == 2 && f[1].n_samples == 1);
   assert_true(f[0].sample[0].value == 1 && f[0].sample[0].n_labels == 0);

@@ -35,6 +35,7 @@ core_rig *core_open(const weir_rpc_limits *limits, const char *token, int32_t ma
   weir_err e = {0};
   core_rig *r = calloc(1, sizeof *r);
   served_opts o = served_usual();
+  o.mortal = true;
   if (max_requests > 0) o.max_requests = max_requests;
   served_open(&r->served, &o);
   assert_int_equal(weir_metrics_create(&r->metrics, &e), WEIR_OK);

@@ -111,7 +111,8 @@ static weir_client_usage usage_of(const request *r, uint32_t n) {
                          .first_token_us = 2000,
                          .total_us = 3000,
                          .seed = r->seed,
-                         .entropy = 0.5f};
+                         .entropy = 0.5f,
+                         .wanted_up = n / 3};
   snprintf(u.mode, sizeof u.mode, "defer");
   return u;
 }
@@ -268,8 +269,18 @@ static void answer_stats(const call *x, const weir_client_health *health, const 
 static void answer(weir_client *c, const call *x, int code) {
   weir_client_error e = {.code = code};
   if (code) snprintf(e.message, sizeof e.message, "the engine is not there");
-  const weir_client_health health = {
-      c->engine->live, c->engine->ready, c->engine->ready ? "" : "loading", 1, 2, 64};
+  const bool down = c->engine->no_large;
+  const weir_client_tier_health lives[] = {
+      {.name = "small", .up = true, .for_ms = 65000, .reason = ""},
+      {"large", !down, true, 1500, down ? "node 1 (\"gpu17\") is silent" : "", down}};
+  const weir_client_health health = {.live = c->engine->live,
+                                     .ready = c->engine->ready,
+                                     .reason = c->engine->ready ? "" : "loading",
+                                     .running = 1,
+                                     .waiting = 2,
+                                     .queue_limit = 64,
+                                     .tier = lives,
+                                     .n_tiers = 2};
   const weir_client_tier tier[] = {{.name = "small", .model = "s.gguf", .type = "q8_0", .weight_bytes = 10},
                                    {.name = "large", .model = "l.gguf", .type = "q8_0", .weight_bytes = 50}};
   const char *const modes[] = {"defer", "exact"};

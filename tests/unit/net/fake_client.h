@@ -25,6 +25,7 @@ enum { FAKE_ENGINES = 8 };
 typedef struct fake_engine {
   char url[64];
   atomic_bool live, ready, silent; /* silent: calls are never answered */
+  atomic_bool no_large;            /* its large tier is down */
   atomic_int submits, cancels, open;
   weir_client_request last; /* without its pointers but the modes' */
   char last_mode[16], last_user[64], last_model[64], last_prompt[256];

@@ -120,6 +120,7 @@ static void whole_completion(void **state) {
   assert_int_equal(json_integer_value(json_object_get(json_object_get(w, "tokens_by_tier"), "large")), 3);
   assert_int_equal(json_integer_value(json_object_get(w, "large_steps_saved")), 3);
   assert_true(json_number_value(json_object_get(w, "deferral_rate")) == 0.5);
+  assert_int_equal(json_integer_value(json_object_get(w, "wanted_up")), 2);
   json_decref(j);
 }
 
@@ -472,6 +473,49 @@ static void engines_share_and_stand_in(void **state) {
   rig_stop(r);
 }
 
+/* Health says of each tier whether it is up, since when, and why not; /stats does too. */
+static void tiers_in_health(void **state) {
+  (void)state;
+  fake_reset();
+  rig *r = rig_ready(two, 2);
+  fake_engine *a = fake_engine_of("fake:a");
+  const time_t end = time(NULL) + 8;
+  do rig_get(r, "/health");
+  while (strstr(out, "\"tiers\":[]") && time(NULL) < end);
+  assert_null(strstr(out, "\"up\":false"));
+  a->no_large = true;
+  do rig_get(r, "/health");
+  while (!strstr(out, "\"up\":false") && time(NULL) < end);
+  assert_int_equal(raw_status(out), 200);
+  assert_null(strstr(out, "fake:a")); /* no key was asked for */
+  json_t *j = body_json();
+  const json_t *engines = json_object_get(j, "engines");
+  assert_int_equal(json_array_size(engines), 2);
+  for (size_t i = 0; i < 2; i++) {
+    const json_t *x = json_array_get(engines, i), *tiers = json_object_get(x, "tiers");
+    const json_t *small = json_array_get(tiers, 0), *large = json_array_get(tiers, 1);
+    assert_true(json_is_true(json_object_get(x, "live")) && json_is_true(json_object_get(x, "ready")));
+    assert_int_equal(json_array_size(tiers), 2);
+    assert_string_equal(text_at(small, "name", NULL), "small");
+    assert_true(json_is_true(json_object_get(small, "up")) && !json_object_get(small, "reason"));
+    assert_true(json_number_value(json_object_get(small, "for_s")) >= 65);
+    assert_true(json_is_true(json_object_get(large, "up")) == (i == 1));
+    if (i == 1) continue;
+    const double for_s = json_number_value(json_object_get(large, "for_s"));
+    assert_true(for_s >= 1.5 && for_s < 10);
+    assert_string_equal(text_at(large, "reason", NULL), "node 1 (\"gpu17\") is silent");
+    assert_true(json_is_true(json_object_get(large, "comes_back")));
+    assert_int_equal(json_integer_value(json_object_get(large, "deaths")), 1);
+  }
+  json_decref(j);
+  rig_get(r, "/ready");
+  assert_int_equal(raw_status(out), 200);
+  assert_non_null(strstr(out, "\"up\":false"));
+  rig_get(r, "/stats");
+  assert_non_null(strstr(out, "\"tiers\":[{\"name\":\"small\",\"up\":true"));
+  rig_stop(r);
+}
+
 /* What was lost with its engine is written by the other, unless some of it was sent. */
 static void lost_requests_are_written_elsewhere(void **state) {
   (void)state;
@@ -532,6 +576,7 @@ int main(void) {
       TEST(rates_are_of_lately),
       TEST(metrics_are_prometheus),
       cmocka_unit_test(engines_share_and_stand_in),
+      cmocka_unit_test(tiers_in_health),
       cmocka_unit_test(lost_requests_are_written_elsewhere),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

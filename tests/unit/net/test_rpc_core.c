@@ -304,11 +304,30 @@ static void test_questions(void **state) {
   core_put_raw(&b, WEIR_FRAME_HEALTH, NULL, 0);
   core_reply(r, core_send(r, &b), &m);
   assert_true(m.as.health_reply->live && m.as.health_reply->ready);
+  assert_int_equal(m.as.health_reply->n_tier, 2);
+  for (size_t t = 0; t < 2; t++) {
+    const Weir__V1__TierHealth *tier = m.as.health_reply->tier[t];
+    assert_true(tier->up && tier->comes_back && tier->deaths == 0 && tier->reason[0] == 0);
+  }
   weir_frame_msg_fini(&m);
+  served_kill(&r->served, 1);
+  served_await_tier(&r->served, 1, false);
+  served_skip(&r->served, 2500000000);
+  core_put_raw(&b, WEIR_FRAME_HEALTH, NULL, 0);
+  core_reply(r, core_send(r, &b), &m);
+  assert_true(m.as.health_reply->live && m.as.health_reply->ready);
+  assert_true(m.as.health_reply->tier[0]->up && !m.as.health_reply->tier[1]->up);
+  assert_string_equal(m.as.health_reply->tier[1]->name, "large");
+  assert_true(m.as.health_reply->tier[1]->for_ms >= 2500 && m.as.health_reply->tier[1]->deaths == 1);
+  assert_non_null(strstr(m.as.health_reply->tier[1]->reason, "is silent"));
+  weir_frame_msg_fini(&m);
+  served_revive(&r->served, 1);
+  served_await_tier(&r->served, 1, true);
   core_put_raw(&b, WEIR_FRAME_STATS, NULL, 0);
   core_reply(r, core_send(r, &b), &m);
   assert_true(m.as.stats_reply->n_family > 3);
   assert_true(m.as.stats_reply->health->live);
+  assert_true(m.as.stats_reply->health->n_tier == 2 && m.as.stats_reply->health->tier[1]->up);
   weir_frame_msg_fini(&m);
   Weir__V1__TokenizeRequest t = WEIR__V1__TOKENIZE_REQUEST__INIT;
   t.text = (char *)"hello world";
