@@ -277,7 +277,7 @@ static void one_rank_is_the_whole(void **state) {
     subject s = subject_of(&golden_models[i]);
     weir_err e = {0};
     weir_comm_seat *seat;
-    weir_comm *self;
+    weir_comm *self = NULL;
     char invite[WEIR_COMM_INVITE_BYTES];
     if (weir_comm_seat_open(WEIR_COMM_SELF, &(weir_comm_seat_opts){0}, &seat, &e) != WEIR_OK)
       fail_msg("%s", e.msg);
