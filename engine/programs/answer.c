@@ -40,6 +40,7 @@ void weir_answers_how_init(weir_answers_how *h, const weir_config *c, const weir
       .max_active = (int32_t)weir_config_int(c, "batch"),
       .large_batch = (int32_t)weir_config_int(c, "large-batch"),
       .large_wait_ns = weir_config_int(c, "large-wait") * 1000000,
+      .dead_wait_ns = weir_config_int(c, "recovery-wait") * 1000000000,
       .prefix_pages = -1,
       .show_special = weir_config_bool(c, "special"),
   };
@@ -141,17 +142,15 @@ weir_status weir_answers_run(weir_answers *a, const weir_answers_how *h, weir_er
   weir_status st = WEIR_OK;
   weir_engine *g = NULL;
   weir_engine_cfg cfg = {
-      .n_tiers = h->models->n_tiers,
-      .tokenizer = weir_pair_tokenizer(h->models->pair),
       .clock = weir_clock_system(),
       .max_active = h->max_active < a->n ? h->max_active : a->n,
       .large_batch = h->large_batch < h->max_active ? h->large_batch : h->max_active,
       .large_wait_ns = h->large_wait_ns,
-      .overlap_tiers = weir_pair_overlaps(h->models->pair),
+      .dead_wait_ns = h->dead_wait_ns,
       .prefix_pages = h->prefix_pages,
       .prompt_chunk = {INT32_MAX, INT32_MAX}, /* nobody reads along: throughput alone counts */
   };
-  for (int32_t t = 0; t < cfg.n_tiers; t++) cfg.tier[t] = weir_pair_exec(h->models->pair, t);
+  weir_pair_configure(h->models->pair, &cfg);
   WEIR_TRY(weir_engine_create(&cfg, &g, e));
   const int64_t start = weir_now_ns(&cfg.clock);
   st = loop(g, a, h, e);

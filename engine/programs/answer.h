@@ -58,7 +58,7 @@ typedef struct weir_answers_how {
   weir_cascade_cfg cascade; /* of as many tiers as models */
   weir_ask draw;
   int32_t max_new, max_active, large_batch;
-  int64_t large_wait_ns;
+  int64_t large_wait_ns, dead_wait_ns;
   int32_t prefix_pages; /* as in weir_engine_cfg */
   bool ignore_eos, show_special;
   const char *const *stop;

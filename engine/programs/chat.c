@@ -270,11 +270,12 @@ static weir_status open_engine(weir_chat *x, weir_err *e) {
   if (!weir_config_string(x->c, "template")) WEIR_TRY(use_own_template(x, e));
   const char *system = weir_config_string(x->c, "system");
   if (system) WEIR_TRY(weir_talk_set_system(&x->talk, system, strlen(system), e));
-  weir_engine_cfg cfg = {
-      .n_tiers = x->models.n_tiers, .tokenizer = tok, .clock = weir_clock_system(), .max_active = 1};
+  weir_engine_cfg cfg = {.clock = weir_clock_system(),
+                         .max_active = 1,
+                         .dead_wait_ns = weir_config_int(x->c, "recovery-wait") * 1000000000};
+  weir_pair_configure(x->models.pair, &cfg);
   x->n_ctx = INT32_MAX;
   for (int32_t t = 0; t < cfg.n_tiers; t++) {
-    cfg.tier[t] = weir_pair_exec(x->models.pair, t);
     const weir_exec_info *info = &cfg.tier[t]->info;
     if (info->n_ctx < x->n_ctx) x->n_ctx = info->n_ctx;
     if (info->n_pages > cfg.prefix_pages)

@@ -250,6 +250,9 @@ const weir_option weir_options[] = {
    "Node 0 waits so long at the start for the others to come and to load their weights."},
   {"rank-timeout", 0, INT, MODELS | WORKER, "Tensor parallelism", "S", "10", 1, 3600, NULL, NULL, false,
    "A rank that is silent or late for so long is given up: the step ends with an error, and all ranks are gathered again."},
+  {"recovery-wait", 0, INT, RUN | EVAL | CHAT | SERVE, "Tensor parallelism", "S", "30", 0, 86400, NULL, NULL, false,
+   "Requests that cannot do without a model whose ranks are being gathered again wait so long for it; others go on with "
+   "the small model."},
   {"launcher", 0, ENUM, MODELS | WORKER, "Tensor parallelism", NULL, "none", 0, 0, "none|auto|slurm|openmpi|pmi|torchrun|lws", NULL, false,
    "Take --nnodes, --node-rank and --dist-init-addr, where they are not given, from what srun, mpirun, torchrun or "
    "LeaderWorkerSet say in the environment, and the GPU from the rank on this machine. none: look at no such variable."},

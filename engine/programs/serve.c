@@ -114,14 +114,12 @@ static weir_status start_service(server *s, weir_err *e) {
   const weir_loaded *m = &s->served.models;
   const double share = weir_config_float(c, "prefix-cache");
   weir_service_cfg cfg = {
-      .engine = {.n_tiers = m->n_tiers,
-                 .tokenizer = weir_pair_tokenizer(m->pair),
-                 .clock = s->clock,
+      .engine = {.clock = s->clock,
                  .max_active = (int32_t)weir_config_int(c, "max-active"),
                  .max_queued = (int32_t)weir_config_int(c, "max-requests"),
                  .large_batch = (int32_t)weir_config_int(c, "large-batch"),
                  .large_wait_ns = weir_config_int(c, "large-wait") * MILLI,
-                 .overlap_tiers = weir_pair_overlaps(m->pair)},
+                 .dead_wait_ns = weir_config_int(c, "recovery-wait") * SECOND},
       .prepare_tokenizer = s->served.prepare,
       .long_tokenizer = s->served.prepare_long,
       .chat = s->served.has_chat ? &s->served.format : NULL,
@@ -137,8 +135,8 @@ static weir_status start_service(server *s, weir_err *e) {
       .max_requests = (int32_t)weir_config_int(c, "max-requests"),
       .stall_ns = weir_config_int(c, "stall-timeout") * SECOND,
   };
+  weir_pair_configure(m->pair, &cfg.engine);
   for (int32_t t = 0; t < m->n_tiers; t++) {
-    cfg.engine.tier[t] = weir_pair_exec(m->pair, t);
     const int32_t pages = (int32_t)(share * cfg.engine.tier[t]->info.n_pages);
     if (t == 0 || pages < cfg.engine.prefix_pages) cfg.engine.prefix_pages = pages;
   }

@@ -45,6 +45,7 @@ typedef struct opened { /* one model while loading */
 struct weir_pair {
   weir_placement at;
   char devices[384], device[WEIR_MAX_TIERS][192];
+  bool cut[WEIR_MAX_TIERS];  /* over ranks */
   bool left[WEIR_MAX_TIERS]; /* executors whose thread is stuck; written when they are destroyed */
   int32_t n_tiers, n_vocab;
   weir_exec *exec[WEIR_MAX_TIERS];
@@ -279,6 +280,7 @@ static weir_status make_exec(weir_pair *p, opened *m, int32_t tier, int32_t n_pa
     memcpy(taken, m->instance, sizeof taken);
     memset(m->instance, 0, sizeof m->instance);
     m->tp = NULL;
+    p->cut[tier] = true;
     WEIR_TRY(weir_tp_start(tp, taken, n_pages, &p->exec[tier], e)); /* it has threads of its own */
     return WEIR_OK;
   }
@@ -462,4 +464,13 @@ int32_t weir_pair_n_threads(const weir_pair *p) {
 }
 const char *weir_pair_device(const weir_pair *p, int32_t tier) { return p->device[tier]; }
 const char *weir_pair_devices(const weir_pair *p) { return p->devices; }
+void weir_pair_configure(const weir_pair *p, weir_engine_cfg *c) {
+  c->n_tiers = p->n_tiers;
+  c->tokenizer = p->tokenizer;
+  c->overlap_tiers = weir_pair_overlaps(p);
+  for (int32_t t = 0; t < p->n_tiers; t++) {
+    c->tier[t] = p->exec[t];
+    c->tp_stats[t] = p->cut[t] ? weir_exec_tp_stats : NULL;
+  }
+}
 bool weir_pair_overlaps(const weir_pair *p) { return weir_placement_overlaps(&p->at); }

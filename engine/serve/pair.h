@@ -10,6 +10,7 @@
 #include "cascade/policy.h"
 #include "kernels/dtype.h"
 #include "model/tokenizer.h"
+#include "serve/engine.h"
 #include "step/step.h"
 
 /* The other processes of a large model that is cut over several: this one leads them. */
@@ -75,6 +76,8 @@ int32_t weir_pair_n_threads(const weir_pair *);
 /* "cpu (avx2), 8 threads", "2 ranks over shm, each cpu (avx2), 4 threads" */
 const char *weir_pair_device(const weir_pair *, int32_t tier);
 const char *weir_pair_devices(const weir_pair *); /* of all tiers, in one line */
+/* The pair's part of an engine's configuration: n_tiers, tier, tokenizer, overlap_tiers, tp_stats. */
+void weir_pair_configure(const weir_pair *, weir_engine_cfg *io);
 /* Whether the tiers have devices of their own: weir_engine_cfg.overlap_tiers. */
 bool weir_pair_overlaps(const weir_pair *);
 
