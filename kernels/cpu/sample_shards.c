@@ -179,7 +179,7 @@ static weir_status plan_row(const shards *s, int32_t r, weir_err *e) {
   int32_t probes = ask->probe < 0, tops = 0;
   for (int32_t k = 0; k < s->shard->n_ranks; k++) {
     const weir_sample_say *say = say_of(s, k, r);
-    if (ask->probe >= 0 && say->has_probe) {
+    if (ask->probe >= 0 && say->has_probe == 1) {
       row->probe_logit = say->probe_logit;
       probes++;
     }

@@ -78,39 +78,6 @@ CU_DEV void chunk_stat(const float x[SAMPLE_EACH], sample_place p, weir_sample_s
   out->dot = d;
 }
 
-/* One warp merges a row's parts, in order. The exponentials are all lanes' work, ahead of the sums: one after
- * the other they would take as long as the rest of the kernel (38 chunks, some 200 cycles each). */
-CU_DEV weir_sample_stat row_stat(const weir_sample_stat *part, int32_t n) {
-  const int lane = (int)threadIdx.x % 32;
-  weir_sample_stat s = {-INFINITY, -INFINITY, 0, 0, 0};
-  for (int32_t base = 0; base < n; base += 32) {
-    weir_sample_stat mine = {-INFINITY, -INFINITY, 0, 0, 0};
-    if (base + lane < n) mine = part[base + lane];
-    float upto = mine.max;
-#pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const float o = __shfl_up_sync(SAMPLE_ALL, upto, d);
-      if (lane >= d && o > upto) upto = o;
-    }
-    float before = __shfl_up_sync(SAMPLE_ALL, upto, 1);
-    if (lane == 0 || s.max > before) before = s.max;
-    const double ratio = weir_sample_ratio(before, mine.max);
-    const int m = n - base < 32 ? (int)(n - base) : 32;
-    for (int k = 0; k < m; k++) {
-      const weir_sample_stat p = {__shfl_sync(SAMPLE_ALL, mine.max, k),
-                                  __shfl_sync(SAMPLE_ALL, mine.second, k),
-                                  __shfl_sync(SAMPLE_ALL, mine.top, k), __shfl_sync(SAMPLE_ALL, mine.sum, k),
-                                  __shfl_sync(SAMPLE_ALL, mine.dot, k)};
-      const double r = __shfl_sync(SAMPLE_ALL, ratio, k);
-      if (base + k == 0)
-        s = p;
-      else
-        weir_sample_join(&s, &p, r);
-    }
-  }
-  return s;
-}
-
 /* What the row needs, and the row where that is nothing more. One thread. */
 CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample_stat &s, uint64_t best) {
   const weir_ask *ask = &a.ask[r].ask;
@@ -119,11 +86,10 @@ CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample
   state->stat = s;
   state->race = 0;
   if (fault != WEIR_SAMPLE_FINE) {
-    a.row[r].token = -1 - (int32_t)fault;
-    a.row[r].logprob = a.row[r].entropy = a.row[r].p_max = a.row[r].margin = a.row[r].probe_logprob = 0.0f;
+    sample_refuse(a, r, fault);
     return;
   }
-  const float probe_logit = ask->probe >= 0 ? sample_logits(a, r)[ask->probe] : 0.0f;
+  const float probe_logit = ask->probe >= 0 ? sample_logit(a, r, ask->probe) : 0.0f;
   const bool draws = weir_sample_draws(ask, &s, probe_logit), shaped = draws && ask->n_edits > 0;
   int32_t token = ask->probe;
   if (draws)
@@ -132,7 +98,35 @@ CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample
   state->probe_logit = probe_logit;
   state->shaped = shaped;
   state->race = token < 0;
-  if (token >= 0) weir_sample_finish(ask, &s, token, sample_logits(a, r)[token], probe_logit, &a.row[r]);
+  if (token >= 0) weir_sample_finish(ask, &s, token, sample_logit(a, r, token), probe_logit, &a.row[r]);
+}
+
+/* What a rank says of its ids of the row. One warp. */
+CU_DEV void say_row(const weir_cuk_sample_args &a, int32_t r, uint64_t best) {
+  const weir_ask *ask = &a.ask[r].ask;
+  const weir_sample_stat *part = a.part + (int64_t)r * a.n_chunks;
+  uint64_t top = 0;
+  for (int32_t c = (int32_t)threadIdx.x; c < a.n_chunks; c += 32) {
+    const uint64_t v = sample_pack(part[c].max, part[c].top);
+    top = v > top ? v : top;
+  }
+  top = sample_warp_best(top);
+  if (threadIdx.x != 0) return;
+  weir_sample_say say = {0, 0.0f, -1, 0.0f, -1, 0.0f, 0.0f, 0};
+  if (ask->probe >= 0 && sample_has(a, ask->probe)) {
+    say.has_probe = 1;
+    say.probe_logit = sample_logit(a, r, ask->probe);
+  }
+  if (top != 0) {
+    say.top = sample_pack_id(top);
+    say.top_logit = sample_logit(a, r, say.top);
+  }
+  if (best != 0) {
+    say.best = sample_pack_id(best);
+    say.best_shaped = sample_pack_logit(best);
+    say.best_raw = sample_logit(a, r, say.best);
+  }
+  ((weir_sample_say *)sample_said(a, a.s.rank, a.s.m.say))[r] = say;
 }
 
 static __global__ void __launch_bounds__(SAMPLE_T) sample_stat(const weir_cuk_sample_args a) {
@@ -143,7 +137,7 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_stat(const weir_cuk_sa
   const int tid = (int)threadIdx.x;
   const int64_t at = (int64_t)p.row * a.n_chunks + p.chunk;
   weir_cuk_sample_ask *staged = &a.ask[p.row];
-  const float *l = sample_logits(a, p.row) + p.first;
+  const float *l = sample_chunk(a, p);
   float x[SAMPLE_EACH];
 #pragma unroll
   for (int k = 0; k < SAMPLE_EACH; k++) {
@@ -151,6 +145,8 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_stat(const weir_cuk_sa
     x[k] = i < p.n ? l[i] : -INFINITY;
   }
   chunk_stat(x, p, &a.part[at]);
+  if (a.s.n_ranks > 0 && tid == 0)
+    ((weir_sample_stat *)sample_said(a, a.s.rank, a.s.m.part))[p.row * a.s.max_chunks + p.chunk] = a.part[at];
   if (staged->ask.n_edits > 0) {
     const float *drawn = sample_drawn(a, p, true, buf);
     uint64_t best = 0;
@@ -161,20 +157,25 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_stat(const weir_cuk_sa
     best = sample_block_best(best, word);
     if (tid == 0) a.best[at] = best;
   }
-  if (staged->ask.temperature > 0 && weir_sample_cuts(&staged->ask, a.n_valid)) {
+  if (a.s.n_ranks == 0 && staged->ask.temperature > 0 && weir_sample_cuts(&staged->ask, a.n_valid)) {
     uint32_t *h = (uint32_t *)&a.hist[p.row];
     const int32_t n = (int32_t)(sizeof(weir_sample_hist) / sizeof *h);
     for (int32_t i = p.chunk * SAMPLE_T + tid; i < n; i += a.n_chunks * SAMPLE_T) h[i] = 0;
   }
   if (!sample_last(&staged->ticket[WEIR_CUK_SAMPLE_STAT], a.n_chunks, last) || tid >= 32) return;
   const int64_t row_at = (int64_t)p.row * a.n_chunks;
-  const weir_sample_stat s = row_stat(a.part + row_at, a.n_chunks);
   uint64_t best = 0;
   if (staged->ask.n_edits > 0) {
     for (int32_t c = tid; c < a.n_chunks; c += 32)
       best = a.best[row_at + c] > best ? a.best[row_at + c] : best;
     best = sample_warp_best(best);
   }
+  if (a.s.n_ranks > 0) {
+    say_row(a, p.row, best);
+    return;
+  }
+  const weir_sample_stat *part = a.part + row_at;
+  const weir_sample_stat s = sample_row_stat(a.n_chunks, [=](int32_t i) { return part + i; });
   if (tid == 0) plan_row(a, p.row, s, best);
 }
 
@@ -219,7 +220,7 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_race(const weir_cuk_sa
   const weir_sample_law law = state->law;
   weir_cuk_sample_ask *staged = &a.ask[p.row];
   const int64_t row_at = (int64_t)p.row * a.n_chunks;
-  const float *raw = sample_logits(a, p.row) + p.first, *l = sample_drawn(a, p, state->shaped, buf);
+  const float *raw = sample_chunk(a, p), *l = sample_drawn(a, p, state->shaped, buf);
   /* The most likely id sets the mark for every chunk. Its weight is exactly 1, and it is never cut. */
   if (tid == 0) {
     const weir_noise4 head = weir_noise_quad(law.seed, law.pos, law.purpose, (uint32_t)law.top / 4);
@@ -261,9 +262,16 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_race(const weir_cuk_sa
   win = {INFINITY, INT32_MAX, 0};
   for (int32_t c = tid; c < a.n_chunks; c += 32) win = weir_sample_first(win, a.win[row_at + c]);
   win = first_of_warp(win);
-  if (tid == 0)
-    weir_sample_finish(&staged->ask, &state->stat, win.id, sample_logits(a, p.row)[win.id],
-                       state->probe_logit, &a.row[p.row]);
+  if (tid != 0) return;
+  if (a.s.n_ranks == 0) {
+    weir_sample_finish(&staged->ask, &state->stat, win.id, sample_logit(a, p.row, win.id), state->probe_logit,
+                       &a.row[p.row]);
+    return;
+  }
+  /* the row's top runs along everywhere; the rank that has it speaks for it */
+  const bool here = sample_has(a, win.id);
+  ((weir_sample_came *)sample_said(a, a.s.rank, 0))[staged->race_at] = {
+      here ? win.at : INFINITY, here ? win.id : INT32_MAX, here ? sample_logit(a, p.row, win.id) : 0.0f};
 }
 
 extern "C" cudaError_t weir_cuk_sample_stat(const weir_cuk_sample_args *a, cudaStream_t stream) {

@@ -15,15 +15,24 @@ typedef struct sample_place {
 } sample_place;
 
 CU_DEV sample_place sample_chunk_of(const weir_cuk_sample_args &a, int32_t row, int32_t chunk) {
-  const int32_t first = chunk * WEIR_SAMPLE_CHUNK, left = a.n_valid - first;
+  const int32_t first = a.first + chunk * WEIR_SAMPLE_CHUNK, left = a.end - first;
   return {row, chunk, first, left < WEIR_SAMPLE_CHUNK ? left : WEIR_SAMPLE_CHUNK};
 }
 CU_DEV sample_place sample_here(const weir_cuk_sample_args &a) {
   const int32_t b = (int32_t)blockIdx.x;
   return sample_chunk_of(a, b / a.n_chunks, b % a.n_chunks);
 }
-CU_DEV const float *sample_logits(const weir_cuk_sample_args &a, int32_t row) {
-  return a.logits + (int64_t)row * a.ld;
+CU_DEV const float *sample_chunk(const weir_cuk_sample_args &a, sample_place p) {
+  return a.logits + (int64_t)p.row * a.ld + (p.first - a.first);
+}
+/* Of an id that is here. */
+CU_DEV float sample_logit(const weir_cuk_sample_args &a, int32_t row, int32_t id) {
+  return a.logits[(int64_t)row * a.ld + (id - a.first)];
+}
+CU_DEV bool sample_has(const weir_cuk_sample_args &a, int32_t id) { return id >= a.first && id < a.end; }
+/* What a rank says in the exchange of the moment, from byte `at` on. */
+CU_DEV char *sample_said(const weir_cuk_sample_args &a, int32_t rank, size_t at) {
+  return a.s.all + (size_t)rank * a.s.stride + at;
 }
 
 /* vf_exp of kernels/cpu/vec_math.h, rounding by rounding; 16 instructions. Comparisons as there: a NaN comes
@@ -78,7 +87,7 @@ CU_DEV uint64_t sample_block_best(uint64_t v, uint64_t *word) {
 /* What a draw reads of a chunk: its logits, or buf with the shaped ones, put there by the whole block. buf
  * may be in use by no thread. */
 CU_DEV const float *sample_drawn(const weir_cuk_sample_args &a, sample_place p, bool shaped, float *buf) {
-  const float *l = sample_logits(a, p.row) + p.first;
+  const float *l = sample_chunk(a, p);
   if (!shaped) return l;
   int32_t n_edits;
   const weir_logit_edit *edit = weir_sample_edits(&a.ask[p.row].ask, p.first, p.n, &n_edits);
@@ -104,6 +113,47 @@ CU_DEV bool sample_last(uint32_t *ticket, int32_t n_chunks, uint32_t *word) {
   }
   __syncthreads();
   return *word != 0;
+}
+
+/* One warp merges a row's parts, part(0) .. part(n-1), in order. The exponentials are all lanes' work, ahead
+ * of the sums: one after the other they would take as long as the rest of the kernel (38 chunks, some 200
+ * cycles each). */
+template <class Part>
+CU_DEV weir_sample_stat sample_row_stat(int32_t n, Part part) {
+  const int lane = (int)threadIdx.x % 32;
+  weir_sample_stat s = {-INFINITY, -INFINITY, 0, 0, 0};
+  for (int32_t base = 0; base < n; base += 32) {
+    weir_sample_stat mine = {-INFINITY, -INFINITY, 0, 0, 0};
+    if (base + lane < n) mine = *part(base + lane);
+    float upto = mine.max;
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const float o = __shfl_up_sync(SAMPLE_ALL, upto, d);
+      if (lane >= d && o > upto) upto = o;
+    }
+    float before = __shfl_up_sync(SAMPLE_ALL, upto, 1);
+    if (lane == 0 || s.max > before) before = s.max;
+    const double ratio = weir_sample_ratio(before, mine.max);
+    const int m = n - base < 32 ? (int)(n - base) : 32;
+    for (int k = 0; k < m; k++) {
+      const weir_sample_stat p = {__shfl_sync(SAMPLE_ALL, mine.max, k),
+                                  __shfl_sync(SAMPLE_ALL, mine.second, k),
+                                  __shfl_sync(SAMPLE_ALL, mine.top, k), __shfl_sync(SAMPLE_ALL, mine.sum, k),
+                                  __shfl_sync(SAMPLE_ALL, mine.dot, k)};
+      const double r = __shfl_sync(SAMPLE_ALL, ratio, k);
+      if (base + k == 0)
+        s = p;
+      else
+        weir_sample_join(&s, &p, r);
+    }
+  }
+  return s;
+}
+
+/* The row's answer is that it is none. One thread. */
+CU_DEV void sample_refuse(const weir_cuk_sample_args &a, int32_t r, weir_sample_fault fault) {
+  a.row[r].token = -1 - (int32_t)fault;
+  a.row[r].logprob = a.row[r].entropy = a.row[r].p_max = a.row[r].margin = a.row[r].probe_logprob = 0.0f;
 }
 
 static inline size_t sample_smem(const weir_cuk_sample_args *a) {

@@ -221,3 +221,121 @@ extern "C" cudaError_t weir_cuk_sample_cut(const weir_cuk_sample_args *a, cudaSt
   CU_LAUNCH(sample_cut, (unsigned)(a->rows * a->n_chunks), SAMPLE_T, sample_smem(a), stream, *a);
   return cudaGetLastError();
 }
+
+/* ---- of shards: the same search, cut in two where all ranks' histograms are wanted ---- */
+
+CU_DEV bool searches(const weir_cuk_sample_ask *staged, const weir_cuk_sample_state *state) {
+  return staged->cut_at >= 0 && state->race && state->cut.level <= 3;
+}
+CU_DEV void take_up(search *s, const weir_cuk_sample_state *state) {
+  if (threadIdx.x == 0) {
+    s->law = state->law;
+    s->cut = state->cut;
+    s->n_list = 0;
+    s->more = 0;
+    s->end = INT32_MAX;
+  }
+}
+CU_DEV weir_sample_hist *said_hist(const weir_cuk_sample_args &a, int32_t rank, int32_t cut_at) {
+  return (weir_sample_hist *)sample_said(a, rank, 0) + cut_at;
+}
+
+/* This rank's histogram of the level, which was cleared; a block a chunk. */
+static __global__ void __launch_bounds__(SAMPLE_T) sample_count(const weir_cuk_sample_args a) {
+  CU_DYN_SHARED(float, buf);
+  CU_SHARED(search, shared, 1);
+  search *s = shared;
+  const sample_place p = sample_here(a);
+  const weir_cuk_sample_state *state = &a.state[p.row];
+  if (!searches(&a.ask[p.row], state)) return;
+  take_up(s, state);
+  clear(s);
+  const bool shaped = state->shaped;
+  const float bin = (float)(WEIR_SAMPLE_BINS - 1 - s->cut.bin);
+  if (s->cut.level == 0) {
+    add_distances(s, sample_drawn(a, p, shaped, buf), p.n);
+  } else {
+    if (!shaped && distance(a.part[(int64_t)p.row * a.n_chunks + p.chunk].max, s) >= bin + 1) return;
+    const float *l = sample_drawn(a, p, shaped, buf);
+    for (int32_t i = (int32_t)threadIdx.x; i < p.n; i += SAMPLE_T) {
+      const float x = l[i], d = distance(x, s);
+      if (d >= bin && d < bin + 1) add_key(s, weir_sample_key(x), x);
+    }
+  }
+  __syncthreads();
+  weir_sample_hist *h = said_hist(a, a.s.rank, a.ask[p.row].cut_at);
+  for (int b = (int)threadIdx.x; b < WEIR_SAMPLE_BINS; b += SAMPLE_T) {
+    if (s->hist.count[b] == 0) continue;
+    atomicAdd(&h->count[b], s->hist.count[b]);
+    if (s->hist.mass[b] != 0) add64(&h->mass[b], s->hist.mass[b]);
+  }
+}
+
+/* A step of the row's search, by what all ranks have counted; a block a row. When it is over, the counts of
+ * the last level say which of the ids at the cut stay: those of lower ranks come first. */
+static __global__ void __launch_bounds__(SAMPLE_T) sample_step(const weir_cuk_sample_args a) {
+  CU_DYN_SHARED(float, buf);
+  CU_SHARED(search, shared, 1);
+  search *s = shared;
+  const int32_t row = (int32_t)blockIdx.x, at = a.ask[row].cut_at;
+  const int tid = (int)threadIdx.x;
+  weir_cuk_sample_state *state = &a.state[row];
+  if (!searches(&a.ask[row], state)) return;
+  weir_sample_hist *coarse = &a.hist[row];
+  const bool first = state->cut.level == 0;
+  take_up(s, state);
+  for (int b = tid; b < WEIR_SAMPLE_BINS; b += SAMPLE_T) {
+    uint32_t count = 0;
+    uint64_t mass = 0;
+    for (int32_t k = 0; k < a.s.n_ranks; k++) {
+      const weir_sample_hist *h = said_hist(a, k, at);
+      count += h->count[b];
+      mass += h->mass[b];
+    }
+    s->hist.count[b] = count;
+    s->hist.mass[b] = mass;
+    if (first) {
+      coarse->count[b] = count;
+      coarse->mass[b] = mass;
+    }
+  }
+  bool more = step(s);
+  if (more && s->cut.level == 0) { /* top_p behind top_k; each thread has its own bins back */
+    for (int b = tid; b < WEIR_SAMPLE_BINS; b += SAMPLE_T) {
+      s->hist.count[b] = coarse->count[b];
+      s->hist.mass[b] = coarse->mass[b];
+    }
+    more = step(s);
+  }
+  if (more) {
+    if (tid == 0) state->cut = s->cut;
+    return;
+  }
+  __syncthreads(); /* everybody knows that it is over */
+  if (tid == 0) {
+    const uint32_t b = weir_sample_bin(s->cut.key, 3);
+    uint64_t before = 0;
+    int32_t ties;
+    for (int32_t k = 0; k < a.s.rank; k++) before += said_hist(a, k, at)->count[b];
+    s->more = weir_sample_ties_split(&s->cut, before, said_hist(a, a.s.rank, at)->count[b], &s->law, &ties);
+    s->cut.ties = ties;
+    s->end = s->law.end_ties;
+  }
+  __syncthreads();
+  if (s->more) end_ties(a, s, row, state->shaped, buf);
+  __syncthreads();
+  if (tid == 0) {
+    state->law.min_key = s->law.min_key;
+    state->law.end_ties = s->end;
+    state->cut.level = 4;
+  }
+}
+
+extern "C" cudaError_t weir_cuk_sample_count(const weir_cuk_sample_args *a, cudaStream_t stream) {
+  CU_LAUNCH(sample_count, (unsigned)(a->rows * a->n_chunks), SAMPLE_T, sample_smem(a), stream, *a);
+  return cudaGetLastError();
+}
+extern "C" cudaError_t weir_cuk_sample_step(const weir_cuk_sample_args *a, cudaStream_t stream) {
+  CU_LAUNCH(sample_step, (unsigned)a->rows, SAMPLE_T, sample_smem(a), stream, *a);
+  return cudaGetLastError();
+}

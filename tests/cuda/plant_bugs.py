@@ -6,7 +6,7 @@ PREFILL = "attend_prefill.cuh"
 NORM, ROPE, ELEMENT, COPY = "norm.cu", "rope.cu", "elementwise.cu", "copy.cu"
 MOE, MOE_MATMUL, MOE_DENSE = "moe.cu", "moe_matmul.cu", "moe_dense.cu"
 MATMUL, PANEL, CAST, GEMV = "matmul.cuh", "panel.cuh", "cast.cu", "dense_gemv.cu"
-SAMPLE, CUT, TOP, LAW = "sample.cu", "sample_cut.cu", "sample_top.cu", "sample.cuh"
+SAMPLE, CUT, TOP, LAW, SHARDS = "sample.cu", "sample_cut.cu", "sample_top.cu", "sample.cuh", "sample_shards.cu"
 REPACK, DEQUANT, CODES, EMBED = "repack.cu", "dequant.cu", "dequant.cuh", "embed.cu"
 
 # The file to compile for a header.
@@ -181,6 +181,27 @@ SAMPLE_BUGS = [
     ("shaped: edits before the copy", LAW, "buf[i] = l[i];\n  __syncthreads();\n", 0, "buf[i] = l[i];\n"),
     ("exp: a digit of ln 2", LAW, "-2.12194440e-4f", 0, "-2.12194480e-4f"),
 ]
+SHARDS_BUGS = [
+    ("plan: chunks of the first rank", SHARDS, "sample_said(a, rank, a.s.m.part)", 0, "sample_said(a, 0, a.s.m.part)"),
+    ("plan: the whole's first chunk for all", SHARDS, "r * a.s.max_chunks + i", 0, "r * a.s.max_chunks"),
+    ("plan: shards that do not fit", SHARDS, "fit ? weir_sample_fault_of(&s) : WEIR_SAMPLE_TORN", 0, "weir_sample_fault_of(&s)"),
+    ("plan: probe of the last rank", SHARDS, "ask->probe >= 0 && say.has_probe == 1", 0, "ask->probe >= 0 && (probes = 0, true)"),
+    ("plan: shaped logit for the raw", SHARDS, "best_raw = say.best_raw", 0, "best_raw = say.best_shaped"),
+    ("finish: last to come", SHARDS, "c.at < first.at ||", 0, "c.at > first.at ||"),
+    ("finish: another row's", SHARDS, "[a.ask[r].race_at]", 0, "[r]"),
+    ("say: ids without the shard's first", SAMPLE, "sample_logit(a, r, say.top)", 0, "sample_logit(a, r, say.best)"),
+    ("say: parts of rows side by side", SAMPLE, "p.row * a.s.max_chunks", 0, "p.row * a.n_chunks"),
+    ("race: a top that is elsewhere", SAMPLE, "const bool here = sample_has(a, win.id);", 0, "const bool here = true;"),
+    ("law: first id of the shard", LAW, "a.first + chunk * WEIR_SAMPLE_CHUNK", 0, "chunk * WEIR_SAMPLE_CHUNK"),
+    ("top: lists of the first rank", TOP, "sample_said(a, i / want, a.s.m.like)", 0, "sample_said(a, 0, a.s.m.like)"),
+    ("top: another row's list", TOP, "staged->top_at * WEIR_TOP_MAX + i % want", 0, "row * WEIR_TOP_MAX + i % want"),
+    ("step: counts of this rank twice", CUT, "said_hist(a, k, at);\n      count", 0, "said_hist(a, a.s.rank, at);\n      count"),
+    ("step: level 0 not kept", CUT, "      coarse->count[b] = count;\n", 0, ""),
+    ("step: ties of lower ranks forgotten", CUT, "k < a.s.rank; k++", 0, "k < 0; k++"),
+    ("step: over before all know", CUT, "  __syncthreads(); /* everybody knows that it is over */\n", 0, ""),
+    ("step: all ties stay", CUT, "if (s->more) end_ties(a, s, row", 0, "if (false) end_ties(a, s, row"),
+    ("count: chunk beside the bin left out", CUT, "a.n_chunks + p.chunk].max, s) >= bin + 1) return", 0, "a.n_chunks + p.chunk].max, s) >= bin) return"),
+]
 WEIGHTS_BUGS = [
     ("repack: rows of the tile before", REPACK, "(size_t)(rt0 + rt) * n_ktiles + kt", 0, "(size_t)rt * n_ktiles + kt"),
     ("repack: missing rows are read", REPACK, "row >= a.rows || col >= a.w.cols", 0, "col >= a.w.cols"),
@@ -202,6 +223,8 @@ WEIGHTS_BUGS = [
 EMBED_BUGS = [
     ("embed: ids of the segment before", EMBED, "if (at < 0 || at >= a.w.rows) continue;", 0, "if (at >= a.w.rows) continue;"),
     ("embed: id one past the segment", EMBED, "row < 0 || row >= a.w.rows", 0, "row < 0 || row > a.w.rows"),
+    ("embed: others' rows left alone", EMBED, "      a.y[i * a.y_ld + c] = -0.0f;", 0, "      ;"),
+    ("embed: others' rows are 0", EMBED, "a.y[i * a.y_ld + c] = -0.0f", 0, "a.y[i * a.y_ld + c] = 0.0f"),
     ("embed: row eight further", EMBED, "r >= 8", 0, "r > 8"),
     ("embed: scale lost", EMBED, "(size_t)row * a.w.cols + c) * a.scale", 0, "(size_t)row * a.w.cols + c)"),
     ("embed: columns beyond the last", EMBED, "if (c >= a.w.cols) continue;", 0, ""),
@@ -217,6 +240,7 @@ GROUPS = {
     "linear": ("test_cuda_linear", LINEAR_BUGS),
     "dense": ("test_cuda_dense", DENSE_BUGS),
     "sample": ("test_cuda_sample", SAMPLE_BUGS),
+    "shards": ("test_cuda_sample_shards", SHARDS_BUGS),
     "weights": ("test_cuda_weights", WEIGHTS_BUGS),
     "embed": ("test_cuda_embed", EMBED_BUGS),
 }

@@ -118,7 +118,73 @@ static void test_ids_of_nobody(void **state) {
   }
 }
 
+/* Tables in shards of two types each, one without rows: what others have is -0, and the sum is the whole. */
+static void test_shards(void **state) {
+  (void)state;
+  enum { ROWS = 40, COLS = 256, N = 11, SHARDS = 4 };
+  static const int32_t cut[SHARDS + 1] = {0, 17, 17, 24, ROWS};
+  for (int32_t t = 0; t < WEIR_DTYPE_COUNT; t++) {
+    const weir_dev_limits lim = cuda_test_limits();
+    weir_dev *dev = cuda_test_dev(&lim, (uint64_t)t);
+    kern_rng r = {(uint64_t)t + 9};
+    weir_err e = {0};
+    size_t row_bytes;
+    kern_ok(weir_dtype_row_bytes((weir_dtype)t, COLS, &row_bytes, &e), &e, "row");
+    uint8_t *raw = malloc(row_bytes * ROWS);
+    float *want = calloc((size_t)N * COLS, sizeof *want);
+    assert_non_null(raw);
+    assert_non_null(want);
+    for (size_t i = 0; i < row_bytes * ROWS; i++) raw[i] = (uint8_t)kern_u64(&r);
+    int32_t token[N];
+    for (int32_t i = 0; i < N; i++) {
+      token[i] = i < 3 ? 16 + i * 4 : kern_below(&r, ROWS);
+      kern_ok(
+          weir_dequantize_row((weir_dtype)t, raw + (size_t)token[i] * row_bytes, want + i * COLS, COLS, &e),
+          &e, "dequantize");
+    }
+    int32_t *on_device = kern_copy(dev, token, sizeof token);
+    float *sum = NULL;
+    for (int32_t s = 0; s < SHARDS; s++) {
+      const int32_t n = cut[s + 1] - cut[s], half = n / 2;
+      const weir_host_mat part[] = {
+          {raw + (size_t)cut[s] * row_bytes, (weir_dtype)t, half, COLS},
+          {raw + (size_t)(cut[s] + half) * row_bytes, (weir_dtype)t, n - half, COLS}};
+      weir_weight w = {0};
+      if (n > 0) kern_ok(weir_weight_prepare(dev, part, 2, &w, &e), &e, "prepare");
+      const weir_mat y = kern_mat(dev, N, COLS, 1);
+      const weir_embed_args args = {
+          .table = &w, .token = on_device, .scale = 3, .first = cut[s], .n_vocab = ROWS};
+      kern_ok(weir_op_embed(dev, y, &args, &e), &e, "embed");
+      float *got = kern_get(dev, y);
+      for (int32_t i = 0; i < N; i++)
+        for (int32_t c = 0; c < COLS && (token[i] < cut[s] || token[i] >= cut[s + 1]); c++)
+          if (got[i * COLS + c] != 0 || !signbit(got[i * COLS + c]))
+            fail_msg("%s, shard %d, token %d: %a", weir_dtype_get((weir_dtype)t)->name, s, token[i],
+                     got[i * COLS + c]);
+      for (int32_t i = 0; sum && i < N * COLS; i++) sum[i] += got[i];
+      if (sum)
+        free(got);
+      else
+        sum = got;
+      kern_mat_free(dev, y);
+      weir_weight_release(&w);
+    }
+    for (int32_t i = 0; i < N * COLS; i++) {
+      const float b = want[i] * 3;
+      if (!(isnan(sum[i]) && isnan(b)) && memcmp(&sum[i], &b, sizeof b) != 0)
+        fail_msg("%s, token %d, column %d: %a, want %a", weir_dtype_get((weir_dtype)t)->name, token[i / COLS],
+                 i % COLS, sum[i], b);
+    }
+    free(sum);
+    weir_dev_release(dev, on_device);
+    free(want);
+    free(raw);
+    cuda_test_close(dev);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_type), cmocka_unit_test(test_ids_of_nobody)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_type), cmocka_unit_test(test_ids_of_nobody),
+                                     cmocka_unit_test(test_shards)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
