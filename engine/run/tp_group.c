@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Groups: how one forms, ends, and forms again. After the start the keeper alone does this: it sleeps while
  * the group lives, and is woken by whoever notes that it is over. The order of an end: all local ranks and
- * all workers are told, the ranks come back, the step under way gets the reason, the life number is 0. */
+ * all workers are told, the step under way gets the reason, the ranks come back and leave. */
 #include <stdio.h>
 #include <string.h>
 
@@ -75,21 +75,21 @@ static void publish_end(weir_tp *tp) {
   pthread_mutex_lock(&tp->lock);
 }
 
+/* The step under way fails before its ranks are back: they look at nothing of the caller's. */
 static void end_group(weir_tp *tp) {
-  const int64_t until = weir_tp_now_ns() + tp->bound_ns, better = weir_tp_now_ns() + BETTER_NS;
+  const int64_t better = weir_tp_now_ns() + BETTER_NS;
   weir_tp_msg m = {.kind = WEIR_TP_ABORT, .group = tp->group};
   snprintf(m.why, sizeof m.why, "%.*s", (int)sizeof m.why - 1, tp->why.msg);
   pthread_mutex_unlock(&tp->lock);
   weir_tp_ranks_abort(&tp->ranks, m.why);
   if (tp->crew) weir_tp_tell_all(tp, &m);
   pthread_mutex_lock(&tp->lock);
-  const bool back = await_ranks(tp, until);
   /* Who waited for a rank only knows that it did not come. */
   while (tp->plan.n_nodes > 1 && tp->blame == WEIR_TP_RANK_SAYS && weir_tp_wait(tp, better)) {
   }
   publish_end(tp);
   tp->blame = WEIR_TP_NO_BLAME;
-  if (!back) return;
+  if (!await_ranks(tp, weir_tp_now_ns() + tp->bound_ns)) return;
   tp->busy = true;
   pthread_mutex_unlock(&tp->lock);
   (void)weir_tp_ranks_leave(&tp->ranks, NULL); /* the team is idle */

@@ -218,19 +218,19 @@ static void copy(char *to, const void *from, size_t bytes) {
 
 weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) {
   const weir_batch *b = &s->batch;
-  int64_t n_edits = 0;
-  if (b->n_tokens < 1 || b->n_seqs < 1 || b->n_out < 0 || b->n_copies < 0 || b->page_indptr[b->n_seqs] < 0)
-    return weir_fail(e, WEIR_EINVAL, "batch of %d rows and %d sequences", b->n_tokens, b->n_seqs);
-  for (int32_t i = 0; i < b->n_out; i++) n_edits += b->ask[i].n_edits;
   step_head h = {.h = {.kind = WEIR_TP_STEP, .version = WEIR_TP_WIRE_VERSION},
                  .group = s->group,
                  .number = s->number,
                  .n_tokens = b->n_tokens,
                  .n_seqs = b->n_seqs,
                  .n_out = b->n_out,
-                 .n_copies = b->n_copies,
-                 .n_pages = b->page_indptr[b->n_seqs],
-                 .n_edits = n_edits > INT32_MAX ? INT32_MAX : (int32_t)n_edits};
+                 .n_copies = b->n_copies};
+  int64_t n_edits = 0;
+  h.n_pages = h.n_seqs < 1 ? -1 : b->page_indptr[h.n_seqs];
+  if (h.n_tokens < 1 || h.n_out < 0 || h.n_copies < 0 || h.n_pages < 0)
+    return weir_fail(e, WEIR_EINVAL, "batch of %d rows and %d sequences", h.n_tokens, h.n_seqs);
+  for (int32_t i = 0; i < h.n_out; i++) n_edits += b->ask[i].n_edits;
+  h.n_edits = n_edits > INT32_MAX ? INT32_MAX : (int32_t)n_edits;
   const layout l = lay(&h);
   if (l.end > WEIR_CREW_MAX_MESSAGE)
     return weir_fail(e, WEIR_EINVAL, "batch of %zu bytes with %lld edits, at most %d bytes", l.end,
@@ -238,7 +238,7 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
   weir_buf_truncate(out, 0);
   const weir_status st = weir_buf_reserve(out, l.end, e);
   if (st != WEIR_OK) return st;
-  const size_t n = (size_t)b->n_tokens * 4, q = (size_t)b->n_seqs * 4, w = (size_t)b->n_out;
+  const size_t n = (size_t)h.n_tokens * 4, q = (size_t)h.n_seqs * 4, w = (size_t)h.n_out;
   char *d = out->data;
   h.h.bytes = (uint32_t)l.end;
   memcpy(d, &h, sizeof h);
@@ -249,8 +249,8 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
   copy(d + l.page_indptr, b->page_indptr, q + 4);
   copy(d + l.page, b->page, (size_t)h.n_pages * 4);
   copy(d + l.out_row, b->out_row, w * 4);
-  copy(d + l.copy, b->copy_src_dst, (size_t)b->n_copies * 8);
-  memset(d + l.copy + (size_t)b->n_copies * 8, 0, l.ask - l.copy - (size_t)b->n_copies * 8);
+  copy(d + l.copy, b->copy_src_dst, (size_t)h.n_copies * 8);
+  memset(d + l.copy + (size_t)h.n_copies * 8, 0, l.ask - l.copy - (size_t)h.n_copies * 8);
   char *edit = d + l.edit;
   for (size_t i = 0; i < w; i++) {
     const weir_ask *a = &b->ask[i];

@@ -202,7 +202,7 @@ static void test_worker_fails(void **state) {
   (void)state;
   prepare(&c, 2, 2, 0);
   proc_opts o = worker_opts(&c, 1);
-  o.fail_at = 60; /* syncs of loading come first */
+  o.fail_at = 60;
   c.worker[0] = proc_start(&o);
   begin(&c);
   for (int32_t i = 0; i < 200 && rig_step(c.r.exec, 2, &e) == WEIR_OK; i++) {

@@ -43,16 +43,6 @@ static void print_line(void *ctx, const char *line) {
   fprintf(stderr, "%s\n", line);
 }
 
-/* A device that fails once. */
-static weir_dev_ops failing;
-static weir_status (*real_sync)(weir_dev *, weir_err *);
-static int32_t syncs_left;
-
-static weir_status sync_or_fail(weir_dev *dev, weir_err *e) {
-  if (syncs_left > 0 && --syncs_left == 0) return weir_fail(e, WEIR_EDEVICE, "the device has caught fire");
-  return real_sync(dev, e);
-}
-
 static int as_worker(const proc_opts *p) {
   weir_err e = {0};
   weir_mfile *file = NULL;
@@ -77,13 +67,8 @@ static int as_worker(const proc_opts *p) {
                                  .stop = is_stopped,
                                  .tell = print_line,
                                  .left = &left};
-  if (st == WEIR_OK && p->fail_at > 0) {
-    failing = *dev[0]->ops;
-    real_sync = failing.sync;
-    failing.sync = sync_or_fail;
-    syncs_left = p->fail_at;
-    dev[0]->ops = &failing;
-  }
+  if (st == WEIR_OK && p->fail_at > 0) rig_breakable(dev[0]);
+  if (st == WEIR_OK && p->fail_at > 0) rig_break_linear(dev[0], p->fail_at, RIG_FAILS);
   if (st == WEIR_OK) st = weir_tp_worker_run(&o, &e);
   if (st != WEIR_OK) fprintf(stderr, "error: %s\n", e.msg);
   for (int32_t i = 0; i < p->n_local && !left; i++) weir_dev_destroy(dev[i]);

@@ -12,7 +12,7 @@ typedef struct proc_opts {
   const char *model, *addr, *comm, *version;
   int32_t node, n_nodes, n_local;
   int64_t bound_ns;
-  int32_t fail_at; /* a worker's device fails once, in this call of sample; 0: never */
+  int32_t fail_at; /* a worker's device fails once, in this call of linear; 0: never */
 } proc_opts;
 
 typedef struct proc {

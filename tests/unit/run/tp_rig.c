@@ -86,6 +86,7 @@ void rig_open(rig *r, const rig_opts *o) {
     weir_shard s;
     must(weir_shard_plan(&r->h, r->file, i, o->n_nodes * o->n_local, &s, &e), &e);
     r->dev[i] = open_dev();
+    rig_breakable(r->dev[i]);
     r->local[i] = open_instance(r->dev[i], r->file, &r->h, &s, 0);
   }
 }
@@ -125,6 +126,73 @@ weir_exec *rig_local_exec(const char *model, weir_dev **dev) {
   must(weir_exec_local_create(open_instance(*dev, file, &h, NULL, RIG_PAGES), model, &x, &e), &e);
   weir_mfile_close(file);
   return x;
+}
+
+/* ---- faults ---- */
+
+/* All devices of a rig go through this; the counters are of the one that is to misbehave. */
+static struct {
+  const weir_dev_ops *real;
+  weir_dev_ops ops;
+  _Atomic(weir_dev *) dev;
+  _Atomic int32_t linears_left, syncs_left;
+  _Atomic int fault;
+  pthread_mutex_t lock;
+  pthread_cond_t mended;
+  bool hangs;
+} broken = {.lock = PTHREAD_MUTEX_INITIALIZER, .mended = PTHREAD_COND_INITIALIZER};
+
+static weir_status misbehave(weir_err *e) {
+  if (broken.fault == RIG_FAILS) return weir_fail(e, WEIR_EDEVICE, "the device has caught fire");
+  pthread_mutex_lock(&broken.lock);
+  while (broken.hangs) pthread_cond_wait(&broken.mended, &broken.lock);
+  pthread_mutex_unlock(&broken.lock);
+  return WEIR_OK;
+}
+
+static bool is_due(const weir_dev *dev, _Atomic int32_t *left) {
+  return dev == broken.dev && *left > 0 && --*left == 0;
+}
+
+static weir_status may_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_weight *w, const float *bias,
+                              weir_err *e) {
+  const weir_status st = is_due(dev, &broken.linears_left) ? misbehave(e) : WEIR_OK;
+  return st == WEIR_OK ? broken.real->linear(dev, y, x, w, bias, e) : st;
+}
+
+static weir_status may_sync(weir_dev *dev, weir_err *e) {
+  const weir_status st = is_due(dev, &broken.syncs_left) ? misbehave(e) : WEIR_OK;
+  return st == WEIR_OK ? broken.real->sync(dev, e) : st;
+}
+
+void rig_breakable(weir_dev *dev) {
+  if (!broken.real) {
+    broken.real = dev->ops;
+    broken.ops = *dev->ops;
+    broken.ops.linear = may_linear;
+    broken.ops.sync = may_sync;
+  }
+  dev->ops = &broken.ops;
+}
+
+static void break_dev(weir_dev *dev, rig_fault fault, int32_t linears, int32_t syncs) {
+  pthread_mutex_lock(&broken.lock);
+  broken.hangs = fault == RIG_HANGS;
+  pthread_mutex_unlock(&broken.lock);
+  broken.fault = (int)fault;
+  broken.dev = dev;
+  broken.linears_left = linears;
+  broken.syncs_left = syncs;
+}
+
+void rig_break_linear(weir_dev *dev, int32_t nth, rig_fault fault) { break_dev(dev, fault, nth, 0); }
+void rig_break_sync(weir_dev *dev, int32_t nth, rig_fault fault) { break_dev(dev, fault, 0, nth); }
+
+void rig_mend(void) {
+  pthread_mutex_lock(&broken.lock);
+  broken.hangs = false;
+  pthread_cond_broadcast(&broken.mended);
+  pthread_mutex_unlock(&broken.lock);
 }
 
 /* ---- conversations ---- */

@@ -63,4 +63,12 @@ void rig_await_life(weir_exec *, uint64_t number, int64_t timeout_ns);
 void rig_await_death(weir_exec *, int64_t timeout_ns);
 int64_t rig_now_ns(void);
 
+/* Before a device has work. Those of a rig are. */
+void rig_breakable(weir_dev *);
+/* One such device of this process misbehaves once: in its nth linear operation, or nth wait, from now on. */
+typedef enum { RIG_FAILS, RIG_HANGS } rig_fault;
+void rig_break_linear(weir_dev *, int32_t nth, rig_fault);
+void rig_break_sync(weir_dev *, int32_t nth, rig_fault);
+void rig_mend(void); /* what hangs goes on */
+
 #endif
