@@ -171,7 +171,8 @@ CU_DEV void end_ties(const weir_cuk_sample_args &a, search *s, int32_t row, bool
   }
 }
 
-static __global__ void __launch_bounds__(SAMPLE_T) sample_cut(const weir_cuk_sample_args a) {
+/* Four blocks an SM: for five the compiler spills. */
+static __global__ void __launch_bounds__(SAMPLE_T, 4) sample_cut(const weir_cuk_sample_args a) {
   CU_DYN_SHARED(float, buf);
   CU_SHARED(search, shared, 1);
   CU_SHARED(uint32_t, last, 1);

@@ -32,7 +32,8 @@ CU_DEV void put(const weir_cuk_sample_args &a, int32_t row, int32_t k, uint64_t 
       best != 0 ? (float)weir_sample_logprob(&a.state[row].stat, sample_pack_logit(best)) : -INFINITY;
 }
 
-static __global__ void __launch_bounds__(SAMPLE_T) sample_top(const weir_cuk_sample_args a) {
+/* Six blocks an SM: for eight the compiler spills. */
+static __global__ void __launch_bounds__(SAMPLE_T, 6) sample_top(const weir_cuk_sample_args a) {
   CU_SHARED(uint64_t, word, SAMPLE_WARPS);
   CU_SHARED(uint64_t, best, WEIR_TOP_MAX);
   CU_SHARED(uint32_t, last, 1);
