@@ -4,8 +4,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,6 +88,21 @@ weir_status box_open(crew_box *b, weir_crew_opts o, weir_err *e) {
 void box_close(crew_box *b) {
   weir_crew_close(b->crew);
   b->crew = NULL;
+}
+
+int box_be_node(weir_crew_opts o) {
+  crew_box b = {.echo = true, .tell_fd = STDOUT_FILENO};
+  weir_err e = {0};
+  char c;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (box_open(&b, o, &e) != WEIR_OK) {
+    fprintf(stderr, "%s\n", e.msg);
+    return 1;
+  }
+  while (read(STDIN_FILENO, &c, 1) > 0) {
+  }
+  box_close(&b);
+  return 0;
 }
 
 bool box_wait(crew_box *b, const int *counter, int least) {

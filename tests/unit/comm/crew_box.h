@@ -35,6 +35,10 @@ void box_close(crew_box *);
 bool box_wait(crew_box *, const int *counter, int least);
 int box_read(crew_box *, const int *counter);
 
+/* The life of a process that echoes, and tells on its output what happens, until its input ends. Its exit
+ * status. */
+int box_be_node(weir_crew_opts);
+
 uint8_t box_byte(int message, size_t at);
 void box_fill(uint8_t *to, int message, size_t bytes);
 

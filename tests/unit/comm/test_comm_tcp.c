@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "comm_conf.h"
+#include "comm_procs.h"
 
 static const int64_t second = INT64_C(1000000000);
 
@@ -36,10 +36,8 @@ static void test_threads(void **state) {
   if (n <= 4) {
     conf_check_all(c, n);
   } else { /* but for what has a bound that connecting so many may take on a loaded machine */
-    conf_check_sums(c, n);
     conf_check_copies(c, n);
     conf_check_mixed(c, n);
-    conf_check_mismatch(c, n);
     conf_check_abort(c, n);
     conf_check_left(c, n);
   }
@@ -222,6 +220,19 @@ static void test_cut(void **state) {
   pthread_barrier_destroy(&c.all);
 }
 
+/* ---- processes ---- */
+
+static void test_processes(void **state) {
+  (void)state;
+  const conf_traces before = conf_traces_now();
+  procs_check_ops(&tcp_small, 3);
+  procs_check_killed(&tcp_small, 3, 20 * second);
+  procs_check_stopped(&tcp_small, 3);
+  procs_check_stopped_abort(&tcp_small, 3);
+  procs_check_killed_joining(&tcp_small, 3);
+  conf_check_traces(before);
+}
+
 /* ---- texts ---- */
 
 static void test_texts(void **state) {
@@ -277,7 +288,9 @@ static void test_texts(void **state) {
   }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  int status;
+  if (procs_is_rank(argc, argv, &status)) return status;
   static int32_t two = 2, three = 3, four = 4, eight = 8;
   signal(SIGPIPE, SIG_DFL); /* nothing may raise it */
   const struct CMUnitTest tests[] = {
@@ -286,6 +299,7 @@ int main(void) {
       cmocka_unit_test(test_strangers),
       cmocka_unit_test(test_somebody_else),
       cmocka_unit_test(test_ipv6),
+      cmocka_unit_test(test_processes),
       {"two ranks", test_threads, NULL, NULL, &two},
       {"three ranks", test_threads, NULL, NULL, &three},
       {"four ranks", test_threads, NULL, NULL, &four},

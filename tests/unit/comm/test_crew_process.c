@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,21 +33,6 @@ static weir_crew_opts opts(const char *addr, int32_t node) {
 }
 
 /* ---- the other process ---- */
-
-static int be_node(int32_t node, const char *addr) {
-  crew_box b = {.echo = true, .tell_fd = STDOUT_FILENO};
-  weir_err e = {0};
-  char c;
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (box_open(&b, opts(addr, node), &e) != WEIR_OK) {
-    fprintf(stderr, "%s\n", e.msg);
-    return 1;
-  }
-  while (read(STDIN_FILENO, &c, 1) > 0) {
-  }
-  box_close(&b);
-  return 0;
-}
 
 typedef struct child {
   pid_t pid;
@@ -346,7 +330,7 @@ static void test_strangers(void **state) {
 }
 
 int main(int argc, char **argv) {
-  if (argc == 4 && !strcmp(argv[1], "--node")) return be_node(atoi(argv[2]), argv[3]);
+  if (argc == 4 && !strcmp(argv[1], "--node")) return box_be_node(opts(argv[3], atoi(argv[2])));
   signal(SIGPIPE, SIG_IGN);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_worker_dies),   cmocka_unit_test(test_leader_dies),
