@@ -65,6 +65,10 @@ typedef struct part {
 
 enum { MAX_PARTS = 3 };
 
+static bool is_inside(weir_share s, int64_t whole) {
+  return s.first >= 0 && s.n >= 0 && (int64_t)s.first + s.n <= whole;
+}
+
 /* Its share of the tensor's bytes as the file has them. */
 static size_t share_of(const weir_tensor_info *t, weir_share s, int64_t whole) {
   return s.n == whole ? t->bytes : (size_t)((int64_t)t->bytes / whole * s.n);
@@ -80,6 +84,8 @@ static weir_status load_floats(loader *l, int32_t layer, const part *p, int32_t 
   for (int32_t i = 0; i < n_parts; i++) n += (size_t)p[i].take.n;
   if (!l->counting) WEIR_TRY(WEIR_NEW(n, &host, l->e));
   for (int32_t i = 0; i < n_parts; i++) {
+    if (!is_inside(p[i].take, p[i].rows))
+      WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "the shard is not of this model: %s", p[i].what));
     WEIR_TRY(take(l, layer, p[i].what, p[i].rows, -1, &t));
     const size_t bytes = share_of(&t.info, p[i].take, p[i].rows);
     if (l->counting) {
@@ -122,7 +128,7 @@ static void cut_rows(weir_tensor *t, weir_share rows, size_t row_bytes) {
 static weir_status cut_cols(loader *l, weir_tensor *t, int32_t rows, weir_share cols, size_t row_bytes) {
   const weir_dtype_info *type = weir_dtype_get(t->info.dtype);
   weir_status st = WEIR_OK;
-  size_t run, bytes;
+  size_t run = 0, bytes = 0;
   void *copy = NULL;
   if (cols.first % type->block_elems != 0)
     WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "column %d is inside a block of %s", cols.first, type->name));
@@ -141,11 +147,13 @@ out:
   return st;
 }
 
-/* The part's rows, and of these the columns `take` of `cols`. */
+/* The part's rows, and of these `cut` of the columns. */
 static weir_status take_part(loader *l, int32_t layer, const part *p, int64_t cols, weir_share cut,
                              weir_tensor *t, size_t *bytes) {
   weir_status st = WEIR_OK;
-  size_t row_bytes;
+  size_t row_bytes = 0;
+  if (!is_inside(p->take, p->rows) || !is_inside(cut, cols))
+    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "the shard is not of this model: %s", p->what));
   WEIR_TRY(take(l, layer, p->what, p->rows, cols, t));
   *bytes = cut.n < cols ? share_of(&t->info, cut, cols) : share_of(&t->info, p->take, p->rows);
   if (l->counting) return WEIR_OK;
@@ -159,16 +167,15 @@ out:
 /* Matrices that share an input become one weight, of `cut` of their columns. */
 static weir_status load_matrix(loader *l, int32_t layer, const part *p, int32_t n_parts, int64_t cols,
                                weir_share cut, weir_weight *out) {
-  weir_host_mat m[MAX_PARTS];
+  weir_host_mat m[MAX_PARTS] = {0};
   weir_tensor t[MAX_PARTS] = {0};
-  size_t bytes[MAX_PARTS];
+  size_t bytes[MAX_PARTS] = {0};
   weir_status st = WEIR_OK;
   if (!l->counting && (p->take.n == 0 || cut.n == 0)) return WEIR_OK;
   for (int32_t i = 0; i < n_parts; i++) {
-    st = take_part(l, layer, &p[i], cols, cut, &t[i], &bytes[i]);
-    if (l->counting && st == WEIR_OK) l->total += (int64_t)bytes[i];
+    WEIR_TRY(take_part(l, layer, &p[i], cols, cut, &t[i], &bytes[i]));
+    if (l->counting) l->total += (int64_t)bytes[i];
     m[i] = (weir_host_mat){t[i].data, t[i].info.dtype, p[i].take.n, cut.n};
-    if (st != WEIR_OK) goto out;
   }
   if (l->counting) return WEIR_OK;
   st = weir_weight_prepare(l->dev, m, n_parts, out, l->e);
