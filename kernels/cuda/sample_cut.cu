@@ -295,17 +295,11 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_step(const weir_cuk_sa
     }
     s->hist.count[b] = count;
     s->hist.mass[b] = mass;
-    if (first) {
-      coarse->count[b] = count;
-      coarse->mass[b] = mass;
-    }
+    if (first) coarse->mass[b] = mass; /* it comes again by mass only */
   }
   bool more = step(s);
   if (more && s->cut.level == 0) { /* top_p behind top_k; each thread has its own bins back */
-    for (int b = tid; b < WEIR_SAMPLE_BINS; b += SAMPLE_T) {
-      s->hist.count[b] = coarse->count[b];
-      s->hist.mass[b] = coarse->mass[b];
-    }
+    for (int b = tid; b < WEIR_SAMPLE_BINS; b += SAMPLE_T) s->hist.mass[b] = coarse->mass[b];
     more = step(s);
   }
   if (more) {

@@ -196,7 +196,7 @@ SHARDS_BUGS = [
     ("top: lists of the first rank", TOP, "sample_said(a, i / want, a.s.m.like)", 0, "sample_said(a, 0, a.s.m.like)"),
     ("top: another row's list", TOP, "staged->top_at * WEIR_TOP_MAX + i % want", 0, "row * WEIR_TOP_MAX + i % want"),
     ("step: counts of this rank twice", CUT, "said_hist(a, k, at);\n      count", 0, "said_hist(a, a.s.rank, at);\n      count"),
-    ("step: level 0 not kept", CUT, "      coarse->count[b] = count;\n", 0, ""),
+    ("step: level 0 not kept", CUT, "if (first) coarse->mass[b] = mass;", 0, ""),
     ("step: ties of lower ranks forgotten", CUT, "k < a.s.rank; k++", 0, "k < 0; k++"),
     ("step: over before all know", CUT, "  __syncthreads(); /* everybody knows that it is over */\n", 0, ""),
     ("step: all ties stay", CUT, "if (s->more) end_ties(a, s, row", 0, "if (false) end_ties(a, s, row"),
