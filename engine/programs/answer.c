@@ -191,6 +191,7 @@ weir_totals weir_answers_totals(const weir_answers *a, const weir_loaded *models
     s.prompt_tokens += x->prompt.n;
     s.tokens += x->n;
     s.refused += x->counts.refused;
+    s.wanted_up += x->counts.wanted_up;
     for (int32_t t = 0; t < models->n_tiers; t++) {
       s.steps[t] += x->counts.steps[t];
       s.fed[t] += x->counts.fed[t];

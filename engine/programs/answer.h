@@ -77,6 +77,7 @@ typedef struct weir_totals {
   int64_t steps[WEIR_MAX_TIERS], fed[WEIR_MAX_TIERS], prefix_hit[WEIR_MAX_TIERS], refused;
   int64_t large_prompt;    /* prompt tokens of the answers the large tier took part in */
   int64_t large_tokens;    /* written by the large model */
+  int64_t wanted_up;       /* written by the small one, whose gate asked for the large: it was not there */
   double mean_entropy;     /* nats, over the tokens whose row the gate saw; NaN when there is none */
   double deferral_rate;    /* large_tokens / tokens; 0 when there are none */
   double tokens_per_s;     /* over the wall time */

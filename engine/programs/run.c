@@ -111,25 +111,25 @@ static json_t *answer_line(const run *r, int32_t i) {
   const weir_answers alone = {.one = x, .n = 1, .wall_ns = x->total_ns - x->queued_ns};
   const weir_totals s = weir_answers_totals(&alone, &r->models);
   const weir_buf *p = &r->prompts.text[i];
-  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:o, s:I, s:I, s:I}", /**/
+  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:o, s:I, s:I, s:I}", /**/
                    "schema", "weir.run.v1", "request", i, "prompt", weir_json_text(p->data, p->len), "text",
                    weir_json_text(x->text.data, x->text.len), "ids", ids_of(x), "end", weir_end_name(x->end),
                    "error", x->end == WEIR_END_ERROR ? x->err.msg : NULL, "prompt_tokens", x->prompt.n,
                    "tokens", x->n, "by_tier", by_tier(r, s.by_tier), "deferral_rate", s.deferral_rate,
-                   "mean_entropy", weir_json_real(s.mean_entropy), "queued_us",
-                   (json_int_t)(x->queued_ns / 1000), "first_token_us",
+                   "wanted_up", (json_int_t)s.wanted_up, "mean_entropy", weir_json_real(s.mean_entropy),
+                   "queued_us", (json_int_t)(x->queued_ns / 1000), "first_token_us",
                    (json_int_t)(x->first_token_ns / 1000), "total_us", (json_int_t)(x->total_ns / 1000));
 }
 
 static json_t *summary_line(const run *r, const weir_totals *s) {
   return json_pack(
-      "{s:s, s:i, s:I, s:I, s:o, s:f, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
+      "{s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
       "schema", "weir.run.summary.v1", "requests", r->answers.n, "prompt_tokens",
       (json_int_t)s->prompt_tokens, "tokens", (json_int_t)s->tokens, "by_tier", by_tier(r, s->by_tier),
-      "deferral_rate", s->deferral_rate, "mean_entropy", weir_json_real(s->mean_entropy), "tok_s",
-      s->tokens_per_s, "seconds", 1e-9 * (double)r->answers.wall_ns, "first_token_us",
-      (json_int_t)(s->median_first_ns / 1000), "steps", by_tier(r, s->steps), "fed", by_tier(r, s->fed),
-      "prefix_hit", by_tier(r, s->prefix_hit), "refused", (json_int_t)s->refused, "isa",
+      "deferral_rate", s->deferral_rate, "wanted_up", (json_int_t)s->wanted_up, "mean_entropy",
+      weir_json_real(s->mean_entropy), "tok_s", s->tokens_per_s, "seconds", 1e-9 * (double)r->answers.wall_ns,
+      "first_token_us", (json_int_t)(s->median_first_ns / 1000), "steps", by_tier(r, s->steps), "fed",
+      by_tier(r, s->fed), "prefix_hit", by_tier(r, s->prefix_hit), "refused", (json_int_t)s->refused, "isa",
       weir_pair_isa(r->models.pair), "threads", weir_pair_n_threads(r->models.pair), "device",
       weir_pair_devices(r->models.pair));
 }
@@ -163,6 +163,7 @@ static void print_summary(const run *r, const weir_totals *s) {
             (long long)s->large_tokens, s->deferral_rate);
     if (!isnan(s->mean_entropy)) fprintf(stderr, ", mean entropy %.3f nats", s->mean_entropy);
     if (s->refused) fprintf(stderr, ", taken back %lld", (long long)s->refused);
+    if (s->wanted_up) fprintf(stderr, ", wanted the large model %lld", (long long)s->wanted_up);
     fprintf(stderr, "\nlarge model: %lld rows fed, %lld of them prompt, in %lld passes\n",
             (long long)s->fed[r->models.large], (long long)s->large_prompt,
             (long long)s->steps[r->models.large]);
