@@ -44,13 +44,16 @@ void crew_wake(weir_crew *);
 
 weir_status crew_leader_create(weir_crew *, weir_err *e);
 void crew_leader_destroy(crew_leader *); /* the thread is gone */
-void crew_leader_run(weir_crew *);
+/* Hears what has come and does what time brings; returns when that brings the next. */
+int64_t crew_leader_step(weir_crew *);
+void crew_leader_run(weir_crew *); /* until it is stopped, and the goodbyes */
 weir_status crew_leader_send(weir_crew *, int32_t node, const void *data, size_t bytes, weir_err *e);
 void crew_leader_missing(weir_crew *, char *out, size_t cap);
 void crew_leader_who(weir_crew *, int32_t node, char *out, size_t cap);
 
 weir_status crew_worker_create(weir_crew *, weir_err *e);
 void crew_worker_destroy(crew_worker *);
+int64_t crew_worker_step(weir_crew *);
 void crew_worker_run(weir_crew *);
 weir_status crew_worker_send(weir_crew *, const void *data, size_t bytes, weir_err *e);
 void crew_worker_who(weir_crew *, char *out, size_t cap);

@@ -343,14 +343,16 @@ static void say_goodbye(weir_crew *c) {
   }
 }
 
+int64_t crew_leader_step(weir_crew *c) {
+  hear(c);
+  const int64_t now = crew_now(c);
+  forgive(c, now);
+  return turn(c, now);
+}
+
 void crew_leader_run(weir_crew *c) {
   struct pollfd p[2] = {{.fd = c->leader->port.fd, .events = POLLIN}};
-  while (!atomic_load(&c->stop)) {
-    const int64_t now = crew_now(c);
-    forgive(c, now);
-    crew_sleep(c, p, 1, turn(c, now));
-    hear(c);
-  }
+  while (!atomic_load(&c->stop)) crew_sleep(c, p, 1, crew_leader_step(c));
   say_goodbye(c);
 }
 

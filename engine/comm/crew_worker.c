@@ -133,7 +133,7 @@ static void on_greeted(weir_crew *c, const crew_frame *f) {
       atomic_fetch_add(&c->malformed, 1);
   } else if (f->kind == CREW_REFUSED) {
     crew_text(f, why, sizeof why);
-    end_link(c, REFUSED, why, false);
+    end_link(c, REFUSED, why[0] ? why : "it refuses this worker, and does not say why", false);
   } else if (f->kind == CREW_WAIT) {
     w->wait_beat = f->beat;
   }
@@ -248,7 +248,7 @@ static int64_t turn(weir_crew *c, int64_t now) {
   return next;
 }
 
-static void wait_and_hear(weir_crew *c, int64_t until) {
+static void wait_for_lanes(weir_crew *c, int64_t until) {
   crew_worker *w = c->worker;
   pthread_mutex_lock(&c->lock);
   struct pollfd p[5] = {{.fd = w->up.recv_fd, .events = POLLIN},
@@ -257,6 +257,9 @@ static void wait_and_hear(weir_crew *c, int64_t until) {
                         {.fd = w->down.msg && !w->down.sent ? w->down.send_fd : -1, .events = POLLIN}};
   pthread_mutex_unlock(&c->lock);
   crew_sleep(c, p, 4, until);
+}
+
+static void hear_lanes(weir_crew *c) {
   hear(c, true);
   hear(c, false);
 }
@@ -268,7 +271,8 @@ static void say_goodbye(weir_crew *c) {
   w->closing = true;
   while (w->state == HERE && !is_drained(w) && crew_now(c) < end) {
     const int64_t next = turn(c, crew_now(c));
-    wait_and_hear(c, next < end ? next : end);
+    wait_for_lanes(c, next < end ? next : end);
+    hear_lanes(c);
   }
   pthread_mutex_lock(&c->lock);
   const bool known = w->state == HERE || (w->state == GREETING && w->up.msg && w->up.sent);
@@ -276,15 +280,21 @@ static void say_goodbye(weir_crew *c) {
   if (known) crew_lane_send(&w->up, &bye, NULL, crew_now(c));
   pthread_mutex_unlock(&c->lock);
   w->done = true;
-  while (known && w->up.msg && crew_now(c) < end) wait_and_hear(c, end);
+  while (known && w->up.msg && crew_now(c) < end) {
+    wait_for_lanes(c, end);
+    hear_lanes(c);
+  }
+}
+
+int64_t crew_worker_step(weir_crew *c) {
+  hear_lanes(c);
+  const int64_t now = crew_now(c);
+  forgive(c, now);
+  return turn(c, now);
 }
 
 void crew_worker_run(weir_crew *c) {
-  while (!atomic_load(&c->stop)) {
-    const int64_t now = crew_now(c);
-    forgive(c, now);
-    wait_and_hear(c, turn(c, now));
-  }
+  while (!atomic_load(&c->stop)) wait_for_lanes(c, crew_worker_step(c));
   say_goodbye(c);
 }
 
