@@ -9,8 +9,8 @@
  * all_reduce of what fits a buffer, or of each bufferful in turn. One shot: each rank puts its numbers where
  * all see them and adds up all of them itself: one meeting, n_ranks - 1 times the data read by each. Two
  * shots: each adds up its own part only, and then they take the parts' sums from each other: two meetings,
- * twice the data read by each. In both, one function adds, in order of rank, so that bits are the same
- * everywhere (NaNs with them). */
+ * twice the data read by each. In both one function adds, comm/sum.h, so that bits are the same everywhere
+ * (NaNs with them). */
 #define _GNU_SOURCE /* memfd_create, file seals */
 #include "comm/comm_shm.h"
 
@@ -28,11 +28,10 @@
 #include "base/mem.h"
 #include "comm/meet_in.h"
 #include "comm/shm_group.h"
+#include "comm/sum.h"
 
 enum {
-  SUM_BLOCK = 256, /* numbers added up at a time, in the level 1 cache */
   BUF_FLOATS = WEIR_SHM_BUF_BYTES / sizeof(float),
-  LINE_FLOATS = 16, /* of a cache line: parts of two shots are multiples */
   /* One shot up to this many numbers divided by the square of the number of ranks: about where the two took
    * the same time with 2, 3, 4 and 8 ranks, at 64, 32, 16 and 4 KiB (two cores, Sapphire Rapids). */
   ONE_SHOT_FLOATS = 65536
@@ -48,35 +47,6 @@ typedef struct shm {
 
 /* ---- sums ---- */
 
-/* Brings a block that other cores have written: the hardware does not look ahead across cores' caches far
- * enough, and a fifth of the time is gained between 4 and 32 KiB. What lies behind the end is not touched. */
-static inline void fetch(const float *from) {
-  for (int i = 0; i < SUM_BLOCK; i += LINE_FLOATS) __builtin_prefetch(from + i);
-}
-
-/* y[n] = the sum of from[n_ranks][n] in order of rank; y may be one of them. */
-static void add_up(float *y, const float *const *from, int32_t n_ranks, size_t n) {
-  float sum[SUM_BLOCK];
-  size_t at = 0;
-  for (int32_t r = 0; r < n_ranks && n >= SUM_BLOCK; r++) fetch(from[r]);
-  for (; at + SUM_BLOCK <= n; at += SUM_BLOCK) {
-    if (at + 2 * SUM_BLOCK <= n)
-      for (int32_t r = 0; r < n_ranks; r++) fetch(from[r] + at + SUM_BLOCK);
-    const float *a = from[0] + at, *b = from[1] + at;
-    for (int i = 0; i < SUM_BLOCK; i++) sum[i] = a[i] + b[i];
-    for (int32_t r = 2; r < n_ranks; r++) {
-      b = from[r] + at;
-      for (int i = 0; i < SUM_BLOCK; i++) sum[i] += b[i];
-    }
-    memcpy(y + at, sum, sizeof sum);
-  }
-  for (; at < n; at++) {
-    float s = from[0][at];
-    for (int32_t r = 1; r < n_ranks; r++) s += from[r][at];
-    y[at] = s;
-  }
-}
-
 static weir_status one_shot(shm *s, float *x, size_t n, weir_err *e) {
   weir_shm_group *g = &s->group;
   const float *from[WEIR_MAX_RANKS];
@@ -84,25 +54,13 @@ static weir_status one_shot(shm *s, float *x, size_t n, weir_err *e) {
   const weir_status st = weir_shm_meet(g, e);
   if (st != WEIR_OK) return st;
   for (int32_t r = 0; r < g->n_ranks; r++) from[r] = r == g->rank ? x : weir_shm_buf(g, r);
-  add_up(x, from, g->n_ranks, n);
+  weir_comm_sum(x, from, g->n_ranks, n);
   return WEIR_OK;
-}
-
-typedef struct part {
-  size_t at, n;
-} part;
-
-/* Of n numbers the part that a rank adds up; the last ranks' may be empty. */
-static part part_of(size_t n, int32_t rank, int32_t n_ranks) {
-  const size_t even = (n + (size_t)n_ranks - 1) / (size_t)n_ranks;
-  const size_t each = (even + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS, from = each * (size_t)rank;
-  if (from >= n) return (part){n, 0};
-  return (part){from, n - from < each ? n - from : each};
 }
 
 static weir_status two_shots(shm *s, float *x, size_t n, weir_err *e) {
   weir_shm_group *g = &s->group;
-  const part mine = part_of(n, g->rank, g->n_ranks);
+  const weir_comm_part mine = weir_comm_part_of(n, g->rank, g->n_ranks);
   const size_t after = mine.at + mine.n;
   const float *from[WEIR_MAX_RANKS];
   weir_status st;
@@ -113,12 +71,12 @@ static weir_status two_shots(shm *s, float *x, size_t n, weir_err *e) {
   for (int32_t r = 0; r < g->n_ranks; r++)
     from[r] = (r == g->rank ? x : (const float *)weir_shm_buf(g, r)) + mine.at;
   put = weir_shm_next_buf(g, g->rank);
-  add_up(put + mine.at, from, g->n_ranks, mine.n);
+  weir_comm_sum(put + mine.at, from, g->n_ranks, mine.n);
   memcpy(x + mine.at, put + mine.at, mine.n * sizeof *x);
   if ((st = weir_shm_meet(g, e)) != WEIR_OK) return st;
   for (int32_t i = 1; i < g->n_ranks; i++) {
     const int32_t r = (g->rank + i) % g->n_ranks;
-    const part p = part_of(n, r, g->n_ranks);
+    const weir_comm_part p = weir_comm_part_of(n, r, g->n_ranks);
     memcpy(x + p.at, (const float *)weir_shm_buf(g, r) + p.at, p.n * sizeof *x);
   }
   return WEIR_OK;
@@ -308,12 +266,17 @@ out:
   return st;
 }
 
+static weir_status say_gone(const place *p, weir_err *e) {
+  return weir_fail(e, WEIR_EDEVICE,
+                   "rank 0 (process %d) waits for nobody: it has ended, given up or all it wants",
+                   p->process);
+}
+
 static weir_status open_place(const place *p, int *fd, weir_err *e) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/fd/%d", p->process, p->fd);
   *fd = open(path, O_RDWR | O_CLOEXEC);
-  if (*fd < 0 && (errno == ENOENT || errno == ESRCH))
-    return weir_fail(e, WEIR_EDEVICE, "rank 0 (process %d) has ended, or has given up waiting", p->process);
+  if (*fd < 0 && (errno == ENOENT || errno == ESRCH)) return say_gone(p, e);
   if (*fd < 0)
     return weir_fail(e, WEIR_EIO, "open the shared memory of process %d: %s", p->process, strerror(errno));
   return WEIR_OK;
@@ -326,7 +289,7 @@ static weir_status check_token(int fd, const place *p, weir_err *e) {
   if (pread(fd, token, sizeof token, 0) == sizeof token)
     for (int i = 0; i < WEIR_SHM_TOKEN_BYTES; i++) snprintf(hex + 2 * i, 3, "%02x", token[i]);
   if (strcmp(hex, p->token) == 0) return WEIR_OK;
-  return weir_fail(e, WEIR_EDEVICE, "rank 0 (process %d) has ended, or has given up waiting", p->process);
+  return say_gone(p, e);
 }
 
 static weir_status shm_join(weir_comm_seat *s, const char *invite, int32_t n_ranks, int32_t rank,

@@ -342,6 +342,7 @@ void conf_check_all(const comm_conf *c, int32_t n) {
   conf_check_mixed(c, n);
   conf_check_mismatch(c, n);
   conf_check_late(c, n);
+  conf_check_patience(c, n);
   conf_check_abort(c, n);
   conf_check_left(c, n);
   conf_check_absent(c, n);

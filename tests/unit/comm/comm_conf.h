@@ -44,6 +44,7 @@ void conf_check_copies(const comm_conf *, int32_t n); /* all_gather, broadcast *
 void conf_check_mixed(const comm_conf *, int32_t n);  /* hundreds of calls of all kinds, one after another */
 void conf_check_mismatch(const comm_conf *, int32_t n);
 void conf_check_late(const comm_conf *, int32_t n);
+void conf_check_patience(const comm_conf *, int32_t n); /* the bound is of a call, not of the group */
 void conf_check_abort(const comm_conf *, int32_t n);
 void conf_check_left(const comm_conf *, int32_t n);
 void conf_check_absent(const comm_conf *, int32_t n); /* one does not join */

@@ -117,6 +117,20 @@ void conf_check_late(const comm_conf *c, int32_t n) {
   pthread_barrier_destroy(&s.all);
 }
 
+/* Rank 1 is slow in each call, in all of them together for longer than the bound. */
+static void run_slow(conf_rank *r) {
+  weir_err e = {0};
+  for (int i = 0; i < 4; i++) {
+    for (const int64_t until = conf_now_ns() + second / 4; r->rank == 1 && conf_now_ns() < until;)
+      sched_yield();
+    if (conf_call(r, 5, &e) != WEIR_OK) conf_fault(r, "call %d of a slow rank: %s", i, e.msg);
+  }
+}
+
+void conf_check_patience(const comm_conf *c, int32_t n) {
+  if (n == 2) conf_ranks(c, n, second * 9 / 10, run_slow, NULL);
+}
+
 /* ---- an abort while others wait ---- */
 
 typedef struct aborter {

@@ -57,6 +57,7 @@ static weir_status loop(conf_rank *r, weir_err *e) {
 bool procs_is_rank(int argc, char **argv, int *status) {
   if (argc != 9 || strcmp(argv[1], "conf-rank") != 0) return false;
   static char invite[LINE_BYTES];
+  const conf_traces before = conf_traces_now();
   comm_conf conf = {.in_order = true, .compares = true, .most = strtoul(argv[6], NULL, 10)};
   weir_comm_seat_opts o = {.bound_ns = strtoll(argv[5], NULL, 10), .host = argv[7]};
   conf_rank r = {.conf = &conf, .rank = atoi(argv[3]), .n_ranks = atoi(argv[4])};
@@ -91,7 +92,8 @@ bool procs_is_rank(int argc, char **argv, int *status) {
     if (aborts) pthread_join(aborter, NULL); /* the parent closes its input */
   }
   weir_comm_destroy(r.comm);
-  *status = 0;
+  const conf_traces after = conf_traces_now();
+  *status = after.files != before.files || after.maps != before.maps || after.names != before.names;
   return true;
 }
 

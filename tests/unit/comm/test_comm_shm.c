@@ -3,8 +3,10 @@
  * processes; and over memory of the
  * test's own, where a race detector sees who writes what. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +74,50 @@ static void test_one_address(void **state) {
   free(memory);
 }
 
+/* ---- sleepers ---- */
+
+/* Others look again twenty times a second, whatever happens: a lost wake would only be slow. So the time is
+ * looked at, the shortest of many, for a loaded machine makes some of them long. */
+enum { ROUNDS = 6 };
+static const int64_t slept_ns = INT64_C(5000000), woken_ns = INT64_C(30000000);
+
+typedef struct wake {
+  atomic_int about;
+  bool abort; /* rank 0 aborts; else it comes */
+  atomic_llong at;
+  int64_t took;
+} wake;
+
+static void run_wake(conf_rank *r) {
+  wake *w = r->ctx;
+  weir_err e = {0};
+  if (r->rank == 0) {
+    while (atomic_load(&w->about) == 0) sched_yield();
+    for (const int64_t until = conf_now_ns() + slept_ns; conf_now_ns() < until;) sched_yield();
+    atomic_store(&w->at, conf_now_ns());
+    if (w->abort) weir_comm_abort(r->comm, "wake up");
+    if ((conf_call(r, 1, &e) == WEIR_OK) == w->abort) conf_fault(r, "%s", e.msg);
+    return;
+  }
+  atomic_store(&w->about, 1);
+  if ((conf_call(r, 1, &e) == WEIR_OK) == w->abort) conf_fault(r, "%s", e.msg);
+  w->took = conf_now_ns() - atomic_load(&w->at);
+}
+
+static void test_wakes(void **state) {
+  (void)state;
+  for (int how = 0; how < 2; how++) {
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < ROUNDS; i++) {
+      wake w = {.abort = how == 1};
+      conf_ranks(&shm, 2, INT64_C(60000000000), run_wake, &w);
+      if (w.took < least) least = w.took;
+    }
+    if (least > woken_ns)
+      fail_msg("%s: a sleeper woke after %lld ns", how ? "abort" : "all_reduce", (long long)least);
+  }
+}
+
 static void test_processes(void **state) {
   const int32_t n = *(const int32_t *)*state;
   const conf_traces before = conf_traces_now();
@@ -89,6 +135,7 @@ int main(int argc, char **argv) {
   static int32_t two = 2, three = 3, four = 4, eight = 8;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_one_address),
+      cmocka_unit_test(test_wakes),
       {"two ranks", test_threads, NULL, NULL, &two},
       {"three ranks", test_threads, NULL, NULL, &three},
       {"four ranks", test_threads, NULL, NULL, &four},
