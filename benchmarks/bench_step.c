@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times whole steps of one model: prefill, decode of one and of many sequences, catch-up of a few tokens.
- * Goes through the executor, so sampling and batch checks are in the figures. Figures are the best of the
- * repeats: the machine's noise only ever adds. The model is a file's, or has a published shape and made-up
- * weights (synth.h). */
+ * Goes through the executor, so sampling and batch checks are in the figures, and with --tp the ranks' talk.
+ * Figures are the best of the repeats: the machine's noise only ever adds. The model is a file's, or has a
+ * published shape and made-up weights (synth.h). */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kv/pages.h"
 #include "run/exec_local.h"
+#include "run/tp.h"
 #include "serve/pair.h"
 #include "serve/placement.h"
 #include "step/batch.h"
@@ -35,7 +36,7 @@ static const weir_option table[] = {
      .arg = "NAME",
      .env = "",
      .help = "Instead of a file, made-up weights in the shape of: qwen3-0.6b, qwen2.5-1.5b, llama-3.1-8b, "
-             "qwen3-32b, llama-1.1b, llama-134m."},
+             "qwen3-32b, llama-3-70b, llama-1.1b, llama-134m."},
     {.name = "type",
      .type = WEIR_OPT_STRING,
      .commands = 1,
@@ -60,7 +61,25 @@ static const weir_option table[] = {
      .def = "cpu",
      .arg = "DEV",
      .env = "",
-     .help = "cpu, cuda or cuda:N."},
+     .help = "cpu, cuda or cuda:N; with --tp a list as of --large-device."},
+    {.name = "tp",
+     .type = WEIR_OPT_INT,
+     .commands = 1,
+     .group = "What",
+     .def = "1",
+     .min = 1,
+     .max = WEIR_MAX_RANKS,
+     .env = "",
+     .help = "Cut the model over so many ranks, threads of this process, and say what part of the steps' "
+             "time rank 0 spends in communication (waiting included; of GPUs: with the calls)."},
+    {.name = "comm",
+     .type = WEIR_OPT_STRING,
+     .commands = 1,
+     .group = "What",
+     .def = "auto",
+     .arg = "KIND",
+     .env = "",
+     .help = "What ranks talk over: auto, shm, tcp, nccl or local."},
     {.name = "cuda-library",
      .type = WEIR_OPT_STRING,
      .commands = 1,
@@ -84,7 +103,7 @@ static const weir_option table[] = {
      .min = 0,
      .max = 1024,
      .env = "",
-     .help = "Threads; 0: one per core."},
+     .help = "Threads, of each rank; 0: one per core, which ranks share out."},
     {.name = "isa",
      .type = WEIR_OPT_ENUM,
      .commands = 1,
@@ -194,6 +213,9 @@ typedef struct subject {
   int32_t n_vocab;
   const char *name, *type; /* as asked for; type is "" of a file */
   const char *device;
+  int32_t tp;
+  bool left[WEIR_MAX_TIERS];
+  char devices[192]; /* of ranks of a shape */
 } subject;
 
 typedef struct bench {
@@ -204,8 +226,9 @@ typedef struct bench {
   weir_clock clock;
   int32_t stride; /* pages from one sequence's first to the next one's */
   bool json;
-  int32_t *tok;  /* [n_ctx] random ids */
-  int32_t *page; /* [n_pages] the identity */
+  int64_t step_ns, comm_ns; /* since the last figure: of all steps, and of rank 0's communication in them */
+  int32_t *tok;             /* [n_ctx] random ids */
+  int32_t *page;            /* [n_pages] the identity */
 } bench;
 
 /* Adds rows [from, to) of sequence s, wanting the last one's answer. */
@@ -215,8 +238,11 @@ static void add(bench *x, int32_t s, int32_t from, int32_t to) {
   *weir_batch_ask(&x->b, row + to - from - 1) = (weir_ask){.top_p = 1, .pos = to, .probe = -1};
 }
 
+static int64_t comm_ns(const bench *x) { return x->s->tp > 1 ? weir_exec_tp_stats(x->exec).comm.ns : 0; }
+
 static weir_status step(bench *x, int64_t *ns, weir_err *e) {
   weir_status st = WEIR_OK;
+  const int64_t comm_before = comm_ns(x);
   const weir_batch batch = weir_batch_get(&x->b);
   weir_result r = {.row = x->rows}, *done;
   const int64_t start = weir_now_ns(&x->clock);
@@ -226,26 +252,34 @@ static weir_status step(bench *x, int64_t *ns, weir_err *e) {
     *e = done->err;
     st = done->status;
   }
-  *ns += weir_now_ns(&x->clock) - start;
+  const int64_t took = weir_now_ns(&x->clock) - start;
+  *ns += took;
+  x->step_ns += took;
+  x->comm_ns += comm_ns(x) - comm_before;
   weir_batch_builder_clear(&x->b);
 out:
   return st;
 }
 
-/* `us` is of a step, of prefill of the whole prompt; tok_s counts rows fed. */
-static weir_status report(const bench *x, const char *what, int32_t rows, int32_t seqs, int32_t context,
-                          double us, weir_err *e) {
-  const double tok_s = 1e6 * rows * seqs / us;
+/* `us` is of a step, of prefill of the whole prompt; tok_s counts rows fed. The share of communication is of
+ * all steps behind the figure, not of the best. */
+static weir_status report(bench *x, const char *what, int32_t rows, int32_t seqs, int32_t context, double us,
+                          weir_err *e) {
+  const double tok_s = 1e6 * rows * seqs / us,
+               comm = x->step_ns > 0 ? (double)x->comm_ns / (double)x->step_ns : 0;
+  x->step_ns = x->comm_ns = 0;
   if (!x->json) {
-    printf("%-8s %5d x %3d seqs  context %6d %10.1f tok/s %12.1f us\n", what, rows, seqs, context, tok_s, us);
+    printf("%-8s %5d x %3d seqs  context %6d %10.1f tok/s %12.1f us", what, rows, seqs, context, tok_s, us);
+    if (x->s->tp > 1) printf("  communication %4.1f %%", 100 * comm);
+    putchar('\n');
     return WEIR_OK;
   }
   const weir_exec_info *info = &x->exec->info;
-  json_t *o =
-      json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:I, s:I}", "what", what, "model", x->s->name,
-                "type", x->s->type, "device", x->s->device, "rows", rows, "seqs", seqs, "context", context,
-                "us", us, "tok_s", tok_s, "weight_bytes", (json_int_t)info->weight_bytes,
-                "kv_bytes_per_token", (json_int_t)info->kv_bytes_per_token);
+  json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:I, s:I, s:i, s:f}", "what", what,
+                        "model", x->s->name, "type", x->s->type, "device", x->s->device, "rows", rows, "seqs",
+                        seqs, "context", context, "us", us, "tok_s", tok_s, "weight_bytes",
+                        (json_int_t)info->weight_bytes, "kv_bytes_per_token",
+                        (json_int_t)info->kv_bytes_per_token, "tp", x->s->tp, "comm_share", comm);
   char *line = o ? json_dumps(o, JSON_COMPACT) : NULL;
   if (line) puts(line);
   free(line);
@@ -365,6 +399,8 @@ static weir_status open_file(subject *s, const weir_config *c, const room *r, we
   weir_status st = WEIR_OK;
   const weir_pair_opts o = {.small_path = weir_config_string(c, "model"),
                             .small_device = weir_config_string(c, "device"),
+                            .small_tp = s->tp,
+                            .comm = weir_config_string(c, "comm"),
                             .cuda_library = weir_config_string(c, "cuda-library"),
                             .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs"),
                             .n_threads = (int32_t)weir_config_int(c, "threads"),
@@ -393,23 +429,53 @@ static weir_status type_named(const char *name, weir_dtype *out, weir_err *e) {
   return weir_fail(e, WEIR_EINVAL, "type \"%s\" is not one of %s", name, weir_dtype_names());
 }
 
-static weir_status open_shape(subject *s, const weir_config *c, const room *r, weir_err *e) {
+/* The shape's ranks and the executor over them; made-up weights have no fingerprint. */
+static weir_status open_ranks(subject *s, const weir_config *c, const room *r, weir_dtype type,
+                              const weir_hparams *h, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_hparams *h = NULL;
+  weir_instance *m[WEIR_MAX_RANKS] = {0};
+  weir_tp *tp = NULL;
+  const int32_t block = weir_dtype_get(type)->block_elems;
+  const char *comm = weir_config_string(c, "comm");
+  weir_tp_opts o = {.name = s->name,
+                    .plan = {.n_nodes = 1,
+                             .n_local = s->tp,
+                             .comm = weir_places_comm(&s->at.ranks[0], 1),
+                             .n_ctx = r->n_ctx,
+                             .max_tokens = r->max_tokens,
+                             .max_seqs = r->max_seqs,
+                             .kv_dtype = kv_type(c)},
+                    .left = &s->left[0]};
+  if (strcmp(comm, "auto") != 0 && !weir_comm_kind_parse(comm, &o.plan.comm))
+    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "--comm %s is not known", comm));
+  WEIR_TRY(weir_places_check_comm(&s->at.ranks[0], 1, o.plan.comm, e));
+  for (int32_t i = 0; i < s->tp; i++) {
+    weir_shard shard;
+    WEIR_TRY(weir_shard_cut(h, (weir_shard_blocks){block, block}, i, s->tp, &shard, e));
+    const weir_instance_opts io = {.n_ctx = r->n_ctx,
+                                   .max_tokens = r->max_tokens,
+                                   .max_seqs = r->max_seqs,
+                                   .kv_dtype = kv_type(c),
+                                   .shard = &shard};
+    WEIR_TRY(weir_instance_create_from(s->at.rank[0][i], weir_synth_weights, &type, h, &io, &m[i], e));
+  }
+  WEIR_TRY(weir_tp_create(&o, &tp, e));
+  weir_instance *taken[WEIR_MAX_RANKS];
+  memcpy(taken, m, sizeof taken);
+  memset(m, 0, sizeof m);
+  weir_tp *const started = tp;
+  tp = NULL;
+  WEIR_TRY(weir_tp_start(started, taken, r->n_pages, &s->own, e));
+out:
+  weir_tp_destroy(tp);
+  for (int32_t i = 0; i < WEIR_MAX_RANKS; i++) weir_instance_destroy(m[i]);
+  return st;
+}
+
+static weir_status open_whole(subject *s, const weir_config *c, const room *r, weir_dtype type,
+                              const weir_hparams *h, weir_err *e) {
+  weir_status st = WEIR_OK;
   weir_instance *m = NULL;
-  weir_dtype type;
-  weir_placement_opts at = {.n_tiers = 1,
-                            .n_threads = (int32_t)weir_config_int(c, "threads"),
-                            .isa = weir_config_string(c, "isa"),
-                            .cuda_library = weir_config_string(c, "cuda-library"),
-                            .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs")};
-  s->name = weir_config_string(c, "shape");
-  WEIR_TRY(WEIR_NEW(1, &h, e));
-  WEIR_TRY(type_named(weir_config_string(c, "type"), &type, e));
-  s->type = weir_dtype_get(type)->name;
-  WEIR_TRY(weir_synth_shape(s->name, (int32_t)weir_config_int(c, "layers"), r->n_ctx, h, e));
-  WEIR_TRY(weir_place_parse(weir_config_string(c, "device"), &at.place[0], e));
-  WEIR_TRY(weir_placement_open(&at, &s->at, e));
   const weir_instance_opts o = {.n_ctx = r->n_ctx,
                                 .n_pages = r->n_pages,
                                 .max_tokens = r->max_tokens,
@@ -417,19 +483,45 @@ static weir_status open_shape(subject *s, const weir_config *c, const room *r, w
                                 .kv_dtype = kv_type(c)};
   WEIR_TRY(weir_instance_create_from(s->at.dev[0], weir_synth_weights, &type, h, &o, &m, e));
   WEIR_TRY(weir_exec_local_create(m, s->name, &s->own, e));
+out:
+  return st;
+}
+
+static weir_status open_shape(subject *s, const weir_config *c, const room *r, weir_err *e) {
+  weir_status st = WEIR_OK;
+  weir_hparams *h = NULL;
+  weir_places *places = NULL;
+  weir_dtype type = WEIR_F32;
+  weir_placement_opts at = {.n_tiers = 1,
+                            .n_threads = (int32_t)weir_config_int(c, "threads"),
+                            .isa = weir_config_string(c, "isa"),
+                            .cuda_library = weir_config_string(c, "cuda-library"),
+                            .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs")};
+  s->name = weir_config_string(c, "shape");
+  WEIR_TRY(WEIR_NEW(1, &h, e));
+  WEIR_TRY(WEIR_NEW(1, &places, e));
+  WEIR_TRY(type_named(weir_config_string(c, "type"), &type, e));
+  s->type = weir_dtype_get(type)->name;
+  WEIR_TRY(weir_synth_shape(s->name, (int32_t)weir_config_int(c, "layers"), r->n_ctx, h, e));
+  WEIR_TRY(weir_places_parse(weir_config_string(c, "device"), s->tp, 0, places, e));
+  at.place[0] = places->at[0];
+  if (s->tp > 1) at.ranks[0] = places;
+  WEIR_TRY(weir_placement_open(&at, &s->at, e));
+  weir_placement_describe(&s->at, s->devices, sizeof s->devices);
+  s->device = s->tp > 1 ? s->devices : s->at.dev[0]->desc;
+  WEIR_TRY(s->tp > 1 ? open_ranks(s, c, r, type, h, e) : open_whole(s, c, r, type, h, e));
   s->exec = s->own;
   s->n_vocab = h->n_vocab;
-  s->device = s->at.dev[0]->desc;
 out:
+  free(places);
   free(h);
   return st;
 }
 
 static void subject_close(subject *s) {
-  static const bool left[WEIR_MAX_TIERS];
   if (s->own) s->own->ops->destroy(s->own);
   weir_pair_close(s->pair);
-  weir_placement_close(&s->at, left);
+  weir_placement_close(&s->at, s->left);
 }
 
 /* Writes all of the KV: memory that was never written is one page of zeros to the CPU, read from its cache.
@@ -492,6 +584,7 @@ int main(int argc, char **argv) {
   }
   if (model && shape) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "--model and --shape exclude each other"));
   const room r = room_for(c);
+  s.tp = (int32_t)weir_config_int(c, "tp");
   WEIR_TRY(model ? open_file(&s, c, &r, e) : open_shape(&s, c, &r, e));
   WEIR_TRY(bench_open(&x, &s, &r, e));
   x.json = weir_config_bool(c, "json");

@@ -24,13 +24,14 @@ static const shape shapes[] = {
     {"qwen2.5-1.5b", WEIR_ARCH_QWEN2, 28, 1536, 12, 2, 128, 8960, 151936, 1e6f, true, false},
     {"llama-3.1-8b", WEIR_ARCH_LLAMA, 32, 4096, 32, 8, 128, 14336, 128256, 5e5f, false, false},
     {"qwen3-32b", WEIR_ARCH_QWEN3, 64, 5120, 64, 8, 128, 25600, 151936, 1e6f, false, true},
+    {"llama-3-70b", WEIR_ARCH_LLAMA, 80, 8192, 64, 8, 128, 28672, 128256, 5e5f, false, false},
     {"llama-1.1b", WEIR_ARCH_LLAMA, 22, 2048, 32, 4, 64, 5632, 32000, 1e4f, false, false},
     {"llama-134m", WEIR_ARCH_LLAMA, 12, 768, 12, 12, 64, 2048, 32000, 1e4f, false, false},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 const char *weir_synth_names(void) {
-  return "qwen3-0.6b qwen2.5-1.5b llama-3.1-8b qwen3-32b llama-1.1b llama-134m";
+  return "qwen3-0.6b qwen2.5-1.5b llama-3.1-8b qwen3-32b llama-3-70b llama-1.1b llama-134m";
 }
 
 weir_status weir_synth_shape(const char *name, int32_t n_layers, int32_t n_ctx, weir_hparams *h,

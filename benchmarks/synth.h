@@ -7,8 +7,9 @@
 #include "base/err.h"
 #include "run/instance.h"
 
-/* "qwen3-0.6b", "qwen2.5-1.5b", "llama-3.1-8b", "qwen3-32b", "llama-1.1b", "llama-134m". WEIR_EINVAL with the
- * list for others. n_layers > 0 cuts the model short (times are then of a part of it). */
+/* "qwen3-0.6b", "qwen2.5-1.5b", "llama-3.1-8b", "qwen3-32b", "llama-3-70b", "llama-1.1b", "llama-134m".
+ * WEIR_EINVAL with the list for others. n_layers > 0 cuts the model short (times are then of a part of it).
+ */
 weir_status weir_synth_shape(const char *name, int32_t n_layers, int32_t n_ctx, weir_hparams *out,
                              weir_err *e);
 const char *weir_synth_names(void);
