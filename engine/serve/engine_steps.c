@@ -150,7 +150,9 @@ static bool start(weir_engine *g, int32_t t, bool ahead) {
     st = WEIR_NEW((size_t)y->exec->info.max_tokens * WEIR_TOP_MAX, &y->top, &why);
   y->result = (weir_result){.row = y->rows, .top = y->plan.n_top > 0 ? y->top : NULL};
   if (st == WEIR_OK) st = y->exec->ops->submit(y->exec, &batch, &y->result, &why);
-  if (st == WEIR_EDEVICE) { /* it has died meanwhile: not the batch's fault */
+  /* It has died meanwhile: not the batch's fault. Who says so and lives would never come back to life. */
+  const bool lives = y->exec->life && y->exec->life->number(y->exec, NULL) == y->life;
+  if (st == WEIR_EDEVICE && !lives) {
     weir_engine_bury(g, t, &why);
     return true;
   }

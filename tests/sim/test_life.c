@@ -384,6 +384,23 @@ static void test_deadly_request(void **state) {
   }
 }
 
+/* A step that is refused as if the tier were dead, by one that goes on living: its requests end, the tier
+ * stays. */
+static void test_false_alarm(void **state) {
+  (void)state;
+  const world_opts o = mortal_large(DEATH_CLAIMED, 0, 0);
+  world_open(&w1, &o);
+  plain(&jobs[0], WEIR_MODE_LARGE, 1);
+  plain(&jobs[1], WEIR_MODE_LARGE, 2);
+  jobs[1].arrives_ns = MS;
+  world_run(&w1, jobs, 2);
+  assert_int_equal(jobs[0].end, WEIR_END_ERROR);
+  assert_int_equal(jobs[1].end, WEIR_END_LENGTH);
+  check_text(&w1, &jobs[1], 1);
+  assert_int_equal(weir_engine_get_stats(w1.engine).tier[1].deaths, 0);
+  world_close(&w1);
+}
+
 /* Dead when the engine is made: as if it had died right then. */
 static void test_stillborn(void **state) {
   (void)state;
@@ -426,10 +443,10 @@ static void test_needs_a_voice(void **state) {
 
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_under_way),    cmocka_unit_test(test_at_the_door),
-      cmocka_unit_test(test_patience),     cmocka_unit_test(test_deadly_request),
-      cmocka_unit_test(test_stillborn),    cmocka_unit_test(test_needs_a_voice),
-      cmocka_unit_test(test_random_lives),
+      cmocka_unit_test(test_under_way),     cmocka_unit_test(test_at_the_door),
+      cmocka_unit_test(test_patience),      cmocka_unit_test(test_deadly_request),
+      cmocka_unit_test(test_false_alarm),   cmocka_unit_test(test_stillborn),
+      cmocka_unit_test(test_needs_a_voice), cmocka_unit_test(test_random_lives),
   };
   if (argc > 2 && strcmp(argv[1], "--seed") == 0) {
     tally sum = {0};

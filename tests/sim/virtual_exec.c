@@ -80,6 +80,8 @@ static weir_status submit(weir_exec *base, const weir_batch *b, weir_result *r, 
   live(x);
   const virtual_death *d = planned(x, x->submits++);
   if (d && x->back_ns != INT64_MIN) d = NULL; /* dead already */
+  if (d && d->kind == DEATH_CLAIMED)
+    return weir_fail(e, WEIR_EDEVICE, "%s: it says it is dead", x->base.info.name);
   if (d) x->died[d->kind]++;
   if (d && d->kind == DEATH_ON_SUBMIT) {
     x->back_ns = after(now, d->down_ns);

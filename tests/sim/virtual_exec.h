@@ -17,7 +17,8 @@ typedef enum {
   DEATH_ON_SUBMIT, /* the step is refused */
   DEATH_UNSEEN,    /* it dies and is back just before it takes the step, whose rows come from an empty KV */
   DEATH_HANGS,     /* the step does not end for hang_ns, and then fails */
-  N_DEATH_KINDS
+  N_DEATH_KINDS,
+  DEATH_CLAIMED = N_DEATH_KINDS /* the step is refused as by a dead one, which it is not */
 } death_kind;
 
 typedef struct virtual_death {
