@@ -62,6 +62,10 @@ void cu_shim_fail_launch(uint64_t n, cudaError_t error, bool when_it_runs);
 /* The call that was made to fail since: "cudaMalloc", "kernel"; NULL when it has not come to it. */
 const char *cu_shim_failed(void);
 
+/* A stand-in for another library's kernel: fn(ctx) is put on the stream, or into the record that is being
+ * made, and called each time the stream comes to it, as kernels are. */
+cudaError_t cu_shim_enqueue(cudaStream_t, void (*fn)(void *ctx), void *ctx);
+
 #ifdef __cplusplus
 }
 #endif

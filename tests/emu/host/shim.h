@@ -99,7 +99,7 @@ bool launches_come_here();
 
 /* Puts work on a stream, or into the record that is being made of it. */
 cudaError_t enqueue(cudaStream_t, Work);
-void drain_all();
+void drain_all(); /* of the thread's GPU */
 /* Work on host memory in [p, p + bytes) that has not happened yet. */
 bool pending_on(const char *p, size_t bytes);
 /* True when this thread may not make unsafe calls; the record is then broken. */

@@ -65,11 +65,11 @@ static void drain(CUstream_st *s) {
   while (known(s) && (s->busy || !s->queue.empty())) run_first(s);
 }
 
-// Side by side, for they may wait for each other.
+// Those of the thread's GPU. Side by side, for they may wait for each other.
 void drain_all() {
   std::vector<CUstream_st *> left;
   for (CUstream_st *s : state().streams)
-    if (s->busy || !s->queue.empty()) left.push_back(s);
+    if (s->device == current_device() && (s->busy || !s->queue.empty())) left.push_back(s);
   std::vector<std::thread> others;
   for (size_t i = 1; i < left.size(); i++)
     others.emplace_back([s = left[i]] {
@@ -167,6 +167,12 @@ static bool refused(CUstream_st *s) {
 }  // namespace shim
 
 extern "C" {
+
+cudaError_t cu_shim_enqueue(cudaStream_t stream, void (*fn)(void *), void *ctx) {
+  SHIM_CALL(cu_shim_enqueue);
+  state().counts.n_launches++;
+  return enqueue(stream, Work{"kernel", [=] { fn(ctx); }, Span(), true});
+}
 
 // ---- streams ----
 
