@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A leader and worker processes: what they compute together, and what happens when one of them dies, stops,
  * fails, comes back, or should not have come. */
+#define _GNU_SOURCE /* setns */
+#include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -83,16 +86,19 @@ static void end(crowd *c) {
 static void test_nodes_are_one(void **state) {
   static const struct {
     int32_t n_nodes, n_local;
-    const char *addr; /* NULL: ipc */
-  } cases[] = {{2, 1, NULL}, {2, 2, NULL}, {4, 1, NULL}, {2, 1, "127.0.0.1:47631"}};
+    weir_comm_kind comm;
+    bool tcp; /* the crew too */
+  } cases[] = {{2, 1, WEIR_COMM_SHM, false}, {2, 2, WEIR_COMM_SHM, true},  {4, 1, WEIR_COMM_SHM, false},
+               {2, 1, WEIR_COMM_TCP, true},  {2, 2, WEIR_COMM_TCP, false}, {4, 1, WEIR_COMM_TCP, true}};
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     crowd c;
     char what[64];
     snprintf(what, sizeof what, "%d nodes of %d ranks", cases[i].n_nodes, cases[i].n_local);
     prepare(&c, cases[i].n_nodes, cases[i].n_local, 0);
-    if (cases[i].addr) snprintf(c.addr, sizeof c.addr, "%s", cases[i].addr);
-    c.r.o.addr = c.addr;
+    if (cases[i].tcp)
+      snprintf(c.addr, sizeof c.addr, "127.0.0.1:%d", 20000 + (int)((getpid() * 7 + i) % 12000));
+    c.r.o.comm = cases[i].comm;
     begin(&c);
     expect_talk(&c, what);
     end(&c);
@@ -145,7 +151,10 @@ static void step_with_dying(crowd *c, int32_t n_tokens, int signal) {
   const int64_t from = rig_now_ns();
   assert_int_equal(c->r.exec->ops->wait(c->r.exec, &done, &e), WEIR_OK);
   assert_int_equal(done->status, WEIR_EDEVICE);
-  if (!strstr(done->err.msg, "large (tiny): ") || !strstr(done->err.msg, "rank 1"))
+  char rank[32];
+  snprintf(rank, sizeof rank, "rank %d", c->r.o.n_local); /* the first of node 1 */
+  if (!strstr(done->err.msg, "large (tiny): ") ||
+      (!strstr(done->err.msg, "on node 1 (") && !strstr(done->err.msg, rank)))
     fail_msg("%s", done->err.msg);
   print_message("  %d tokens: failed after %.2f s: %s\n", n_tokens, (double)(rig_now_ns() - from) / 1e9,
                 done->err.msg);
@@ -153,6 +162,38 @@ static void step_with_dying(crowd *c, int32_t n_tokens, int signal) {
 }
 
 static const char *const rank1[] = {"large (tiny): ", "rank 1", NULL};
+
+static void test_worker_dies_tcp(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 2, 2, 4 * SECOND);
+  c.r.o.comm = WEIR_COMM_TCP;
+  begin(&c);
+  step_with_dying(&c, 20, SIGKILL);
+  start_worker(&c, 1);
+  expect_alive(&c, 2, "again");
+  step_with_dying(&c, 1, SIGSTOP);
+  kill(c.worker[0].pid, SIGCONT);
+  expect_alive(&c, 3, "goes on");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  end(&c);
+}
+
+/* One of several: the others keep their weights and are in the next group. */
+static void test_one_of_three_dies(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 4, 1, 4 * SECOND);
+  begin(&c);
+  step_with_dying(&c, 3, SIGKILL);
+  start_worker(&c, 1);
+  expect_alive(&c, 2, "again");
+  for (int32_t i = 1; i < 3; i++) {
+    assert_int_equal(proc_said(&c.worker[i], "loading the parts"), 1);
+    assert_int_equal(proc_said(&c.worker[i], "in the group"), 2);
+  }
+  end(&c);
+}
 
 static void test_worker_dies(void **state) {
   crowd c;
@@ -232,6 +273,72 @@ static void test_leader_dies(void **state) {
   end(&c);
 }
 
+/* ---- a cable ---- */
+
+static char space[2][48];
+
+static bool sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static bool sh(const char *fmt, ...) {
+  char line[400];
+  va_list a;
+  va_start(a, fmt);
+  vsnprintf(line, sizeof line, fmt, a);
+  va_end(a);
+  return system(line) == 0;
+}
+
+static void remove_spaces(void) {
+  for (int i = 0; i < 2; i++)
+    if (space[i][0]) sh("ip netns del %s 2>/dev/null", space[i]); /* its end of the cable goes with it */
+}
+
+static bool make_spaces(void) {
+  atexit(remove_spaces);
+  for (int i = 0; i < 2; i++) {
+    snprintf(space[i], sizeof space[i], "weir-test-tp-%d-%d", (int)getpid(), i);
+    if (!sh("ip netns add %s 2>/dev/null", space[i])) return false;
+  }
+  if (!sh("ip -n %s link add cable type veth peer name cable netns %s 2>/dev/null", space[0], space[1]))
+    return false;
+  for (int i = 0; i < 2; i++)
+    if (!sh("ip -n %s addr add 10.213.78.%d/24 dev cable && ip -n %s link set cable up && ip -n %s link set "
+            "lo up",
+            space[i], i + 1, space[i], space[i]))
+      return false;
+  return true;
+}
+
+static void test_cable(void **state) {
+  crowd c;
+  weir_err e = {0};
+  (void)state;
+  if (!make_spaces()) skip();
+  const int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  prepare(&c, 2, 1, 4 * SECOND);
+  snprintf(c.addr, sizeof c.addr, "10.213.78.1:4711");
+  c.r.o.comm = WEIR_COMM_TCP;
+  proc_opts o = worker_opts(&c, 1);
+  o.host = "10.213.78.2";
+  o.netns = space[1];
+  c.worker[0] = proc_start(&o);
+  assert_true(netns_enter(space[0]));
+  begin(&c);
+  expect_talk(&c, "before");
+  assert_true(sh("ip -n %s link set cable down", space[0]));
+  const int64_t from = rig_now_ns();
+  assert_int_equal(rig_step(c.r.exec, 2, &e), WEIR_EDEVICE);
+  print_message("  failed after %.2f s: %s\n", (double)(rig_now_ns() - from) / 1e9, e.msg);
+  assert_true(rig_now_ns() - from < c.r.o.bound_ns + SECOND);
+  assert_non_null(strstr(e.msg, "rank 1"));
+  proc_await(&c.worker[0], "the leader is gone", 1, LONG_NS);
+  assert_true(sh("ip -n %s link set cable up", space[0]));
+  expect_alive(&c, 2, "mended");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  end(&c);
+  assert_int_equal(setns(home, CLONE_NEWNET), 0);
+  close(home);
+}
+
 /* ---- who should not have come, or did not ---- */
 
 static void expect_no_gathering(crowd *c, int64_t timeout_ns, const char *const *word) {
@@ -288,14 +395,32 @@ static void test_strangers(void **state) {
   }
 }
 
+static holdings before;
+
+static int remember(void **state) {
+  (void)state;
+  before = holdings_now();
+  return 0;
+}
+
+static int compare(void **state) {
+  const holdings now = holdings_now();
+  (void)state;
+  assert_int_equal(now.threads, before.threads);
+  assert_int_equal(now.fds, before.fds);
+  return 0;
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, remember, compare)
+
 int main(int argc, char **argv) {
   const int role = proc_main(argc, argv);
   if (role >= 0) return role;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_nodes_are_one), cmocka_unit_test(test_worker_dies),
-      cmocka_unit_test(test_worker_stops),  cmocka_unit_test(test_worker_fails),
-      cmocka_unit_test(test_leader_dies),   cmocka_unit_test(test_missing),
-      cmocka_unit_test(test_strangers),
+      TEST(test_nodes_are_one),   TEST(test_worker_dies),       TEST(test_worker_stops),
+      TEST(test_worker_dies_tcp), TEST(test_one_of_three_dies), TEST(test_worker_fails),
+      TEST(test_leader_dies),     TEST(test_missing),           TEST(test_strangers),
+      TEST(test_cable),
   };
   weir_dev *dev;
   weir_err e = {0};

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Worker processes for tests. Owns nothing but what it starts. */
-#define _GNU_SOURCE /* environ */
+#define _GNU_SOURCE /* environ, setns */
 #include "tp_procs.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -59,7 +60,9 @@ static int as_worker(const proc_opts *p) {
                                  .n_nodes = p->n_nodes,
                                  .n_local = p->n_local,
                                  .addr = p->addr,
+                                 .token = RIG_TOKEN,
                                  .version = p->version,
+                                 .host = p->host,
                                  .bound_ns = p->bound_ns,
                                  .file = file,
                                  .h = &h,
@@ -96,7 +99,7 @@ static int as_leader(const proc_opts *p) {
 }
 
 int proc_main(int argc, char **argv) {
-  if (argc < 10) return -1;
+  if (argc < 12) return -1;
   const proc_opts p = {.role = argv[1],
                        .model = argv[2],
                        .addr = argv[3],
@@ -105,13 +108,25 @@ int proc_main(int argc, char **argv) {
                        .n_nodes = atoi(argv[6]),
                        .n_local = atoi(argv[7]),
                        .bound_ns = atoll(argv[8]),
-                       .fail_at = atoi(argv[9])};
+                       .fail_at = atoi(argv[9]),
+                       .host = argv[10][0] ? argv[10] : NULL,
+                       .netns = argv[11][0] ? argv[11] : NULL};
+  if (p.netns && !netns_enter(p.netns)) return 1;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   signal(SIGTERM, on_term);
   return strcmp(p.role, "leader") == 0 ? as_leader(&p) : as_worker(&p);
 }
 
 /* ---- in the test ---- */
+
+bool netns_enter(const char *name) {
+  char path[128];
+  snprintf(path, sizeof path, "/run/netns/%s", name);
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const bool ok = fd >= 0 && setns(fd, CLONE_NEWNET) == 0;
+  if (fd >= 0) close(fd);
+  return ok;
+}
 
 proc proc_start(const proc_opts *o) {
   static int32_t count;
@@ -124,14 +139,14 @@ proc proc_start(const proc_opts *o) {
   snprintf(n_local, sizeof n_local, "%d", o->n_local);
   snprintf(bound, sizeof bound, "%lld", (long long)o->bound_ns);
   snprintf(fail_at, sizeof fail_at, "%d", o->fail_at);
-  char *const argv[] = {
-      self, (char *)o->role, (char *)o->model, (char *)o->addr, (char *)(o->version ? o->version : "test"),
-      node, n_nodes,         n_local,          bound,           fail_at,
+  const char *const argv[] = {
+      self,    o->role, o->model, o->addr, o->version ? o->version : "test", node,
+      n_nodes, n_local, bound,    fail_at, o->host ? o->host : "",           o->netns ? o->netns : "",
       NULL};
   posix_spawn_file_actions_init(&to);
   posix_spawn_file_actions_addopen(&to, 2, p.log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
   posix_spawn_file_actions_addopen(&to, 1, "/dev/null", O_WRONLY, 0);
-  const int failed = posix_spawn(&p.pid, self, &to, NULL, argv, environ);
+  const int failed = posix_spawn(&p.pid, self, &to, NULL, (char *const *)argv, environ);
   posix_spawn_file_actions_destroy(&to);
   if (failed) fail_msg("start a process: %s", strerror(failed));
   return p;
@@ -175,17 +190,15 @@ void proc_await(const proc *p, const char *text, int32_t n, int64_t timeout_ns) 
   }
 }
 
-static int32_t count_in(const char *folder, const char *with) {
+static int32_t count_in(const char *folder) {
   int32_t n = 0;
   DIR *d = opendir(folder);
   if (!d) return 0;
-  for (const struct dirent *x = readdir(d); x; x = readdir(d)) n += strstr(x->d_name, with) != NULL;
+  for (const struct dirent *x = readdir(d); x; x = readdir(d)) n++;
   closedir(d);
   return n;
 }
 
 holdings holdings_now(void) {
-  return (holdings){.threads = count_in("/proc/self/task", ""),
-                    .fds = count_in("/proc/self/fd", ""),
-                    .shm = count_in("/dev/shm", "weir")};
+  return (holdings){.threads = count_in("/proc/self/task"), .fds = count_in("/proc/self/fd")};
 }

@@ -9,7 +9,9 @@
 
 typedef struct proc_opts {
   const char *role; /* "worker"; "leader": serves one conversation after the other until it is killed */
-  const char *model, *addr, *comm, *version;
+  const char *model, *addr, *version;
+  const char *host,
+      *netns; /* under which name others reach it; the network namespace it enters. NULL: none */
   int32_t node, n_nodes, n_local;
   int64_t bound_ns;
   int32_t fail_at; /* a worker's device fails once, in this call of linear; 0: never */
@@ -30,9 +32,12 @@ void proc_await(const proc *, const char *text, int32_t n, int64_t timeout_ns);
 /* How often it has said so. */
 int32_t proc_said(const proc *, const char *text);
 
+/* This thread, and those it makes, enter a network namespace. */
+bool netns_enter(const char *name);
+
 /* What a process holds, to be compared before and after. */
 typedef struct holdings {
-  int32_t threads, fds, shm; /* of this process; names in /dev/shm with weir in them */
+  int32_t threads, fds; /* of this process */
 } holdings;
 holdings holdings_now(void);
 

@@ -78,6 +78,7 @@ void rig_open(rig *r, const rig_opts *o) {
                           .plan = rig_plan(o),
                           .model = r->print,
                           .addr = o->addr,
+                          .token = RIG_TOKEN,
                           .version = o->version ? o->version : "test",
                           .bound_ns = o->bound_ns > 0 ? o->bound_ns : 5 * SECOND,
                           .left = &r->left};

@@ -11,6 +11,7 @@
 #include "run/tp.h"
 #include "step/step.h"
 
+#define RIG_TOKEN "of the tests"
 enum { RIG_TOKENS = 32, RIG_SEQS = 4, RIG_PAGES = 64, RIG_CTX = 128, RIG_LOCAL = 8 };
 
 typedef struct rig_opts {
