@@ -256,7 +256,10 @@ def options_exist(program):
     lines += [("k8s/deployment.yaml", m) for m in re.findall(r"^ *args: \[serve,(.*)\]", read("k8s/deployment.yaml"), re.M)]
     lines += [("systemd/weir.service", m) for m in re.findall(r"^ExecStart=\S*/weir serve (.*)", read("systemd/weir.service"), re.M)]
     lines += [("RUNBOOK.md", m) for m in re.findall(r"^    weir serve (.*?)(?:#|$)", read("RUNBOOK.md"), re.M)]
-    check(len(lines) >= 7, f"only {len(lines)} command lines of `weir serve` found")
+    lines += [(f, m) for f in ("slurm/weir.sbatch", "mpi/run.sh") for m in re.findall(r'" serve (.*)"\$@"', read(f))]
+    lines += [(f, " ".join(m.replace("#", " ").split("weir.sbatch" if "slurm" in f else "run.sh", 1)[-1].split("\n"))) for f in ("slurm/weir.sbatch", "mpi/run.sh")
+              for m in re.findall(r"^# {3}\S.*(?:\\\n#.*)+", read(f), re.M)]
+    check(len(lines) >= 11, f"only {len(lines)} command lines of `weir serve` found")
     for where, line in lines:
         for name in options_of(line):
             check(name in serve, f"{where}: `weir serve` has no --{name}")
@@ -274,7 +277,8 @@ def options_exist(program):
 
     configs = {"systemd/weir.yaml": read("systemd", "weir.yaml")}
     if yaml:
-        configs["k8s/configmap.yaml"] = documents("k8s/configmap.yaml")[0]["data"]["weir.yaml"]
+        for path in ("k8s/configmap.yaml", "k8s/leaderworkerset.yaml"):
+            configs[path] = documents(path)[0]["data"]["weir.yaml"]
     for where, text in configs.items():
         # What is commented out must be right too, once a user takes the sign away.
         text = re.sub(r"^# ([a-z-]+: \S+)$", r"\1", text, flags=re.M)
@@ -386,7 +390,8 @@ def manifests_agree():
         for d in documents(path):
             if path != "k8s/kustomization.yaml":
                 check(d.get("apiVersion") and d.get("kind") and d.get("metadata", {}).get("name"), f"{path}: no apiVersion, kind or name")
-                kinds[d["kind"]] = d
+                if path != "k8s/leaderworkerset.yaml": # on its own: leader_and_workers
+                    kinds[d["kind"]] = d
     listed = documents("k8s/kustomization.yaml")[0]["resources"]
     for f in listed:
         check(os.path.exists(os.path.join(DEPLOY, "k8s", f)), f"kustomization.yaml: no {f}")
@@ -431,6 +436,51 @@ def manifests_agree():
     check(os.path.basename(target["authorization"]["credentials_file"]) in compose["services"]["prometheus"]["secrets"], "Prometheus has no key")
 
 
+def leader_and_workers():
+    """The LeaderWorkerSet: one command for all, numbers that go together, what restarts what."""
+    if not yaml:
+        return
+    config, group, service = documents("k8s/leaderworkerset.yaml")
+    check([d["kind"] for d in (config, group, service)] == ["ConfigMap", "LeaderWorkerSet", "Service"], "leaderworkerset.yaml has other kinds")
+    options = yaml.safe_load(config["data"]["weir.yaml"])
+    spec = group["spec"]
+    template = spec["leaderWorkerTemplate"]
+    check(group["apiVersion"] == "leaderworkerset.x-k8s.io/v1", "the API's version")
+    check(template["restartPolicy"] == "None" and spec["startupPolicy"] == "LeaderCreated", "weir gathers its workers itself; the leader is ready when it has")
+    leader, worker = template["leaderTemplate"], template["workerTemplate"]
+    boxes = [t["spec"]["containers"][0] for t in (leader, worker)]
+    for key in ("image", "args", "resources", "volumeMounts", "securityContext"):
+        check(boxes[0][key] == boxes[1][key], f"leader and worker differ in {key}")
+    check(leader["spec"]["volumes"] == worker["spec"]["volumes"], "leader and worker have other volumes")
+    check({m["name"] for m in boxes[0]["volumeMounts"]} == {v["name"] for v in leader["spec"]["volumes"]}, "volumes and mounts differ")
+    check(options["launcher"] == "lws" and not {"nnodes", "node-rank", "dist-init-addr"} & set(options), "who is who is LeaderWorkerSet's to say")
+    gpus = int(boxes[0]["resources"]["limits"]["nvidia.com/gpu"])
+    check(options["large-tp"] == template["size"] * gpus, f"large-tp is not {template['size']} pods of {gpus} GPUs")
+    ports = {p["name"]: p["containerPort"] for p in boxes[0]["ports"]}
+    check(options["listen"].endswith(":%d" % ports["http"]), "the port of the configuration is not the container's")
+    default = re.search(r"WEIR_LAUNCH_PORT = (\d+)", open(os.path.join(ROOT, "engine/programs/launch.h"), encoding="utf-8").read())
+    check(ports["dist"] == int(default[1]), "the port of the leader is not the program's default")
+    check("livenessProbe" not in boxes[1] and "startupProbe" not in boxes[1], "a worker answers nobody")
+    probe = boxes[0]["startupProbe"]
+    check(probe["periodSeconds"] * probe["failureThreshold"] > options["dist-timeout"], "the startup probe gives up before dist-timeout")
+    wait = int(boxes[0]["lifecycle"]["preStop"]["exec"]["command"][1]) + options["drain-timeout"]
+    check(leader["spec"]["terminationGracePeriodSeconds"] > wait, f"terminationGracePeriodSeconds is not above {wait}")
+    mounts = {m["mountPath"] for m in boxes[0]["volumeMounts"]}
+    for key in ("api-key-file", "runtime-dir", "dist-token-file", "small", "large"):
+        check(any(options[key].startswith(m) for m in mounts), f"{key} is not in a mounted volume")
+    check(service["spec"]["selector"].items() <= leader["metadata"]["labels"].items(), "the Service does not select the leader")
+    check(not service["spec"]["selector"].items() <= worker["metadata"]["labels"].items(), "the Service selects workers")
+    check(all(not t["spec"]["enableServiceLinks"] for t in (leader, worker)), "variables of Services would be options")
+
+
+def scripts_are_shell():
+    if not shutil.which("shellcheck"):
+        skip("scripts: shellcheck is not installed")
+        return
+    r = run("shellcheck", *(os.path.join(DEPLOY, f) for f in ("slurm/weir.sbatch", "mpi/run.sh")))
+    check(r.returncode == 0, f"shellcheck: {r.stdout}")
+
+
 # ---- all of it ----
 
 KEY = "key-of-the-deploy-test"
@@ -464,7 +514,7 @@ def live(program):
 def main():
     program = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
     parts = [files_parse, metrics_exist, rules_hold, alerts_are_told, board_is_sound, lambda: images_agree(program), run_lines_are_shell, units_verify,
-             manifests_agree]
+             manifests_agree, leader_and_workers, scripts_are_shell]
     for part in parts:
         part()
         if part is files_parse and failures:

@@ -54,9 +54,8 @@ static json_t *large_tier(const rig *r) {
   return tier;
 }
 
-/* Seconds until the large tier is up or down. Of one that is down it is said who is missing. */
-static double wait_large(const rig *r, bool up) {
-  const double from = seconds();
+/* Until the large tier is up or down. Of one that is down it is said who is missing. */
+static void wait_large(const rig *r, bool up) {
   for (int ms = 0;; ms += 20) {
     json_t *t = large_tier(r);
     const bool is = json_is_true(json_object_get(t, "up"));
@@ -67,10 +66,29 @@ static double wait_large(const rig *r, bool up) {
       assert_true(json_is_true(json_object_get(t, "comes_back")));
     }
     json_decref(t);
-    if (is == up) return seconds() - from;
+    if (is == up) return;
     if (ms >= LIMIT_MS) fail_msg("the large tier is not %s:\n%s", up ? "up" : "down", serving_log(&r->s));
     poll(NULL, 0, 20);
   }
+}
+
+/* How often the server has said so. */
+static int said(const rig *r, const char *words) {
+  char *log = serving_log(&r->s);
+  int n = 0;
+  for (const char *p = log; (p = strstr(p, words)); p++) n++;
+  free(log);
+  return n;
+}
+
+/* Seconds until it has said so n times. /health lags behind by up to a second: the gateway asks so often. */
+static double wait_said(const rig *r, const char *words, int n) {
+  const double from = seconds();
+  for (int ms = 0; said(r, words) < n; ms += 10) {
+    if (ms >= LIMIT_MS) fail_msg("the server does not say \"%s\":\n%s", words, serving_log(&r->s));
+    poll(NULL, 0, 10);
+  }
+  return seconds() - from;
 }
 
 static bool one_ended(void *ctx) { return ((asked *)ctx)->n_ends > 0; }
@@ -171,6 +189,7 @@ static bool crowd_ended(void *ctx) {
 }
 
 static char long_prompt[2400];
+static const char died[] = "the ranks are gathered again", back[] = "it is back after";
 
 /* When harm is done: while prompts are read, or when each has so many tokens. mode defer with a low threshold
  * is mostly the large model catching up. */
@@ -190,15 +209,18 @@ static void suffer(rig *r, const harm *h, const char *when, const char *mode, co
     serving_ask(client, &q, &c->a[i]);
   }
   serving_run(client, under_way, c);
+  const int deaths = said(r, died), returns = said(r, back);
   h->do_it(r);
-  const double down = wait_large(r, false);
+  const double down = wait_said(r, died, deaths + 1);
+  wait_large(r, false);
   char reason[16];
   char *small = text_of(r, "defer", reason); /* the server goes on */
   assert_true(strlen(small) > 0);
   free(small);
   const double from = seconds();
   h->mend(r);
-  const double up = wait_large(r, true);
+  const double up = wait_said(r, back, returns + 1);
+  wait_large(r, true);
   serving_run(client, crowd_ended, c);
   int whole = 0, failed = 0;
   for (int i = 0; i < CLIENTS; i++) {
