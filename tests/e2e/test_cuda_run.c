@@ -52,6 +52,29 @@ static void test_mixed(void **state) {
   want_same_ids("--mode exact --small-device cpu --large-device cuda " CUDA, "--mode large");
 }
 
+/* Two ranks on the one GPU there is, each a thread with a device of its own; a small model beside them. */
+static void test_ranks(void **state) {
+  (void)state;
+#define RANKS "--large-tp 2 --large-device cuda:0,cuda:0 " CUDA
+  want_same_ids("--mode large " RANKS, "--mode large");
+  want_same_ids("--mode defer --entropy -1 --small-device cpu " RANKS, "--mode large");
+  want_same_ids("--mode exact --small-device cuda --comm local " RANKS, "--mode large");
+  static const struct {
+    const char *options, *says;
+  } bad[] = {
+      {"--comm nccl " RANKS, "comm nccl wants a GPU for each rank"},
+      {"--comm shm " RANKS, "comm shm is for ranks on the CPU"},
+      {"--large-tp 2 --large-device cuda --comm local " CUDA,
+       "comm local is for ranks that are all on one GPU"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    e2e_result r = e2e("run %s --mode large %s", ASK, bad[i].options);
+    e2e_want_status(&r, 1, bad[i].options);
+    e2e_want_in(r.err, bad[i].says, bad[i].options);
+    e2e_free(&r);
+  }
+}
+
 /* Who wrote a token follows from the row that decided it. */
 static void test_receipts(void **state) {
   (void)state;
@@ -108,6 +131,7 @@ static void test_errors(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_text), cmocka_unit_test(test_mixed),
-                                     cmocka_unit_test(test_receipts), cmocka_unit_test(test_errors)};
+                                     cmocka_unit_test(test_ranks), cmocka_unit_test(test_receipts),
+                                     cmocka_unit_test(test_errors)};
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
