@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -29,6 +30,7 @@ enum {
 /* A reason travels on another connection than the data that ends, and the end on another than data that was
  * sent before: this time is given to what may be on its way. */
 static const int64_t way_ns = 50000000;
+static const int64_t look_ns = 50000; /* before it sleeps */
 
 static const char *const op_names[TCP_N_OPS] = {"join", "all_reduce", "all_gather", "broadcast"};
 
@@ -351,7 +353,7 @@ weir_status tcp_exchange(tcp_group *g, const tcp_flow *flow, weir_err *e) {
     ready[r] = true;
   }
   g->headed = false;
-  for (;;) {
+  for (int64_t look_until = 0;;) {
     bool all = true;
     for (int32_t i = 1; i < g->n_ranks; i++) {
       const int32_t r = (g->rank + i) % g->n_ranks;
@@ -365,6 +367,12 @@ weir_status tcp_exchange(tcp_group *g, const tcp_flow *flow, weir_err *e) {
       all = all && !wanted(&g->peer[r], &flow[r], head);
     }
     if (all) return WEIR_OK;
+    const int64_t now = tcp_now_ns();
+    if (look_until == 0) look_until = now + look_ns;
+    if (now < look_until) { /* the others are as far, as a rule: to sleep takes longer */
+      sched_yield();
+      continue;
+    }
     const weir_status st = wait_for_some(g, flow, head, ready, e);
     if (st != WEIR_OK) return st;
   }
