@@ -332,7 +332,7 @@ out:
 
 /* ---- whole rows of logits ---- */
 
-/* Where the ranks' columns come together: on the device and in host memory, [n_ranks][max_head_rows,
+/* Where several ranks' columns come together: on the device and in host memory, [n_ranks][max_head_rows,
  * max_vocab] each. */
 typedef struct whole {
   float *dev, *host;
@@ -341,8 +341,9 @@ typedef struct whole {
 static weir_status whole_init(whole *w, weir_instance *m, weir_err *e) {
   const size_t n = (size_t)m->shard.n_ranks * (size_t)m->ws.max_head_rows * (size_t)m->shard.max_vocab;
   weir_status st = WEIR_OK;
+  if (m->shard.n_ranks == 1) return WEIR_OK;
   WEIR_TRY(WEIR_NEW(n, &w->host, e));
-  if (m->shard.n_ranks > 1) WEIR_TRY(weir_dev_alloc(m->dev, n * sizeof *w->dev, (void **)&w->dev, e));
+  WEIR_TRY(weir_dev_alloc(m->dev, n * sizeof *w->dev, (void **)&w->dev, e));
 out:
   return st;
 }
@@ -356,13 +357,13 @@ static void whole_fini(whole *w, weir_instance *m) {
 static weir_status get_whole(weir_instance *m, const whole *w, int32_t n, float *out, weir_err *e) {
   const weir_shard *s = &m->shard;
   const size_t each = (size_t)n * (size_t)s->max_vocab, bytes = each * sizeof(float);
-  const float *from = m->ws.logits.data;
   weir_status st = WEIR_OK;
-  if (s->n_ranks > 1) {
-    WEIR_TRY(weir_comm_all_gather(m->comm, w->dev, from, bytes, e));
-    from = w->dev;
+  if (s->n_ranks == 1) {
+    WEIR_TRY(weir_dev_download(m->dev, out, m->ws.logits.data, bytes, e));
+    return weir_dev_sync(m->dev, e);
   }
-  WEIR_TRY(weir_dev_download(m->dev, w->host, from, (size_t)s->n_ranks * bytes, e));
+  WEIR_TRY(weir_comm_all_gather(m->comm, w->dev, m->ws.logits.data, bytes, e));
+  WEIR_TRY(weir_dev_download(m->dev, w->host, w->dev, (size_t)s->n_ranks * bytes, e));
   WEIR_TRY(weir_dev_sync(m->dev, e));
   for (int32_t r = 0; r < s->n_ranks; r++) {
     const weir_share v = weir_shard_vocab(m->h.n_vocab, r, s->n_ranks);
