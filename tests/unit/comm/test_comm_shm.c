@@ -27,7 +27,7 @@ static const comm_conf shm_small = {
 static void test_threads(void **state) {
   const int32_t n = *(const int32_t *)*state;
   const conf_traces before = conf_traces_now();
-  conf_check_all(n > 2 ? &shm_small : &shm, n);
+  conf_check_all(n > 3 ? &shm_small : &shm, n);
   conf_check_traces(before);
 }
 
