@@ -141,6 +141,7 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
                 .cores_local = dist.cores_local,
                 .cores_n_local = dist.cores_n_local},
       .rank_bound_ns = weir_config_int(c, "rank-timeout") * 1000000000,
+      .nccl_library = weir_config_string(c, "nccl-library"),
       .cuda_library = weir_config_string(c, "cuda-library"),
       .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs"),
       .gpu_share = weir_config_float(c, "gpu-memory"),

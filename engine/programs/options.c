@@ -204,6 +204,8 @@ const weir_option weir_options[] = {
    "Record steps of one token a sequence as CUDA graphs, one for each number of sequences."},
   {"cuda-library", 0, STRING, MODELS | WORKER, "Machine", "FILE", NULL, ANY, NULL, false,
    "The CUDA device, weir-cuda.so. Default: beside the program, or in ../lib/weir from there."},
+  {"nccl-library", 0, STRING, MODELS | WORKER, "Machine", "FILE", NULL, ANY, NULL, false,
+   "NCCL, over which GPUs talk. Default: libnccl.so.2, where the loader looks."},
   {"threads", 0, INT, MODELS | QUANTIZE | WORKER, "Machine", "N", "0", 0, 1024, NULL, NULL, false,
    "Threads of a model on the CPU, of each rank when it is cut over several. 0: one a core; ranks share the cores out."},
   {"isa", 0, ENUM, MODELS | WORKER, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,

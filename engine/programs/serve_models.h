@@ -17,7 +17,7 @@ typedef struct weir_served_tier {
   const char *name; /* "small", "large" */
   char model[256];  /* file or directory, the last part of its path */
   const char *type; /* that most bytes of the weights have: "Q8_0" */
-  char device[128]; /* "cpu (avx512-vnni), 16 threads" */
+  char device[192]; /* "cpu (avx512-vnni), 16 threads" */
 } weir_served_tier;
 
 typedef struct weir_served {

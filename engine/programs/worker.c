@@ -94,6 +94,7 @@ static weir_status work(const weir_config *c, weir_dist *d, const weir_model_pat
                               .bound_ns = weir_config_int(c, "rank-timeout") * SECOND,
                               .n_threads = (int32_t)weir_config_int(c, "threads"),
                               .isa = weir_config_string(c, "isa"),
+                              .nccl_library = weir_config_string(c, "nccl-library"),
                               .cuda_library = weir_config_string(c, "cuda-library"),
                               .cuda_no_graphs = !weir_config_bool(c, "cuda-graphs"),
                               .gpu_share = weir_config_float(c, "gpu-memory"),

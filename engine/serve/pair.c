@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "comm/comm_nccl.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/open.h"
 #include "kv/pages.h"
@@ -395,6 +396,7 @@ weir_status weir_pair_open(const weir_pair_opts *o, weir_pair **out, weir_err *e
     return weir_fail(e, WEIR_EINVAL, "max_seqs %d and ctx %d must be positive", o->max_seqs, o->n_ctx);
   if (o->small_path) m[n++] = (opened){.role = "small", .path = o->small_path};
   if (o->large_path) m[n++] = (opened){.role = "large", .path = o->large_path};
+  weir_comm_nccl_library(o->nccl_library);
   for (int32_t i = 0; i < n; i++) WEIR_TRY(place(&m[i], o, e)); /* before anything is read */
   WEIR_TRY(WEIR_NEW(1, &p, e));
   p->n_tiers = n;

@@ -36,6 +36,7 @@ typedef struct weir_pair_opts {
   weir_pair_nodes nodes;
   int64_t rank_bound_ns;    /* a rank that is silent or late for so long is given up; 0: 10 s */
   const char *cuda_library; /* weir-cuda.so; NULL: found by itself */
+  const char *nccl_library; /* NULL: libnccl.so.2 */
   bool cuda_no_graphs;
   double gpu_share;      /* of a GPU's memory that weir may take, in (0, 1]; 0: 0.9 */
   int32_t n_threads;     /* of the CPU device, of each rank's; 0: one per core, ranks share them out */
@@ -48,7 +49,8 @@ typedef struct weir_pair_opts {
   int64_t kv_tokens_max; /* ... on the CPU at most so many, one context at least. 0: no limit */
   int32_t max_tokens;    /* rows of a step; 0: default */
   weir_dtype kv_dtype;   /* WEIR_F16, WEIR_F32 or, on the CPU, WEIR_Q8_0 */
-  /* Called while loading, from this thread; done of total bytes of weights. May be NULL. */
+  /* Called while loading, from this thread or one that it waits for; done of total bytes of weights. May be
+   * NULL. */
   void (*progress)(void *ctx, const char *model, int64_t done, int64_t total);
   /* Called while workers are waited for, with a line such as "waiting for node 2 of 4". NULL: weir_log. */
   void (*waiting)(void *ctx, const char *line);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "comm/comm_nccl.h"
 #include "kernels/cuda/open.h"
 #include "model/hparams.h"
 #include "model/mfile.h"
@@ -91,6 +92,7 @@ weir_status weir_worker_run(const weir_worker_opts *o, weir_err *e) {
   if (o->tp < o->n_nodes || o->tp % o->n_nodes != 0 || o->tp > WEIR_MAX_RANKS)
     return weir_fail(e, WEIR_EINVAL, "%d ranks over %d processes: want as many on each, at most %d in all",
                      o->tp, o->n_nodes, WEIR_MAX_RANKS);
+  weir_comm_nccl_library(o->nccl_library);
   WEIR_TRY(WEIR_NEW(1, &w, e));
   w->o = o;
   WEIR_TRY(open_devices(w, e));

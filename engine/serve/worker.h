@@ -18,7 +18,7 @@ typedef struct weir_worker_opts {
   int32_t cores_local, cores_n_local; /* the same of those that divide the cores; 0: all are this one's */
   int64_t bound_ns;                   /* 0: 10 s */
   int32_t n_threads;                  /* of each rank on the CPU; 0: the ranks share the cores out */
-  const char *isa, *cuda_library;
+  const char *isa, *cuda_library, *nccl_library;
   bool cuda_no_graphs;
   double gpu_share;        /* 0: 0.9 */
   bool once;               /* ends when the leader it worked for is gone, instead of waiting for the next */

@@ -271,7 +271,7 @@ def options_exist(program):
     everywhere = set(serve | gateway)
     for command in ("eval", "inspect", "run"):
         everywhere |= options_of(served.help_of(program, command) or "")
-    others = {"cpunodebind", "membind"}  # numactl's
+    others = {"cpunodebind", "membind", "nodes"}  # numactl's, sbatch's
     for name in options_of(re.sub(r"^    .*$", "", read("RUNBOOK.md"), flags=re.M)) - others:
         check(name in everywhere, f"RUNBOOK.md: no program has --{name}")
 
