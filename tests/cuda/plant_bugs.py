@@ -8,6 +8,7 @@ MOE, MOE_MATMUL, MOE_DENSE = "moe.cu", "moe_matmul.cu", "moe_dense.cu"
 MATMUL, PANEL, CAST, GEMV = "matmul.cuh", "panel.cuh", "cast.cu", "dense_gemv.cu"
 SAMPLE, CUT, TOP, LAW, SHARDS = "sample.cu", "sample_cut.cu", "sample_top.cu", "sample.cuh", "sample_shards.cu"
 REPACK, DEQUANT, CODES, EMBED = "repack.cu", "dequant.cu", "dequant.cuh", "embed.cu"
+PEERS = "peers.cu"
 
 # The file to compile for a header.
 UNIT_OF = {PREFILL: "attend_prefill.cu", MATMUL: "matmul.cu", PANEL: "matmul.cu", LAW: "sample.cu", CODES: "dequant.cu"}
@@ -230,6 +231,15 @@ EMBED_BUGS = [
     ("embed: columns beyond the last", EMBED, "if (c >= a.w.cols) continue;", 0, ""),
     ("embed: steps of the first part", EMBED, "s * weir_quant<T>::parts / 4", 0, "0"),
 ]
+PEERS_BUGS = [
+    ("peers: others not waited for", PEERS, "tid < a.n_ranks && !wait_for(a, tid, k)", 0, "false"),
+    ("peers: said before it is laid out", PEERS, "    __syncthreads();\n    if (tid == 0)", 0, "    if (tid == 0)"),
+    ("peers: last rank forgotten", PEERS, "r < a.n_ranks; r++) sum", 0, "r < a.n_ranks - 1; r++) sum"),
+    ("peers: all gathered to one place", PEERS, "(uint64_t)(r - from) * a.n", 0, "0"),
+    ("peers: broadcast of rank 0", PEERS, "WEIR_CUK_PEER_GATHER ? 0 : a.root", 0, "WEIR_CUK_PEER_GATHER ? 0 : 0"),
+    ("peers: who waits for whom", PEERS, "(uint32_t)a.rank << 8 | (uint32_t)r", 0, "(uint32_t)r << 8 | (uint32_t)a.rank"),
+    ("peers: last slice whole", PEERS, "a.n - at < slice ? (uint32_t)(a.n - at) : slice", 0, "slice"),
+]
 
 GROUPS = {
     "attend": ("test_cuda_attend", ATTEND_BUGS),
@@ -243,6 +253,7 @@ GROUPS = {
     "shards": ("test_cuda_sample_shards", SHARDS_BUGS),
     "weights": ("test_cuda_weights", WEIGHTS_BUGS),
     "embed": ("test_cuda_embed", EMBED_BUGS),
+    "peers": ("test_comm_local", PEERS_BUGS),
 }
 
 # Bugs that change nothing that a test can see, and why.

@@ -71,9 +71,9 @@ static void test_promises(void **state) {
     const comm_conf c = conf_of(&g);
     conf_check_sums(&c, g.n);
     conf_check_copies(&c, g.n);
-    conf_check_mixed(&c, g.n);
+    if (polls == 1) conf_check_mixed(&c, g.n);
     assert_int_equal(fake->counts().aborted, 0);
-    assert_int_equal(fake->counts().destroyed, 3 * g.n);
+    assert_int_equal(fake->counts().destroyed, (polls == 1 ? 3 : 2) * g.n);
     close_gpus(&g);
   }
   conf_check_traces(before);
