@@ -364,9 +364,9 @@ static bool anything_in_flight(const weir_engine *g) {
   return false;
 }
 
-/* A tier is dead and may come back, and jobs wait for it. */
+/* A tier is dead and may come back, and jobs may be waiting for it. */
 static bool anyone_hopes(const weir_engine *g) {
-  for (int32_t t = 0; t < g->cfg.n_tiers; t++)
+  for (int32_t t = 0; t < g->cfg.n_tiers && g->n_active + g->queue.n > 0; t++)
     if (g->tier[t].dead && g->tier[t].orphans) return true;
   return false;
 }

@@ -127,7 +127,8 @@ static int64_t skewed(void *ctx) {
 }
 
 served_opts served_usual(void) {
-  return (served_opts){.n_tiers = 2, .max_requests = 64, .n_ctx = 512, .fail_at = {-1, -1}};
+  return (served_opts){
+      .n_tiers = 2, .max_requests = 64, .n_ctx = 512, .fail_at = {-1, -1}, .mode = WEIR_MODE_DEFER};
 }
 
 void served_open(served *v, const served_opts *o) {
@@ -168,7 +169,7 @@ void served_open(served *v, const served_opts *o) {
       .chat = o->chat ? &v->chat : NULL,
       .metrics = v->metrics,
       .model = "tiny",
-      .cascade = {.mode = WEIR_MODE_DEFER},
+      .cascade = {.mode = o->mode},
       .modes = 1u << WEIR_MODE_SMALL | 1u << WEIR_MODE_DEFER | 1u << WEIR_MODE_EXACT,
       .entropy_min = 0.1f,
       .entropy_max = 3,

@@ -33,6 +33,7 @@ typedef struct served_opts {
   bool chat, long_thread;
   bool mortal; /* tiers have lives: served_kill, served_revive */
   int64_t dead_wait_ns;
+  weir_mode mode; /* of requests that ask for none */
 } served_opts;
 
 served_opts served_usual(void);
