@@ -228,6 +228,17 @@ static void revive(weir_tp *tp) {
   pthread_mutex_lock(&tp->lock);
 }
 
+/* Sleeps while the group lives. A rank that has waited for all others, and then does not come back from its
+ * device, keeps nobody waiting but us. */
+static void watch(weir_tp *tp) {
+  int32_t i = 0;
+  if (tp->step == WEIR_TP_RUNNING && weir_tp_team_late(tp->ranks.team, tp->bound_ns, &i))
+    weir_tp_blame_group(tp, WEIR_TP_RANK_SAYS, "rank %d has not come back from its device for %.1f s", i,
+                        (double)tp->bound_ns / (double)SECOND);
+  else
+    weir_tp_wait(tp, weir_tp_now_ns() + tp->bound_ns / 4);
+}
+
 static void *keep(void *arg) {
   weir_tp *tp = arg;
   pthread_mutex_lock(&tp->lock);
@@ -235,7 +246,7 @@ static void *keep(void *arg) {
     if (tp->blame != WEIR_TP_NO_BLAME)
       end_group(tp);
     else if (tp->alive)
-      pthread_cond_wait(&tp->changed, &tp->lock);
+      watch(tp);
     else
       revive(tp);
   }

@@ -22,6 +22,7 @@ typedef struct rank {
   weir_tp_team *team;
   int32_t i;
   pthread_t thread;
+  _Atomic uint32_t done; /* number of the last job it is done with */
 } rank;
 
 struct weir_tp_team {
@@ -30,7 +31,8 @@ struct weir_tp_team {
   _Atomic uint32_t number; /* of the job last posted; written with the lock held */
   _Atomic int32_t left;    /* ranks that are not done with it */
   _Atomic bool busy;
-  _Atomic int failed; /* the weir_status of the first */
+  _Atomic int64_t done_ns; /* when the first was; 0: none yet */
+  _Atomic int failed;      /* the weir_status of the first */
   pthread_mutex_t lock;
   pthread_cond_t posted;
   int32_t asleep;
@@ -40,11 +42,15 @@ struct weir_tp_team {
   rank *rank; /* [o.n], owned */
 };
 
-static bool look_for_job(weir_tp_team *t, uint32_t seen) {
+static int64_t now_ns(void) {
   const weir_clock clock = weir_clock_system();
+  return weir_now_ns(&clock);
+}
+
+static bool look_for_job(weir_tp_team *t, uint32_t seen) {
   if (t->spin_ns == 0) return false;
-  const int64_t from = weir_now_ns(&clock);
-  for (int64_t now = from; now - from < t->spin_ns; now = weir_now_ns(&clock)) {
+  const int64_t from = now_ns();
+  for (int64_t now = from; now - from < t->spin_ns; now = now_ns()) {
     for (int i = 0; i < LOOKS; i++) {
       if (atomic_load_explicit(&t->number, memory_order_acquire) != seen) return true;
       __builtin_ia32_pause();
@@ -68,13 +74,16 @@ static bool wait_for_job(weir_tp_team *t, uint32_t seen) {
 }
 
 static void *work(void *arg) {
-  const rank *r = arg;
+  rank *r = arg;
   weir_tp_team *t = r->team;
   for (uint32_t seen = 0; wait_for_job(t, seen);) {
     weir_err e = {0};
     seen++; /* no job is posted before all are done with the one before */
     const weir_status st = t->fn(t->ctx, r->i, &e);
     int none = WEIR_OK;
+    int64_t never = 0;
+    (void)atomic_compare_exchange_strong(&t->done_ns, &never, now_ns());
+    atomic_store(&r->done, seen);
     if (st != WEIR_OK && atomic_compare_exchange_strong(&t->failed, &none, (int)st) && t->o.on_fail)
       t->o.on_fail(t->o.ctx, r->i, &e);
     if (atomic_fetch_sub(&t->left, 1) > 1) continue;
@@ -102,6 +111,7 @@ weir_status weir_tp_team_start(weir_tp_team *t, weir_tp_job fn, void *ctx, weir_
   t->ctx = ctx;
   atomic_store(&t->failed, (int)WEIR_OK);
   atomic_store(&t->left, t->o.n);
+  atomic_store(&t->done_ns, 0);
   post(t);
   return WEIR_OK;
 }
@@ -131,7 +141,8 @@ weir_status weir_tp_team_create(const weir_tp_team_opts *o, weir_tp_team **out, 
   weir_cores_mine(&mine);
   t->spin_ns = o->n < weir_cores_quota(mine.n) ? SPIN_NS : 0;
   for (; n < o->n; n++) {
-    t->rank[n] = (rank){.team = t, .i = n};
+    t->rank[n].team = t;
+    t->rank[n].i = n;
     const int failed = pthread_create(&t->rank[n].thread, NULL, work, &t->rank[n]);
     if (failed) WEIR_TRY(weir_fail(e, WEIR_EIO, "start the thread of a rank: %s", strerror(failed)));
   }
@@ -140,6 +151,15 @@ weir_status weir_tp_team_create(const weir_tp_team_opts *o, weir_tp_team **out, 
 out:
   if (t) stop(t, n);
   return st;
+}
+
+bool weir_tp_team_late(weir_tp_team *t, int64_t for_ns, int32_t *i) {
+  const uint32_t number = atomic_load(&t->number);
+  const int64_t done = atomic_load(&t->done_ns);
+  if (!atomic_load(&t->busy) || done == 0 || now_ns() - done < for_ns) return false;
+  for (*i = 0; *i < t->o.n; ++*i)
+    if (atomic_load(&t->rank[*i].done) != number) return atomic_load(&t->number) == number;
+  return false;
 }
 
 bool weir_tp_team_destroy(weir_tp_team *t) {

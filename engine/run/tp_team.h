@@ -26,6 +26,9 @@ typedef struct weir_tp_team_opts {
 weir_status weir_tp_team_create(const weir_tp_team_opts *, weir_tp_team **out, weir_err *e);
 /* Wakes all; never blocks. WEIR_EBUSY while they are at a job. */
 weir_status weir_tp_team_start(weir_tp_team *, weir_tp_job, void *ctx, weir_err *e);
+/* Whether a rank is at a job still that another was done with for_ns ago or more: *i is the first such. The
+ * job is one whose ranks wait for each other until its end. From any thread. */
+bool weir_tp_team_late(weir_tp_team *, int64_t for_ns, int32_t *i);
 /* Joins the threads of a team that is idle. One that is not is left as it is, and false comes back: all that
  * its job looks at has to stay. NULL is fine. */
 bool weir_tp_team_destroy(weir_tp_team *);

@@ -478,6 +478,16 @@ static letter *take_letter(worker *w) {
   return l;
 }
 
+/* A rank that has waited for all others, and then does not come back, keeps nobody waiting yet. */
+static void watch_step(worker *w) {
+  char why[96];
+  int32_t i = 0;
+  if (w->job != STEP || w->group == 0 || !weir_tp_team_late(w->ranks.team, w->ranks.bound_ns, &i)) return;
+  snprintf(why, sizeof why, "rank %d has not come back from its device for %.1f s", w->ranks.first + i,
+           (double)w->ranks.bound_ns / (double)SECOND);
+  rank_failed(w, why);
+}
+
 static weir_status turn(worker *w, weir_err *e) {
   news n;
   weir_status st = WEIR_OK;
@@ -485,6 +495,7 @@ static weir_status turn(worker *w, weir_err *e) {
   if (n.refused) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "the leader refuses this worker: %s", n.why));
   if (n.deaf) WEIR_TRY(weir_fail(e, WEIR_ENOMEM, "%s", n.fail.msg));
   if (n.failed) rank_failed(w, n.fail.msg);
+  watch_step(w);
   if (n.gone) {
     tell(w, "the leader is gone: %s%s", n.why, w->loaded ? "; weights are kept" : "");
     break_group(w, n.why);

@@ -127,6 +127,33 @@ static void test_a_rank_is_stuck(void **state) {
   assert_int_equal(rig_step(r.exec, 1, &e), WEIR_EDEVICE);
   rig_mend();
   expect_same(&r, 2, &want);
+  /* after the last that the other one waits for */
+  rig_break_sync(r.dev[1], 1, RIG_HANGS);
+  expect_failure(&r, 3 * SECOND,
+                 (const char *const[]){"large (tiny): rank 1 has not come back from its device", NULL});
+  rig_mend();
+  expect_same(&r, 3, &want);
+  rig_close(&r);
+}
+
+/* A device that fails at every step: groups are made at growing intervals, not one after the other. */
+static void test_pauses(void **state) {
+  rig r;
+  talk want;
+  weir_err e = {0};
+  (void)state;
+  open_good(&r, 2, 20 * SECOND, &want);
+  rig_break_always(r.dev[1]);
+  const int64_t until = rig_now_ns() + SECOND;
+  for (uint64_t life = 1; rig_now_ns() < until; life++) {
+    rig_await_life(r.exec, life, 30 * SECOND);
+    assert_int_equal(rig_step(r.exec, 2, &e), WEIR_EDEVICE);
+  }
+  const int64_t groups = weir_exec_tp_stats(r.exec).groups;
+  print_message("  %d groups in a second\n", (int)groups);
+  assert_in_range(groups, 3, 8);
+  rig_mend();
+  expect_same(&r, (uint64_t)groups + 1, &want);
   rig_close(&r);
 }
 
@@ -259,10 +286,15 @@ static void test_fingerprints(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_ranks_are_one),       cmocka_unit_test(test_contract),
-      cmocka_unit_test(test_a_rank_fails),        cmocka_unit_test(test_a_rank_is_stuck),
-      cmocka_unit_test(test_destroyed_in_a_step), cmocka_unit_test(test_start_refuses),
-      cmocka_unit_test(test_fingerprints),        cmocka_unit_test(test_left_behind),
+      cmocka_unit_test(test_ranks_are_one),
+      cmocka_unit_test(test_contract),
+      cmocka_unit_test(test_a_rank_fails),
+      cmocka_unit_test(test_a_rank_is_stuck),
+      cmocka_unit_test(test_destroyed_in_a_step),
+      cmocka_unit_test(test_start_refuses),
+      cmocka_unit_test(test_pauses),
+      cmocka_unit_test(test_fingerprints),
+      cmocka_unit_test(test_left_behind),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,7 +166,7 @@ static const char *const rank1[] = {"large (tiny): ", "rank 1", NULL};
 static void test_worker_dies_tcp(void **state) {
   crowd c;
   (void)state;
-  prepare(&c, 2, 2, 4 * SECOND);
+  prepare(&c, 2, 2, 3 * SECOND);
   c.r.o.comm = WEIR_COMM_TCP;
   begin(&c);
   step_with_dying(&c, 20, SIGKILL);
@@ -183,7 +183,7 @@ static void test_worker_dies_tcp(void **state) {
 static void test_one_of_three_dies(void **state) {
   crowd c;
   (void)state;
-  prepare(&c, 4, 1, 4 * SECOND);
+  prepare(&c, 4, 1, 3 * SECOND);
   begin(&c);
   step_with_dying(&c, 3, SIGKILL);
   start_worker(&c, 1);
@@ -198,7 +198,7 @@ static void test_one_of_three_dies(void **state) {
 static void test_worker_dies(void **state) {
   crowd c;
   (void)state;
-  prepare(&c, 2, 1, 4 * SECOND);
+  prepare(&c, 2, 1, 3 * SECOND);
   begin(&c);
   expect_talk(&c, "before");
   /* between steps */
@@ -226,7 +226,7 @@ static void test_worker_dies(void **state) {
 static void test_worker_stops(void **state) {
   crowd c;
   (void)state;
-  prepare(&c, 2, 1, 4 * SECOND);
+  prepare(&c, 2, 1, 3 * SECOND);
   begin(&c);
   step_with_dying(&c, 1, SIGSTOP);
   kill(c.worker[0].pid, SIGCONT);
@@ -270,7 +270,32 @@ static void test_leader_dies(void **state) {
   expect_talk(&c, "a new leader");
   assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
   assert_int_equal(proc_said(&c.worker[0], "in the group"), 2);
+  /* one with less KV, which wants no other weights */
+  rig_close(&c.r);
+  c.r.o.n_pages = 48;
+  begin(&c);
+  expect_talk(&c, "a leader with less KV");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 1);
+  /* one with other numbers */
+  rig_close(&c.r);
+  c.r.o.max_seqs = RIG_SEQS + 1;
+  begin(&c);
+  expect_talk(&c, "a leader with other numbers");
+  assert_int_equal(proc_said(&c.worker[0], "loading the parts"), 2);
   end(&c);
+}
+
+/* Destroyed while it waits for a worker that is dead. */
+static void test_end_without_worker(void **state) {
+  crowd c;
+  (void)state;
+  prepare(&c, 2, 1, 2 * SECOND);
+  begin(&c);
+  assert_int_equal(proc_end(&c.worker[0], SIGKILL), -SIGKILL);
+  expect_dead(&c, LONG_NS, rank1);
+  const int64_t from = rig_now_ns();
+  end(&c);
+  assert_true(rig_now_ns() - from < 3 * SECOND);
 }
 
 /* ---- a cable ---- */
@@ -314,7 +339,7 @@ static void test_cable(void **state) {
   (void)state;
   if (!make_spaces()) skip();
   const int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-  prepare(&c, 2, 1, 4 * SECOND);
+  prepare(&c, 2, 1, 3 * SECOND);
   snprintf(c.addr, sizeof c.addr, "10.213.78.1:4711");
   c.r.o.comm = WEIR_COMM_TCP;
   proc_opts o = worker_opts(&c, 1);
@@ -417,10 +442,12 @@ int main(int argc, char **argv) {
   const int role = proc_main(argc, argv);
   if (role >= 0) return role;
   const struct CMUnitTest tests[] = {
-      TEST(test_nodes_are_one),   TEST(test_worker_dies),       TEST(test_worker_stops),
-      TEST(test_worker_dies_tcp), TEST(test_one_of_three_dies), TEST(test_worker_fails),
-      TEST(test_leader_dies),     TEST(test_missing),           TEST(test_strangers),
-      TEST(test_cable),
+      TEST(test_nodes_are_one),      TEST(test_worker_dies),
+      TEST(test_worker_stops),       TEST(test_worker_dies_tcp),
+      TEST(test_one_of_three_dies),  TEST(test_worker_fails),
+      TEST(test_leader_dies),        TEST(test_missing),
+      TEST(test_strangers),          TEST(test_cable),
+      TEST(test_end_without_worker),
   };
   weir_dev *dev;
   weir_err e = {0};

@@ -39,6 +39,11 @@ static bool is_stopped(void *ctx) {
   return stopped;
 }
 
+static int64_t room(void *ctx, int64_t token_bytes) {
+  (void)ctx;
+  return token_bytes > 0 ? RIG_ROOM : 0;
+}
+
 static void print_line(void *ctx, const char *line) {
   (void)ctx;
   fprintf(stderr, "%s\n", line);
@@ -67,6 +72,7 @@ static int as_worker(const proc_opts *p) {
                                  .file = file,
                                  .h = &h,
                                  .dev = dev,
+                                 .room = room,
                                  .stop = is_stopped,
                                  .tell = print_line,
                                  .left = &left};

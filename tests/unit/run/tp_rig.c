@@ -51,18 +51,18 @@ weir_tp_plan rig_plan(const rig_opts *o) {
                         .comm = o->comm,
                         .n_ctx = RIG_CTX,
                         .max_tokens = RIG_TOKENS,
-                        .max_seqs = RIG_SEQS,
+                        .max_seqs = o->max_seqs > 0 ? o->max_seqs : RIG_SEQS,
                         .kv_dtype = WEIR_F32};
 }
 
 static weir_instance *open_instance(weir_dev *dev, const weir_mfile *file, const weir_hparams *h,
-                                    const weir_shard *shard, int32_t n_pages) {
+                                    const weir_shard *shard, int32_t max_seqs, int32_t n_pages) {
   weir_err e = {0};
   weir_instance *m = NULL;
   const weir_instance_opts o = {.n_ctx = RIG_CTX,
                                 .n_pages = n_pages,
                                 .max_tokens = RIG_TOKENS,
-                                .max_seqs = RIG_SEQS,
+                                .max_seqs = max_seqs,
                                 .kv_dtype = WEIR_F32,
                                 .shard = shard};
   must(weir_instance_create(dev, file, h, &o, &m, &e), &e);
@@ -88,7 +88,7 @@ void rig_open(rig *r, const rig_opts *o) {
     must(weir_shard_plan(&r->h, r->file, i, o->n_nodes * o->n_local, &s, &e), &e);
     r->dev[i] = open_dev();
     rig_breakable(r->dev[i]);
-    r->local[i] = open_instance(r->dev[i], r->file, &r->h, &s, 0);
+    r->local[i] = open_instance(r->dev[i], r->file, &r->h, &s, t.plan.max_seqs, 0);
   }
 }
 
@@ -102,9 +102,10 @@ void rig_start(rig *r) {
   int64_t room = 0;
   must(weir_tp_gather(r->tp, r->o.gather_ns > 0 ? r->o.gather_ns : 60 * SECOND, tell, NULL, NULL, &room, &e),
        &e);
+  assert_int_equal(room, r->o.n_nodes > 1 ? RIG_ROOM : -1);
   weir_tp *tp = r->tp;
   r->tp = NULL;
-  must(weir_tp_start(tp, r->local, RIG_PAGES, &r->exec, &e), &e);
+  must(weir_tp_start(tp, r->local, r->o.n_pages > 0 ? r->o.n_pages : RIG_PAGES, &r->exec, &e), &e);
 }
 
 void rig_close(rig *r) {
@@ -124,7 +125,7 @@ weir_exec *rig_local_exec(const char *model, weir_dev **dev) {
   weir_exec *x;
   open_model(model, &file, &h);
   *dev = open_dev();
-  must(weir_exec_local_create(open_instance(*dev, file, &h, NULL, RIG_PAGES), model, &x, &e), &e);
+  must(weir_exec_local_create(open_instance(*dev, file, &h, NULL, RIG_SEQS, RIG_PAGES), model, &x, &e), &e);
   weir_mfile_close(file);
   return x;
 }
@@ -152,7 +153,7 @@ static weir_status misbehave(weir_err *e) {
 }
 
 static bool is_due(const weir_dev *dev, _Atomic int32_t *left) {
-  return dev == broken.dev && *left > 0 && --*left == 0;
+  return dev == broken.dev && (*left < 0 || (*left > 0 && --*left == 0));
 }
 
 static weir_status may_linear(weir_dev *dev, weir_mat y, weir_mat x, const weir_weight *w, const float *bias,
@@ -189,7 +190,10 @@ static void break_dev(weir_dev *dev, rig_fault fault, int32_t linears, int32_t s
 void rig_break_linear(weir_dev *dev, int32_t nth, rig_fault fault) { break_dev(dev, fault, nth, 0); }
 void rig_break_sync(weir_dev *dev, int32_t nth, rig_fault fault) { break_dev(dev, fault, 0, nth); }
 
+void rig_break_always(weir_dev *dev) { break_dev(dev, RIG_FAILS, -1, 0); }
+
 void rig_mend(void) {
+  broken.linears_left = broken.syncs_left = 0;
   pthread_mutex_lock(&broken.lock);
   broken.hangs = false;
   pthread_cond_broadcast(&broken.mended);
@@ -218,7 +222,7 @@ bool talk_hold(weir_exec *x, const talk *follow, talk *out, weir_err *e) {
   for (int32_t s = 0; s < SEQS; s++) {
     for (int32_t i = 0; i < LEN; i++)
       tok[s][i] = (i * 7 + s * 31 + 3) % (x->info.n_vocab < 250 ? x->info.n_vocab : 250);
-    for (int32_t i = 0; i < LEN / 16; i++) page[s][i] = (i * 5 + s * 20 + 1) % RIG_PAGES;
+    for (int32_t i = 0; i < LEN / 16; i++) page[s][i] = (i * 5 + s * 20 + 1) % x->info.n_pages;
   }
   while (ok && decided < TALK_ROWS) {
     weir_row row[SEQS];

@@ -12,7 +12,7 @@
 #include "step/step.h"
 
 #define RIG_TOKEN "of the tests"
-enum { RIG_TOKENS = 32, RIG_SEQS = 4, RIG_PAGES = 64, RIG_CTX = 128, RIG_LOCAL = 8 };
+enum { RIG_TOKENS = 32, RIG_SEQS = 4, RIG_PAGES = 64, RIG_CTX = 128, RIG_LOCAL = 8, RIG_ROOM = 4096 };
 
 typedef struct rig_opts {
   const char *model; /* of tests/vectors/models, without ".gguf" */
@@ -21,6 +21,7 @@ typedef struct rig_opts {
   const char *addr, *version; /* NULL: none, "test" */
   int64_t bound_ns;           /* 0: 5 s */
   int64_t gather_ns;          /* 0: 60 s */
+  int32_t max_seqs, n_pages;  /* 0: RIG_SEQS, RIG_PAGES */
 } rig_opts;
 
 typedef struct rig {
@@ -70,6 +71,8 @@ void rig_breakable(weir_dev *);
 typedef enum { RIG_FAILS, RIG_HANGS } rig_fault;
 void rig_break_linear(weir_dev *, int32_t nth, rig_fault);
 void rig_break_sync(weir_dev *, int32_t nth, rig_fault);
+/* ... or in every one. */
+void rig_break_always(weir_dev *);
 void rig_mend(void); /* what hangs goes on */
 
 #endif
