@@ -31,6 +31,17 @@ static void test_threads(void **state) {
   conf_check_traces(before);
 }
 
+/* Parts of a sum that are empty, and as many ranks as there may be. */
+static void test_many(void **state) {
+  (void)state;
+  static const comm_conf some = {.kind = WEIR_COMM_SHM, .in_order = true, .most = 4097};
+  static const comm_conf few = {.kind = WEIR_COMM_SHM, .in_order = true, .most = 65};
+  const conf_traces before = conf_traces_now();
+  conf_check_sums(&some, 20);
+  conf_check_sums(&few, WEIR_MAX_RANKS);
+  conf_check_traces(before);
+}
+
 /* ---- one address for all ---- */
 
 typedef struct seen {
@@ -140,6 +151,7 @@ int main(int argc, char **argv) {
       {"three ranks", test_threads, NULL, NULL, &three},
       {"four ranks", test_threads, NULL, NULL, &four},
       {"eight ranks", test_threads, NULL, NULL, &eight},
+      cmocka_unit_test(test_many),
       {"two processes", test_processes, NULL, NULL, &two},
       {"four processes", test_processes, NULL, NULL, &four},
   };
