@@ -26,8 +26,9 @@ enum {
 typedef enum {
   WEIR_CREW_JOINED,  /* the leader: this worker is here (again); a worker: the leader knows it */
   WEIR_CREW_MESSAGE, /* data[bytes], borrowed for the call */
-  WEIR_CREW_LOST     /* nothing was heard for the bound, or it said goodbye, or came again: `why` says.
-                        What was sent and not yet taken is dropped */
+  WEIR_CREW_LOST     /* nothing was heard for the bound, or its connection broke and it did not come back for
+                        a quarter of that, or it said goodbye, or came again: `why` says. What was sent and
+                        not yet taken is dropped */
 } weir_crew_event_kind;
 
 typedef struct weir_crew_event {

@@ -31,6 +31,13 @@ struct weir_crew {
 /* To the crew's owner; from the thread, without the lock. */
 void crew_tell(weir_crew *, weir_crew_event);
 static inline int64_t crew_now(const weir_crew *c) { return weir_now_ns(&c->clock); }
+static inline int64_t crew_between(int64_t least, int64_t x, int64_t most) {
+  return x < least ? least : x > most ? most : x;
+}
+/* How often it looks whether a connection has broken: nobody says. */
+static inline int64_t crew_look_ns(const weir_crew *c) {
+  return crew_between(10000000, c->bound_ns / 20, 100000000);
+}
 /* "node 1 (gpu17, process 4711)" */
 void crew_put_who(char *out, size_t cap, int32_t node, const crew_hello *);
 /* "nothing was heard of it for 5.0 s" */

@@ -28,12 +28,15 @@ typedef struct peer {
   crew_in in;
   uint64_t turn, beat_heard;
   int64_t heard_ns, park_ns, until_ns; /* until: the parked poll is answered then, with nothing */
+  int64_t suspect_ns;                  /* since then its connection may have broken; 0: it has not */
+  uint64_t suspect_beat;               /* heard: it has not */
 } peer;
 
 struct crew_leader {
   crew_port port;
   peer peer[WEIR_CREW_MAX_NODES];
-  int64_t turned_ns, complained_ns;
+  int64_t turned_ns, complained_ns, look_ns;
+  uint64_t broken;
   bool closing;
 };
 
@@ -108,6 +111,7 @@ static void join(weir_crew *c, int32_t node, const crew_frame *f, const crew_hel
   peer *p = &c->leader->peer[node];
   const int64_t bound = h->bound_ns < c->bound_ns ? h->bound_ns : c->bound_ns;
   p->turn = 0;
+  p->suspect_ns = 0;
   p->heard_ns = crew_now(c);
   p->park_ns = bound / 3;
   pthread_mutex_lock(&c->lock);
@@ -216,6 +220,7 @@ static void on_poll(weir_crew *c, peer *p, const crew_frame *f, void *from) {
   }
   p->turn = f->turn;
   if (f->beat > p->beat_heard && f->beat <= p->beat) p->beat_heard = f->beat;
+  if (p->beat_heard >= p->suspect_beat) p->suspect_ns = 0;
   crew_port_drop(p->parked);
   p->parked = from;
   p->until_ns = p->heard_ns + p->park_ns;
@@ -290,20 +295,47 @@ static void forgive(weir_crew *c, int64_t now) {
   crew_leader *l = c->leader;
   const bool slept = l->turned_ns && now - l->turned_ns > c->bound_ns / 2 + c->bound_ns / 3;
   l->turned_ns = now;
-  for (int32_t k = 1; slept && k < c->o.n_nodes; k++)
+  for (int32_t k = 1; slept && k < c->o.n_nodes; k++) {
     if (l->peer[k].heard_ns < now - c->bound_ns / 2) l->peer[k].heard_ns = now - c->bound_ns / 2;
+    if (l->peer[k].suspect_ns) l->peer[k].suspect_ns = now;
+  }
+}
+
+/* A connection that breaks is most often a process that has died, sooner known so than by its silence: all
+ * are asked whether they are there. */
+static void look_at_connections(weir_crew *c, int64_t now) {
+  crew_leader *l = c->leader;
+  if (now < l->look_ns) return;
+  l->look_ns = now + crew_look_ns(c);
+  const uint64_t broken = crew_port_broken(&l->port);
+  if (broken == l->broken) return;
+  l->broken = broken;
+  pthread_mutex_lock(&c->lock);
+  for (int32_t k = 1; k < c->o.n_nodes; k++) {
+    peer *p = &l->peer[k];
+    if (!p->here || p->suspect_ns) continue;
+    p->suspect_ns = now;
+    p->suspect_beat = ++p->beat;
+    answer_parked(c, k);
+  }
+  pthread_mutex_unlock(&c->lock);
 }
 
 /* What time brings. Returns when it brings the next. */
 static int64_t turn(weir_crew *c, int64_t now) {
-  int64_t next = now + c->bound_ns / 3;
   char why[CREW_WHY_BYTES];
+  look_at_connections(c, now);
+  int64_t next = c->leader->look_ns;
   for (int32_t k = 1; k < c->o.n_nodes; k++) {
     peer *p = &c->leader->peer[k];
     if (!p->here) continue;
     if (now - p->heard_ns > c->bound_ns) {
       crew_put_silence(why, now - p->heard_ns);
       lose(c, k, why);
+      continue;
+    }
+    if (p->suspect_ns && now - p->suspect_ns > c->bound_ns / 4) {
+      lose(c, k, "its connection has broken, and it has not come back");
       continue;
     }
     pthread_mutex_lock(&c->lock);

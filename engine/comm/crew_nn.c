@@ -117,6 +117,11 @@ void crew_port_drop(void *from) {
   if (from) nn_freemsg(from);
 }
 
+uint64_t crew_port_broken(const crew_port *p) {
+  const uint64_t n = nn_get_statistic(p->socket, NN_STAT_BROKEN_CONNECTIONS);
+  return n == UINT64_MAX ? 0 : n;
+}
+
 static size_t data_bytes(const crew_frame *f, const crew_out *out) {
   if (!out) return f->bytes;
   const uint64_t n = out->end - out->taken;

@@ -25,6 +25,8 @@ void crew_mail_fini(crew_mail *);
 /* Takes `from`. The frame's data, or when `out` is not NULL the next part of that. Any thread. */
 void crew_port_answer(crew_port *, void *takes_from, const crew_frame *, const crew_out *out);
 void crew_port_drop(void *takes_from);
+/* Connections that have broken so far; whose, it does not say. */
+uint64_t crew_port_broken(const crew_port *);
 
 typedef struct crew_lane {
   int socket, recv_fd, send_fd; /* send_fd turns readable when a connection is there */

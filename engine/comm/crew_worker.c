@@ -27,16 +27,13 @@ struct crew_worker {
   crew_in in;
   uint64_t turn, beat, wait_beat;
   int64_t heard_ns, greet_ns, turned_ns;
+  int64_t cut_ns; /* since then there is no connection; 0: there is */
   bool closing, done;
 };
 
-static int64_t between(int64_t least, int64_t x, int64_t most) {
-  return x < least ? least : x > most ? most : x;
+static int64_t retry_ns(const weir_crew *c) {
+  return crew_between(10 * ms_ns, c->bound_ns / 20, 200 * ms_ns);
 }
-
-/* How often it looks whether a connection has broken: nobody says. */
-static int64_t look_ns(const weir_crew *c) { return between(10 * ms_ns, c->bound_ns / 10, 250 * ms_ns); }
-static int64_t retry_ns(const weir_crew *c) { return between(10 * ms_ns, c->bound_ns / 20, 200 * ms_ns); }
 
 /* ---- requests: with the lock ---- */
 
@@ -223,6 +220,7 @@ static void forgive(weir_crew *c, int64_t now) {
   crew_worker *w = c->worker;
   if (w->turned_ns && now - w->turned_ns > c->bound_ns / 2 && w->heard_ns < now - c->bound_ns / 2)
     w->heard_ns = now - c->bound_ns / 2;
+  if (w->turned_ns && now - w->turned_ns > c->bound_ns / 2 && w->cut_ns) w->cut_ns = now;
   w->turned_ns = now;
 }
 
@@ -234,13 +232,19 @@ static int64_t turn(weir_crew *c, int64_t now) {
     crew_put_silence(why, now - w->heard_ns);
     lose(c, why);
   }
+  if (w->state == HERE && w->cut_ns && now - w->cut_ns > c->bound_ns / 4)
+    lose(c, "its connection has broken, and it has not come back");
   pthread_mutex_lock(&c->lock);
   if (w->state == GREETING && now >= w->greet_ns && !w->up.msg && !w->closing) send_hello(c);
   if (w->state == HERE && !w->down.msg && !w->closing) send_poll(c, w->in.at);
   if (w->state == HERE && !w->up.msg && !is_drained(w)) send_up(c);
   crew_lane_step(&w->up, now, c->bound_ns / 4);
   crew_lane_step(&w->down, now, c->bound_ns / 2);
-  int64_t next = now + look_ns(c);
+  if (w->state != HERE || !w->down.msg || w->down.sent)
+    w->cut_ns = 0;
+  else if (w->cut_ns == 0)
+    w->cut_ns = now;
+  int64_t next = now + crew_look_ns(c);
   if (w->state == REFUSED) next = INT64_MAX / 2;
   if (w->state == GREETING && !w->up.msg && w->greet_ns < next) next = w->greet_ns;
   pthread_mutex_unlock(&c->lock);

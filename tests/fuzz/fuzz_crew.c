@@ -17,7 +17,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { NODES = 3 };
-enum { TO_LEADER, WAIT, LEADER_SENDS, ON_UP, ON_DOWN, WORKER_SENDS, N_RECORDS };
+enum { TO_LEADER, WAIT, LEADER_SENDS, ON_UP, ON_DOWN, WORKER_SENDS, BREAK, N_RECORDS };
 
 typedef struct box {
   weir_crew crew;
@@ -32,6 +32,7 @@ typedef struct box {
 
 static box leader, worker;
 static int64_t now_ns;
+static uint64_t broken;
 
 static void require(bool ok, const char *what) {
   if (ok) return;
@@ -92,6 +93,11 @@ void crew_port_answer(crew_port *p, void *from, const crew_frame *f, const crew_
   require(from != NULL, "an answer to nobody");
   check_frame(f, out, false);
   crew_port_drop(from);
+}
+
+uint64_t crew_port_broken(const crew_port *p) {
+  (void)p;
+  return broken;
 }
 
 weir_status crew_lane_open(crew_lane *l, const char *addr, weir_err *e) {
@@ -210,6 +216,8 @@ static void record(int what, const uint8_t *data, size_t n) {
   } else if (what == ON_UP || what == ON_DOWN) {
     worker.answer[what == ON_DOWN] = data;
     worker.answer_bytes[what == ON_DOWN] = n;
+  } else if (what == BREAK) {
+    broken++;
   } else {
     weir_crew_send(&worker.crew, 0, data, n, NULL);
   }
@@ -222,6 +230,7 @@ static void record(int what, const uint8_t *data, size_t n) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   weir_log_set_level(WEIR_LOG_ERROR);
   now_ns = 1;
+  broken = 0;
   open_box(&leader, 0);
   open_box(&worker, 1);
   step();

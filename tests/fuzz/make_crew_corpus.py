@@ -5,7 +5,7 @@ answered (engine/comm/crew_wire.h). Inputs found by fuzzing are added beside the
 import os
 import struct
 
-TO_LEADER, WAIT, LEADER_SENDS, ON_UP, ON_DOWN, WORKER_SENDS = range(6)
+TO_LEADER, WAIT, LEADER_SENDS, ON_UP, ON_DOWN, WORKER_SENDS, BREAK = range(7)
 HELLO, POLL, UP, BYE = range(1, 5)
 WELCOME, REFUSED, WAIT_A_BIT, DOWN, TAKEN, UNKNOWN, GOODBYE = range(0x81, 0x88)
 OWN = 2**64 - 1  # the fuzz target puts the worker's link in its place
@@ -60,6 +60,7 @@ SEEDS = {
     "again": JOIN + ask(HELLO, link=78, data=hello()) + ask(POLL, link=77) + ask(POLL, link=78, turn=1),
     "rival": JOIN + ask(POLL, turn=1, at=0) + ask(HELLO, link=5, data=hello(incarnation=6)) + ask(POLL, turn=2, beat=1, at=7) + ask(HELLO, link=5, beat=1, data=hello(incarnation=6)),
     "silence": JOIN + ask(POLL, turn=1) + wait(34) + ask(POLL, turn=2) + wait(101) + wait(60) + ask(POLL, turn=3) + rec(LEADER_SENDS, b"\x01x"),
+    "broken": JOIN + ask(HELLO, node=2, link=8, data=hello(pid=12)) + ask(POLL, turn=1, at=7) + rec(BREAK) + wait(15) + ask(POLL, turn=2, beat=1, at=7) + wait(20) + wait(20),
     "two": JOIN + ask(HELLO, node=2, link=8, data=hello(pid=12)) + rec(LEADER_SENDS, b"\x02x") + ask(POLL, node=2, link=8, turn=1) + wait(50),
     "refused": b"".join(ask(HELLO, node=n, data=hello(**k)) for n, k in ((1, {"token": b"wrong"}), (1, {"version": b"2"}), (1, {"nodes": 4}), (3, {}), (0, {}), (1, {"bound": 0}), (1, {"bound": 2**63}), (1, {"incarnation": 0}))),
     "malformed": rec(TO_LEADER) + rec(TO_LEADER, b"WCRW") + ask(0) + ask(9) + ask(WELCOME) + ask(HELLO, magic=b"WEIR") + ask(HELLO, version=2, data=hello()) + ask(HELLO, data=hello()[:-1]) + ask(HELLO, data=hello() + b"x") + ask(HELLO, data=hello(host=b"h" * 64)),
