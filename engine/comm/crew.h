@@ -47,7 +47,8 @@ typedef struct weir_crew_opts {
   const char *addr; /* "host:port": the leader's, where it binds and workers connect; also "ipc://..." */
   int32_t node, n_nodes;
   const char *token;   /* the same at all nodes; NULL or "": none. Compared in constant time; needed on an
-                          address that is not loopback or ipc */
+                          address that is not loopback or ipc. Nothing is encrypted: who can read the network
+                          can read it */
   const char *version; /* of the program: a worker of another one is refused, and told why */
   int64_t bound_ns; /* silence after which the other is gone; 0: 5 s. Signs of life go three times as often */
   weir_crew_fn on_event;

@@ -113,7 +113,7 @@ static void join(weir_crew *c, int32_t node, const crew_frame *f, const crew_hel
   p->turn = 0;
   p->suspect_ns = 0;
   p->heard_ns = crew_now(c);
-  p->park_ns = bound / 3;
+  p->park_ns = crew_between(10000000, bound / 3, c->bound_ns);
   pthread_mutex_lock(&c->lock);
   p->here = true;
   p->link = f->link;

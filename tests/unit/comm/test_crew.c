@@ -149,6 +149,32 @@ static void test_last_words(void **state) {
   }
 }
 
+/* As many workers as a box has room for; one word of the leader's to all, and their answers, many times. */
+static void test_many(void **state) {
+  enum { ROUNDS = 300 };
+  char addr[64];
+  static crew_box box[BOX_NODES];
+  (void)state;
+  memset(box, 0, sizeof box);
+  box_address(addr);
+  for (int k = BOX_NODES - 1; k >= 0; k--) { /* the leader comes last */
+    box[k].echo = k > 0;
+    open_box(&box[k], opts(addr, k, BOX_NODES));
+  }
+  for (int k = 1; k < BOX_NODES; k++) assert_true(box_wait(&box[0], &box[0].joined[k], 1));
+  for (int i = 1; i <= ROUNDS; i++) {
+    for (int k = 1; k < BOX_NODES; k++)
+      assert_int_equal(weir_crew_send(box[0].crew, k, &i, sizeof i, NULL), WEIR_OK);
+    for (int k = 1; k < BOX_NODES; k++) assert_true(box_wait(&box[0], &box[0].got[k], i));
+  }
+  for (int k = 0; k < BOX_NODES; k++) box_close(&box[k]);
+  for (int k = 1; k < BOX_NODES; k++) {
+    assert_int_equal(box[k].got[0], ROUNDS);
+    assert_int_equal(box[0].joined[k], 1);
+    assert_string_equal(box[k].why[0], "it said goodbye");
+  }
+}
+
 /* ---- coming and going ---- */
 
 static void test_return(void **state) {
@@ -299,7 +325,7 @@ static void test_open(void **state) {
 /* localhost is a name; a leader listens there without a token. */
 static void test_localhost(void **state) {
   char at[64], addr[64];
-  crew_box box[2] = {0};
+  crew_box box[2] = {0}, lost = {0};
   (void)state;
   box_address(at);
   snprintf(addr, sizeof addr, "localhost:%s", strchr(at, ':') + 1);
@@ -310,13 +336,20 @@ static void test_localhost(void **state) {
   }
   assert_true(box_wait(&box[0], &box[0].joined[1], 1));
   for (int k = 0; k < 2; k++) box_close(&box[k]);
+
+  /* a name that is not known yet may be known later; to close does not wait for it */
+  open_box(&lost, opts("no-such-host.invalid:7000", 1, 2));
+  const int64_t from = box_now_ns();
+  box_close(&lost);
+  assert_true(box_now_ns() - from < 10 * s_ns);
+  assert_int_equal(lost.lost[0], 0);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_order_tcp),  cmocka_unit_test(test_order_ipc), cmocka_unit_test(test_largest),
-      cmocka_unit_test(test_last_words), cmocka_unit_test(test_return),    cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_open),       cmocka_unit_test(test_localhost),
+      cmocka_unit_test(test_order_tcp), cmocka_unit_test(test_order_ipc),  cmocka_unit_test(test_largest),
+      cmocka_unit_test(test_many),      cmocka_unit_test(test_last_words), cmocka_unit_test(test_return),
+      cmocka_unit_test(test_refused),   cmocka_unit_test(test_open),       cmocka_unit_test(test_localhost),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
