@@ -267,18 +267,9 @@ out:
   return st;
 }
 
-weir_status weir_convert_bytes(const weir_convert *c, size_t *out, weir_err *e) {
-  size_t row;
-  const weir_status st = weir_dtype_row_bytes(c->dtype, c->cols, &row, e);
-  if (st != WEIR_OK) return st;
-  if (!weir_mul_size(row, (size_t)c->rows, out))
-    return weir_fail(e, WEIR_EFORMAT, "its size in bytes overflows");
-  return WEIR_OK;
-}
-
-void weir_convert_run(const weir_convert *c, void *dst) {
+void weir_convert_run(const weir_convert *c, weir_convert_part p, void *dst) {
   if (c->method == WEIR_QUANT_FP8)
-    weir_convert_fp8_run(c, dst);
+    weir_convert_fp8_run(c, p, dst);
   else if (c->method != WEIR_QUANT_NONE)
-    weir_convert_int4_run(c, dst);
+    weir_convert_int4_run(c, p, dst);
 }

@@ -52,20 +52,26 @@ typedef struct weir_convert {
  * module with a plain weight. */
 weir_status weir_convert_plan(const weir_quant_conf *, const weir_st_tensor *const param[WEIR_HF_PARAM_COUNT],
                               weir_convert *out, weir_err *e);
-/* rows of dtype's blocks, without gaps. */
-weir_status weir_convert_bytes(const weir_convert *, size_t *out, weir_err *e);
-/* dst[weir_convert_bytes]. */
-void weir_convert_run(const weir_convert *, void *dst);
+/* Rows [row, row + n_rows) and of these the columns [col, col + n_cols), which begin and end with blocks of
+ * the result's type and lie within the matrix. */
+typedef struct weir_convert_part {
+  int64_t row, n_rows, col, n_cols;
+} weir_convert_part;
+static inline weir_convert_part weir_convert_whole(const weir_convert *c) {
+  return (weir_convert_part){0, c->rows, 0, c->cols};
+}
+/* dst[n_rows, n_cols] in rows of dtype's blocks, without gaps. Reads what that part is made of. */
+void weir_convert_run(const weir_convert *, weir_convert_part, void *dst);
 
 /* ---- the kinds (convert_fp8.c, convert_int4.c) ---- */
 
 weir_status weir_convert_fp8_plan(const weir_quant_conf *, const weir_st_tensor *weight,
                                   const weir_st_tensor *scale, weir_convert *out, weir_err *e);
-void weir_convert_fp8_run(const weir_convert *, void *dst);
+void weir_convert_fp8_run(const weir_convert *, weir_convert_part, void *dst);
 weir_status weir_convert_int4_plan(const weir_quant_conf *,
                                    const weir_st_tensor *const param[WEIR_HF_PARAM_COUNT], weir_convert *out,
                                    weir_err *e);
-void weir_convert_int4_run(const weir_convert *, void *dst);
+void weir_convert_int4_run(const weir_convert *, weir_convert_part, void *dst);
 
 /* Element i of a scale tensor of type F16, BF16, F32 or F8_E8M0; of an integer tensor of type I32. */
 float weir_convert_scale(const weir_st_tensor *, int64_t i);

@@ -87,24 +87,24 @@ weir_status weir_convert_fp8_plan(const weir_quant_conf *q, const weir_st_tensor
   return WEIR_OK;
 }
 
-void weir_convert_fp8_run(const weir_convert *c, void *dst) {
+void weir_convert_fp8_run(const weir_convert *c, weir_convert_part p, void *dst) {
   float value[256];
   for (int i = 0; i < 256; i++) value[i] = e4m3((uint8_t)i);
-  const int64_t per_row = ceil_div(c->cols, c->scale_cols);
-  for (int64_t r = 0; r < c->rows; r++) {
-    const uint8_t *code = c->weight->data + r * c->cols;
-    for (int64_t b = 0; b < per_row; b++) {
-      const float scale = weir_convert_scale(c->scale, r / c->scale_rows * per_row + b);
-      const int64_t begin = b * c->scale_cols, left = c->cols - begin;
-      const int64_t end = begin + (left < c->scale_cols ? left : c->scale_cols);
-      for (int64_t i = begin; i < end; i++) {
+  const int64_t per_row = ceil_div(c->cols, c->scale_cols), end = p.col + p.n_cols;
+  for (int64_t r = 0; r < p.n_rows; r++) {
+    const uint8_t *code = c->weight->data + (p.row + r) * c->cols;
+    const int64_t to = r * p.n_cols - p.col; /* of column 0 */
+    for (int64_t i = p.col; i < end;) {
+      const int64_t b = i / c->scale_cols, next = (b + 1) * c->scale_cols;
+      const float scale = weir_convert_scale(c->scale, (p.row + r) / c->scale_rows * per_row + b);
+      for (; i < end && i < next; i++) {
         const float f = value[code[i]] * scale;
         if (c->dtype == WEIR_F32) {
-          ((float *)dst)[r * c->cols + i] = f;
+          ((float *)dst)[to + i] = f;
         } else {
           uint32_t bits;
           memcpy(&bits, &f, sizeof bits);
-          ((uint16_t *)dst)[r * c->cols + i] = (uint16_t)(bits >> 16); /* the rest is zero, or a NaN's */
+          ((uint16_t *)dst)[to + i] = (uint16_t)(bits >> 16); /* the rest is zero, or a NaN's */
         }
       }
     }

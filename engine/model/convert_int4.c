@@ -222,44 +222,72 @@ out:
 
 /* ---- run ---- */
 
+/* Where an element of the part goes. */
+static int64_t place_of(const weir_convert_part *p, int64_t row, int64_t i) {
+  return (row - p->row) * p->n_cols + i - p->col;
+}
+
 /* A tile of these is a row of blocks, all of group g. */
-static void put_q4_0(const weir_convert *c, int64_t g, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
-                     weir_block_q4_0 *dst) {
-  weir_block_q4_0 *b = dst + (row * c->cols + i0) / WEIR_QK;
+static void put_q4_0(const weir_convert *c, int64_t g, int64_t row, const uint8_t code[TILE_COLS],
+                     weir_block_q4_0 *b) {
   b->d = half_at(c, g, row);
   for (int i = 0; i < WEIR_QK / 2; i++) b->q[i] = (uint8_t)(code[i] | code[i + WEIR_QK / 2] << 4);
 }
 
-static void put_q8_0(const weir_convert *c, int64_t g, int64_t row, int64_t i0, const uint8_t code[TILE_COLS],
-                     weir_block_q8_0 *dst) {
-  weir_block_q8_0 *b = dst + (row * c->cols + i0) / WEIR_QK;
+static void put_q8_0(const weir_convert *c, int64_t g, int64_t row, const uint8_t code[TILE_COLS],
+                     weir_block_q8_0 *b) {
   const int32_t zero = zero_at(c, g, row);
   b->d = half_at(c, g, row);
   for (int i = 0; i < WEIR_QK; i++) b->q[i] = (int8_t)(code[i] - zero); /* -15..15 */
 }
 
+/* A tile: codes of rows from r0 and inputs from i0, of which [row, row + n_rows) and [col, col + n_cols) are
+ * the part's. */
+typedef struct tile {
+  int64_t r0, i0, row, n_rows, col, n_cols;
+  uint8_t code[TILE_ROWS][TILE_COLS];
+} tile;
+
 /* Input by input: its group is found once for all rows. */
-static void put_f32(const weir_convert *c, int64_t r0, int64_t n_rows, int64_t i0, int64_t n_cols,
-                    uint8_t code[TILE_ROWS][TILE_COLS], float *dst) {
-  for (int64_t i = 0; i < n_cols; i++) {
-    const int64_t g = group_of(c, i0 + i);
-    for (int64_t r = 0; r < n_rows; r++)
-      dst[(r0 + r) * c->cols + i0 + i] = (float)(code[r][i] - zero_at(c, g, r0 + r)) * scale_at(c, g, r0 + r);
+static void put_f32(const weir_convert *c, const weir_convert_part *p, tile *t, float *dst) {
+  for (int64_t i = t->col; i < t->col + t->n_cols; i++) {
+    const int64_t g = group_of(c, i);
+    for (int64_t r = t->row; r < t->row + t->n_rows; r++)
+      dst[place_of(p, r, i)] = (float)(t->code[r - t->r0][i - t->i0] - zero_at(c, g, r)) * scale_at(c, g, r);
   }
 }
 
-void weir_convert_int4_run(const weir_convert *c, void *dst) {
-  uint8_t code[TILE_ROWS][TILE_COLS];
-  for (int64_t r0 = 0; r0 < c->rows; r0 += TILE_ROWS)
-    for (int64_t i0 = 0; i0 < c->cols; i0 += TILE_COLS) {
-      const int64_t n_rows = c->rows - r0 < TILE_ROWS ? c->rows - r0 : TILE_ROWS,
-                    n_cols = c->cols - i0 < TILE_COLS ? c->cols - i0 : TILE_COLS;
-      const int64_t g = i0 / c->scale_cols;
-      read_tile(c, r0, n_rows, i0, n_cols, code);
-      if (c->dtype == WEIR_F32) put_f32(c, r0, n_rows, i0, n_cols, code, dst);
-      for (int64_t r = 0; r < n_rows; r++) {
-        if (c->dtype == WEIR_Q4_0) put_q4_0(c, g, r0 + r, i0, code[r], dst);
-        if (c->dtype == WEIR_Q8_0) put_q8_0(c, g, r0 + r, i0, code[r], dst);
-      }
+static void put_tile(const weir_convert *c, const weir_convert_part *p, tile *t, void *dst) {
+  const int64_t g = t->i0 / c->scale_cols;
+  if (c->dtype == WEIR_F32) {
+    put_f32(c, p, t, dst);
+    return;
+  }
+  for (int64_t r = t->row; r < t->row + t->n_rows; r++) {
+    const int64_t block = place_of(p, r, t->i0) / WEIR_QK;
+    if (c->dtype == WEIR_Q4_0)
+      put_q4_0(c, g, r, t->code[r - t->r0], (weir_block_q4_0 *)dst + block);
+    else
+      put_q8_0(c, g, r, t->code[r - t->r0], (weir_block_q8_0 *)dst + block);
+  }
+}
+
+/* What [from, from + n) and [tile, tile + size) have in common begins at *at. */
+static int64_t overlap(int64_t from, int64_t n, int64_t at_tile, int64_t size, int64_t *at) {
+  const int64_t end = from + n < at_tile + size ? from + n : at_tile + size;
+  *at = from > at_tile ? from : at_tile;
+  return end - *at;
+}
+
+void weir_convert_int4_run(const weir_convert *c, weir_convert_part p, void *dst) {
+  tile t;
+  for (t.r0 = p.row / TILE_ROWS * TILE_ROWS; t.r0 < p.row + p.n_rows; t.r0 += TILE_ROWS)
+    for (t.i0 = p.col / TILE_COLS * TILE_COLS; t.i0 < p.col + p.n_cols; t.i0 += TILE_COLS) {
+      const int64_t rows = c->rows - t.r0 < TILE_ROWS ? c->rows - t.r0 : TILE_ROWS,
+                    cols = c->cols - t.i0 < TILE_COLS ? c->cols - t.i0 : TILE_COLS;
+      t.n_rows = overlap(p.row, p.n_rows, t.r0, TILE_ROWS, &t.row);
+      t.n_cols = overlap(p.col, p.n_cols, t.i0, TILE_COLS, &t.col);
+      read_tile(c, t.r0, rows, t.i0, cols, t.code);
+      put_tile(c, &p, &t, dst);
     }
 }

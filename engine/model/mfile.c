@@ -121,29 +121,90 @@ static void drop_stored(const weir_mfile *m, const weir_st_tensor *t) {
 /* What loads of the type want; safetensors files promise nothing. */
 static size_t alignment_of(weir_dtype t) { return t == WEIR_F32 ? 4 : 2; }
 
-weir_status weir_mfile_read(const weir_mfile *m, const char *name, weir_tensor *out, weir_err *e) {
+static void drop_converted(const weir_mfile *m, const weir_convert *c) {
+  drop_stored(m, c->weight);
+  drop_stored(m, c->scale);
+  drop_stored(m, c->zero);
+  drop_stored(m, c->g_idx);
+}
+
+static weir_status check_part(const stored *s, const char *name, weir_tensor_part p, weir_err *e) {
+  const weir_tensor_info *t = &s->info;
+  const int64_t rows = t->dim[1], cols = t->dim[0], block = weir_dtype_get(t->dtype)->block_elems;
+  if (t->dim[2] != 1 || t->dim[3] != 1 || p.row < 0 || p.n_rows < 1 || p.n_rows > rows - p.row || p.col < 0 ||
+      p.n_cols < 1 || p.n_cols > cols - p.col)
+    return weir_fail(e, WEIR_EINVAL, "tensor %s is [%lld, %lld]: rows %lld + %lld, columns %lld + %lld", name,
+                     (long long)rows, (long long)cols, (long long)p.row, (long long)p.n_rows,
+                     (long long)p.col, (long long)p.n_cols);
+  if (p.col % block != 0 || p.n_cols % block != 0)
+    return weir_fail(e, WEIR_EINVAL, "tensor %s: columns %lld + %lld cut blocks of %lld", name,
+                     (long long)p.col, (long long)p.n_cols, (long long)block);
+  return WEIR_OK;
+}
+
+/* The part in memory of its own: converted, or its rows' columns copied together. */
+static weir_status copy_part(const weir_mfile *m, const char *name, const stored *s, weir_tensor_part p,
+                             size_t row_bytes, weir_tensor *out, weir_err *e) {
+  const weir_dtype_info *type = weir_dtype_get(s->info.dtype);
+  const size_t run = out->info.bytes / (size_t)p.n_rows;
   weir_status st = WEIR_OK;
-  stored s;
-  size_t bytes;
-  *out = (weir_tensor){0};
-  if (!find(m, name, &s)) return weir_fail(e, WEIR_EFORMAT, "tensor %s is missing", name);
-  out->info = s.info;
-  if (s.convert) {
-    WEIR_TRY(weir_convert_bytes(s.convert, &bytes, e));
-    WEIR_TRY(weir_calloc_aligned(bytes, 1, name, &out->own, e));
-    weir_convert_run(s.convert, out->own);
-    drop_stored(m, s.convert->weight);
-    drop_stored(m, s.convert->scale);
-    drop_stored(m, s.convert->zero);
-    drop_stored(m, s.convert->g_idx);
-  } else if ((uintptr_t)s.data % alignment_of(s.info.dtype) != 0) {
-    WEIR_TRY(weir_calloc_aligned(s.info.bytes, 1, name, &out->own, e));
-    memcpy(out->own, s.data, s.info.bytes);
-    drop_pages(m, s.data, s.info.bytes);
+  WEIR_TRY(weir_calloc_aligned(out->info.bytes, 1, name, &out->own, e));
+  if (s->convert) {
+    weir_convert_run(s->convert, (weir_convert_part){p.row, p.n_rows, p.col, p.n_cols}, out->own);
+    drop_converted(m, s->convert);
+    goto out;
   }
-  out->data = out->own ? out->own : s.data;
+  const uint8_t *from = s->data + (size_t)p.row * row_bytes;
+  const size_t skip = (size_t)(p.col / type->block_elems) * (size_t)type->block_bytes;
+  for (int64_t r = 0; r < p.n_rows; r++)
+    memcpy((uint8_t *)out->own + (size_t)r * run, from + (size_t)r * row_bytes + skip, run);
+  drop_pages(m, from, (size_t)p.n_rows * row_bytes);
+out:
+  return st;
+}
+
+static weir_status read_part(const weir_mfile *m, const char *name, const stored *s, weir_tensor_part p,
+                             weir_tensor *out, weir_err *e) {
+  const int64_t cols = s->info.dim[0];
+  weir_status st = WEIR_OK;
+  size_t row_bytes = 0, run = 0;
+  WEIR_TRY(check_part(s, name, p, e));
+  WEIR_TRY(weir_dtype_row_bytes(s->info.dtype, cols, &row_bytes, e));
+  WEIR_TRY(weir_dtype_row_bytes(s->info.dtype, p.n_cols, &run, e));
+  out->info = s->info;
+  out->info.dim[0] = p.n_cols;
+  out->info.dim[1] = p.n_rows;
+  if (!weir_mul_size((size_t)p.n_rows, run, &out->info.bytes))
+    WEIR_TRY(weir_fail(e, WEIR_EFORMAT, "tensor %s: its size in bytes overflows", name));
+  if (!s->convert && p.n_cols == cols && (uintptr_t)s->data % alignment_of(s->info.dtype) == 0) {
+    out->data = s->data + (size_t)p.row * row_bytes;
+    return WEIR_OK;
+  }
+  WEIR_TRY(copy_part(m, name, s, p, row_bytes, out, e));
+  out->data = out->own;
 out:
   if (st != WEIR_OK) weir_tensor_release(out);
+  return st;
+}
+
+weir_status weir_mfile_read_part(const weir_mfile *m, const char *name, weir_tensor_part p, weir_tensor *out,
+                                 weir_err *e) {
+  stored s;
+  *out = (weir_tensor){0};
+  if (!find(m, name, &s)) return weir_fail(e, WEIR_EFORMAT, "tensor %s is missing", name);
+  return read_part(m, name, &s, p, out, e);
+}
+
+weir_status weir_mfile_read(const weir_mfile *m, const char *name, weir_tensor *out, weir_err *e) {
+  stored s;
+  *out = (weir_tensor){0};
+  if (!find(m, name, &s)) return weir_fail(e, WEIR_EFORMAT, "tensor %s is missing", name);
+  const weir_tensor_info info = s.info;
+  s.info.dim[1] *= s.info.dim[2] * s.info.dim[3]; /* a stack of matrices is a taller one */
+  s.info.dim[2] = s.info.dim[3] = 1;
+  const weir_tensor_part all = {0, s.info.dim[1], 0, s.info.dim[0]};
+  const weir_status st = read_part(m, name, &s, all, out, e);
+  if (st == WEIR_OK) out->info = info;
   return st;
 }
 

@@ -56,6 +56,15 @@ bool weir_mfile_find(const weir_mfile *, const char *name, weir_tensor_info *out
 /* The tensor's bytes, converted where its stored type is not one of the engine's. WEIR_EFORMAT when absent.
  */
 weir_status weir_mfile_read(const weir_mfile *, const char *name, weir_tensor *out, weir_err *e);
+/* Of a matrix the rows [row, row + n_rows), and of these the columns [col, col + n_cols), which begin and end
+ * with blocks: dim and bytes are the part's as it lies in memory. Nothing else of the tensor is read, but for
+ * what shares its pages. WEIR_EINVAL for a part that is not in the tensor, of no rows or
+ * columns, or that cuts blocks. */
+typedef struct weir_tensor_part {
+  int64_t row, n_rows, col, n_cols;
+} weir_tensor_part;
+weir_status weir_mfile_read_part(const weir_mfile *, const char *name, weir_tensor_part, weir_tensor *out,
+                                 weir_err *e);
 void weir_tensor_release(weir_tensor *); /* zeroes it; a zeroed one is fine */
 /* The same, and of a tensor in a mapped file it gives back the memory that reading it took: so a load holds
  * each weight once, not in the mapping too. Who reads it later gets it from the file again. */

@@ -34,23 +34,15 @@ static void report(const loader *l) {
   if (l->progress && l->progress->report) l->progress->report(l->progress->ctx, l->done, l->total);
 }
 
-/* A tensor of [rows, cols]; cols < 0: a vector of `rows`. Released by the caller. While counting only what is
- * known of it. */
-static weir_status take(loader *l, int32_t layer, const char *what, int64_t rows, int64_t cols,
-                        weir_tensor *out) {
-  char name[96];
-  weir_tensor_info t;
-  tensor_name(name, sizeof name, layer, what);
-  *out = (weir_tensor){0};
-  if (!weir_mfile_find(l->file, name, &t)) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
+/* Looks for a tensor of [rows, cols]; cols < 0: for a vector of `rows`. */
+static weir_status look(loader *l, const char *name, int64_t rows, int64_t cols, weir_tensor_info *t) {
+  if (!weir_mfile_find(l->file, name, t)) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
   const int64_t want0 = cols < 0 ? rows : cols, want1 = cols < 0 ? 1 : rows;
-  if (t.dim[0] != want0 || t.dim[1] != want1 || t.dim[2] != 1 || t.dim[3] != 1)
+  if (t->dim[0] != want0 || t->dim[1] != want1 || t->dim[2] != 1 || t->dim[3] != 1)
     return weir_fail(l->e, WEIR_EFORMAT, "tensor %s: want [%lld, %lld], file has [%lld, %lld, %lld, %lld] %s",
-                     name, (long long)want1, (long long)want0, (long long)t.dim[3], (long long)t.dim[2],
-                     (long long)t.dim[1], (long long)t.dim[0], weir_dtype_get(t.dtype)->name);
-  if (!l->counting) return weir_mfile_read(l->file, name, out, l->e);
-  weir_strmap_add(&l->taken, t.name, 1);
-  out->info = t;
+                     name, (long long)want1, (long long)want0, (long long)t->dim[3], (long long)t->dim[2],
+                     (long long)t->dim[1], (long long)t->dim[0], weir_dtype_get(t->dtype)->name);
+  if (l->counting) weir_strmap_add(&l->taken, t->name, 1);
   return WEIR_OK;
 }
 
@@ -71,45 +63,57 @@ static bool is_inside(weir_share s, int64_t whole) {
 
 /* Its share of the tensor's bytes as the file has them. */
 static size_t share_of(const weir_tensor_info *t, weir_share s, int64_t whole) {
-  return s.n == whole ? t->bytes : (size_t)((int64_t)t->bytes / whole * s.n);
+  const size_t of = (size_t)whole;
+  return t->bytes % of == 0 ? t->bytes / of * (size_t)s.n
+                            : (size_t)((double)t->bytes / (double)whole * (double)s.n);
+}
+
+/* A vector's part into to[n]; all of it is read, which is not much. */
+static weir_status take_floats(loader *l, int32_t layer, const part *p, float *to) {
+  char name[96];
+  weir_tensor_info info;
+  weir_tensor t = {0};
+  float *whole = NULL;
+  weir_status st = WEIR_OK;
+  tensor_name(name, sizeof name, layer, p->what);
+  if (!is_inside(p->take, p->rows))
+    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "tensor %s: the shard is not of this model", name));
+  WEIR_TRY(look(l, name, p->rows, -1, &info));
+  const size_t bytes = share_of(&info, p->take, p->rows);
+  if (l->counting) {
+    l->total += (int64_t)bytes;
+    return WEIR_OK;
+  }
+  WEIR_TRY(weir_mfile_read(l->file, name, &t, l->e));
+  WEIR_TRY(WEIR_NEW((size_t)p->rows, &whole, l->e));
+  WEIR_TRY(weir_dequantize_row(t.info.dtype, t.data, whole, p->rows, l->e));
+  memcpy(to, whole + p->take.first, (size_t)p->take.n * sizeof *to);
+  l->done += (int64_t)bytes;
+out:
+  weir_mfile_let_go(l->file, &t);
+  free(whole);
+  return st;
 }
 
 /* Concatenated, each with `plus` added. */
 static weir_status load_floats(loader *l, int32_t layer, const part *p, int32_t n_parts, float plus,
                                float **out) {
   weir_status st = WEIR_OK;
-  weir_tensor t = {0};
-  float *host = NULL, *whole = NULL;
+  float *host = NULL;
   size_t n = 0, at = 0;
   for (int32_t i = 0; i < n_parts; i++) n += (size_t)p[i].take.n;
   if (!l->counting) WEIR_TRY(WEIR_NEW(n, &host, l->e));
   for (int32_t i = 0; i < n_parts; i++) {
-    if (!is_inside(p[i].take, p[i].rows))
-      WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "the shard is not of this model: %s", p[i].what));
-    WEIR_TRY(take(l, layer, p[i].what, p[i].rows, -1, &t));
-    const size_t bytes = share_of(&t.info, p[i].take, p[i].rows);
-    if (l->counting) {
-      l->total += (int64_t)bytes;
-      continue;
-    }
-    WEIR_TRY(WEIR_NEW((size_t)p[i].rows, &whole, l->e));
-    WEIR_TRY(weir_dequantize_row(t.info.dtype, t.data, whole, p[i].rows, l->e));
-    memcpy(host + at, whole + p[i].take.first, (size_t)p[i].take.n * sizeof *host);
+    WEIR_TRY(take_floats(l, layer, &p[i], l->counting ? NULL : host + at));
     at += (size_t)p[i].take.n;
-    free(whole);
-    whole = NULL;
-    weir_mfile_let_go(l->file, &t);
-    l->done += (int64_t)bytes;
   }
-  if (l->counting) goto out;
+  if (l->counting) return WEIR_OK;
   for (size_t i = 0; plus != 0.0f && i < n; i++) host[i] += plus;
   WEIR_TRY(weir_dev_alloc(l->dev, n * sizeof(float), (void **)out, l->e));
   WEIR_TRY(weir_dev_upload(l->dev, *out, host, n * sizeof(float), l->e));
   WEIR_TRY(weir_dev_sync(l->dev, l->e));
   report(l);
 out:
-  weir_mfile_let_go(l->file, &t);
-  free(whole);
   free(host);
   return st;
 }
@@ -118,48 +122,20 @@ static weir_status load_norm(loader *l, int32_t layer, const char *what, int64_t
   return load_floats(l, layer, &(part){what, n, all_of(n)}, 1, l->h->norm_plus_one ? 1.0f : 0.0f, out);
 }
 
-/* Leaves of a tensor its rows; those of others are not looked at. */
-static void cut_rows(weir_tensor *t, weir_share rows, size_t row_bytes) {
-  t->data = (const uint8_t *)t->data + (size_t)rows.first * row_bytes;
-  if (!t->own) t->info.bytes = (size_t)rows.n * row_bytes; /* what there is to let go */
-}
-
-/* ... its columns, which are copied together. */
-static weir_status cut_cols(loader *l, weir_tensor *t, int32_t rows, weir_share cols, size_t row_bytes) {
-  const weir_dtype_info *type = weir_dtype_get(t->info.dtype);
-  weir_status st = WEIR_OK;
-  size_t run = 0, bytes = 0;
-  void *copy = NULL;
-  if (cols.first % type->block_elems != 0)
-    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "column %d is inside a block of %s", cols.first, type->name));
-  WEIR_TRY(weir_dtype_row_bytes(t->info.dtype, cols.n, &run, l->e));
-  if (!weir_mul_size((size_t)rows, run, &bytes))
-    WEIR_TRY(weir_fail(l->e, WEIR_ENOMEM, "%d rows of %zu bytes overflow", rows, run));
-  WEIR_TRY(weir_calloc_aligned(bytes, 1, "columns of a tensor", &copy, l->e));
-  const uint8_t *from =
-      (const uint8_t *)t->data + (size_t)(cols.first / type->block_elems) * (size_t)type->block_bytes;
-  for (int32_t i = 0; i < rows; i++)
-    memcpy((uint8_t *)copy + (size_t)i * run, from + (size_t)i * row_bytes, run);
-  const weir_tensor_info info = t->info;
-  weir_mfile_let_go(l->file, t);
-  *t = (weir_tensor){.info = info, .data = copy, .own = copy};
-out:
-  return st;
-}
-
 /* The part's rows, and of these `cut` of the columns. */
 static weir_status take_part(loader *l, int32_t layer, const part *p, int64_t cols, weir_share cut,
                              weir_tensor *t, size_t *bytes) {
+  char name[96];
+  weir_tensor_info info;
   weir_status st = WEIR_OK;
-  size_t row_bytes = 0;
+  tensor_name(name, sizeof name, layer, p->what);
   if (!is_inside(p->take, p->rows) || !is_inside(cut, cols))
-    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "the shard is not of this model: %s", p->what));
-  WEIR_TRY(take(l, layer, p->what, p->rows, cols, t));
-  *bytes = cut.n < cols ? share_of(&t->info, cut, cols) : share_of(&t->info, p->take, p->rows);
+    WEIR_TRY(weir_fail(l->e, WEIR_EINVAL, "tensor %s: the shard is not of this model", name));
+  WEIR_TRY(look(l, name, p->rows, cols, &info));
+  *bytes = cut.n < cols ? share_of(&info, cut, cols) : share_of(&info, p->take, p->rows);
   if (l->counting) return WEIR_OK;
-  WEIR_TRY(weir_dtype_row_bytes(t->info.dtype, cols, &row_bytes, l->e));
-  cut_rows(t, p->take, row_bytes);
-  if (cut.n < cols) WEIR_TRY(cut_cols(l, t, p->take.n, cut, row_bytes));
+  const weir_tensor_part in = {p->take.first, p->take.n, cut.first, cut.n};
+  WEIR_TRY(weir_mfile_read_part(l->file, name, in, t, l->e));
 out:
   return st;
 }

@@ -47,8 +47,8 @@ typedef struct weir_load_progress {
 } weir_load_progress;
 
 /* The rank's part of a model, of which h are the whole's numbers; a shard of NULL: all of it. Only that part
- * of the file is read, but for types that are converted as they are read (FP8, int4), of which tensors are
- * read whole. Errors name the tensor with the wanted and the found shape. `p` may be NULL. */
+ * of the file is read, but that of vectors all is. Errors name the tensor with the wanted and the found
+ * shape. `p` may be NULL. */
 weir_status weir_weights_load(weir_dev *, const weir_mfile *, const weir_hparams *h, const weir_shard *,
                               const weir_load_progress *p, weir_weights *out, weir_err *e);
 void weir_weights_release(weir_weights *);
