@@ -335,7 +335,7 @@ static int64_t turn(weir_crew *c, int64_t now) {
       continue;
     }
     if (p->suspect_ns && now - p->suspect_ns > c->bound_ns / 4) {
-      lose(c, k, "its connection has broken, and it has not come back");
+      lose(c, k, "its connection has broken");
       continue;
     }
     pthread_mutex_lock(&c->lock);

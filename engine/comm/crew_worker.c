@@ -233,7 +233,7 @@ static int64_t turn(weir_crew *c, int64_t now) {
     lose(c, why);
   }
   if (w->state == HERE && w->cut_ns && now - w->cut_ns > c->bound_ns / 4)
-    lose(c, "its connection has broken, and it has not come back");
+    lose(c, "its connection has broken");
   pthread_mutex_lock(&c->lock);
   if (w->state == GREETING && now >= w->greet_ns && !w->up.msg && !w->closing) send_hello(c);
   if (w->state == HERE && !w->down.msg && !w->closing) send_poll(c, w->in.at);
