@@ -71,9 +71,41 @@ void tp_leave(tp_group *g) {
   g->memory = NULL;
 }
 
+/* As in comm/meet.h, all seats in this thread. */
+typedef struct meeting {
+  tp_group *g;
+  weir_comm_seat *seat[TP_MAX];
+  char invite[WEIR_COMM_INVITE_BYTES];
+} meeting;
+
+static weir_status join_meeting(void *ctx, int32_t rank, weir_err *e) {
+  meeting *m = ctx;
+  return weir_comm_join(m->seat[rank], m->invite, rank, &m->g->comm[rank], e);
+}
+
+static void meet(tp_group *g) {
+  weir_err e = {0};
+  const char *offer[TP_MAX];
+  meeting *m = calloc(1, sizeof *m);
+  m->g = g;
+  for (int32_t r = 0; r < g->n; r++) {
+    const weir_comm_seat_opts o = {.dev = g->dev[r], .bound_ns = bound_ns};
+    must(weir_comm_seat_open(g->kind, &o, &m->seat[r], &e), &e);
+    offer[r] = weir_comm_seat_offer(m->seat[r]);
+  }
+  must(weir_comm_invite(g->kind, g->n, offer, m->invite, &e), &e);
+  must(tp_run(g, join_meeting, m, &e), &e);
+  for (int32_t r = 0; r < g->n; r++) weir_instance_set_comm(g->inst[r], g->comm[r]);
+  free(m);
+}
+
 void tp_join(tp_group *g) {
   weir_err e = {0};
   tp_leave(g);
+  if (g->lent) {
+    meet(g);
+    return;
+  }
   const size_t page = 4096, bytes = (weir_comm_shm_bytes(g->n) + page - 1) / page * page;
   g->memory = aligned_alloc(page, bytes);
   if (!g->memory) fail_msg("no memory");
@@ -83,7 +115,7 @@ void tp_join(tp_group *g) {
 }
 
 tp_group tp_open_file(const weir_mfile *file, const tp_opts *o) {
-  tp_group g = {.n = o->n_ranks};
+  tp_group g = {.n = o->n_ranks, .lent = o->dev != NULL, .kind = o->kind};
   weir_hparams h;
   weir_err e = {0};
   must(weir_hparams_read(file, &h, &e), &e);
@@ -99,7 +131,10 @@ tp_group tp_open_file(const weir_mfile *file, const tp_opts *o) {
                                   .kv_dtype = o->kv,
                                   .shard = &s,
                                   .progress = o->progress ? &o->progress[r] : NULL};
-    must(weir_dev_open_cpu(&cpu, &g.dev[r], &e), &e);
+    if (g.lent)
+      g.dev[r] = o->dev[r];
+    else
+      must(weir_dev_open_cpu(&cpu, &g.dev[r], &e), &e);
     must(weir_instance_create(g.dev[r], o->each ? o->each[r] : file, &h, &i, &g.inst[r], &e), &e);
   }
   tp_join(&g);
@@ -123,7 +158,7 @@ void tp_close(tp_group *g) {
   tp_leave(g);
   for (int32_t r = 0; r < g->n; r++) {
     weir_instance_destroy(g->inst[r]);
-    weir_dev_destroy(g->dev[r]);
+    if (!g->lent) weir_dev_destroy(g->dev[r]);
   }
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tiny models cut over ranks for tests: each rank on a CPU device and, while it works, a thread of its own,
- * talking over shared memory. Failures end the test. */
+/* Tiny models cut over ranks for tests: each rank on a device and, while it works, a thread of its own. On
+ * the CPU they talk over shared memory. Failures end the test. */
 #ifndef WEIR_TESTS_TP_GROUP_H
 #define WEIR_TESTS_TP_GROUP_H
 #include <stdint.h>
 
+#include "comm/meet.h"
 #include "golden.h"
 #include "run/instance.h"
 
@@ -16,6 +17,8 @@ typedef struct tp_group {
   weir_instance *inst[TP_MAX];
   weir_comm *comm[TP_MAX];
   void *memory; /* of the communicators */
+  bool lent;    /* devices are the caller's */
+  weir_comm_kind kind;
 } tp_group;
 
 typedef struct tp_opts {
@@ -27,6 +30,8 @@ typedef struct tp_opts {
   int32_t max_tokens;                 /* 0: GOLDEN_MAX_TOKENS */
   const weir_mfile *const *each;      /* [n_ranks] a file for each; NULL: the same for all */
   const weir_load_progress *progress; /* [n_ranks] or NULL */
+  weir_dev *const *dev; /* [n_ranks] lent, and what they talk over; NULL: CPU devices of one thread */
+  weir_comm_kind kind;
   /* Spoils the cut, to see that a test sees it; may be NULL. */
   void (*bend)(weir_shard *);
 } tp_opts;
