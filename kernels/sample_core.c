@@ -93,3 +93,38 @@ bool weir_sample_cut_step(weir_sample_cut *c, const weir_sample_hist *h, weir_sa
   return weir_sample_cut_enter(c, b, above, c->by_mass ? 0 : sum_mass(h, b + 1), h->count[b], h->mass[b],
                                law);
 }
+
+/* top_p behind top_k is the search by histograms over the list alone: what it finds depends on nothing below
+ * the top_k-th id. Ids at the same key are in ascending order. */
+void weir_sample_cut_list(const weir_sample_chunks *ops, const weir_ask *ask, const weir_sample_top *best,
+                          weir_sample_hist *h, weir_sample_law *law) {
+  const bool all = best->n < best->want; /* that there are above -inf */
+  uint32_t key = 0;
+  int32_t ties = 0;
+  if (ask->top_p < 1) {
+    weir_ask mass_only = *ask;
+    weir_sample_cut cut;
+    if (all) mass_only.top_k = 0;
+    weir_sample_cut_begin(&mass_only, INT32_MAX, &cut);
+    bool have_coarse = false;
+    weir_sample_hist *of;
+    do {
+      of = &h[cut.level > 0];
+      if (cut.level > 0 || !have_coarse) {
+        memset(of, 0, sizeof *of);
+        ops->hist(best->logit, best->n, law, &cut, of);
+      }
+      have_coarse = true;
+    } while (weir_sample_cut_step(&cut, of, law));
+    key = cut.key;
+    ties = cut.ties;
+  } else if (!all) {
+    key = weir_sample_key(best->logit[best->n - 1]);
+    ties = best->n; /* whatever of them is at the key */
+  } else {
+    return;
+  }
+  law->min_key = key;
+  for (int32_t i = 0; i < best->n; i++)
+    if (weir_sample_key(best->logit[i]) == key && ties-- > 0) law->end_ties = best->id[i] + 1;
+}

@@ -11,6 +11,7 @@
  *   plan   what the ask needs: a known token, or a race
  *   cut    only for an ask that truncates: a histogram of distances to the maximum, then of the logits' bits
  *          digit by digit, until the smallest logit that stays is known exactly; no sorting       -> summed
+ *          (a small top_k: the best of each chunk, as in top                          -> the best of all)
  *   race   every id that stays arrives at E/w, the first wins       -> the first of all
  *   finish the row
  *
@@ -70,5 +71,10 @@ void weir_sample_top_finish(const weir_sample_top *, const weir_sample_stat *, w
  * set, and law->end_ties when all ids at it stay; else (c->ties < c->equal) the caller sets end_ties to one
  * past the c->ties-th lowest id at that key. */
 bool weir_sample_cut_step(weir_sample_cut *, const weir_sample_hist *, weir_sample_law *law);
+/* The same cut for an ask with weir_sample_lists: `best` has the top_k best ids of what is drawn from, of the
+ * whole vocabulary (fewer when there are not so many above -inf). law->min_key and end_ties are set. h[2] is
+ * room. */
+void weir_sample_cut_list(const weir_sample_chunks *, const weir_ask *, const weir_sample_top *best,
+                          weir_sample_hist *h, weir_sample_law *law);
 
 #endif

@@ -16,6 +16,9 @@
 #include "kernels/row.h"
 
 enum { WEIR_SAMPLE_CHUNK = 4096, WEIR_SAMPLE_BINS = 2048 };
+/* The longest list of best ids. A top_k up to it is found by a list on the CPU, which reads the logits once
+ * and asks for nothing else from other shards; beyond it by histograms, whose cost does not grow with k. */
+enum { WEIR_SAMPLE_LIST = 64 };
 
 /* Of one chunk, or of chunks merged. */
 typedef struct weir_sample_stat {
@@ -26,9 +29,9 @@ typedef struct weir_sample_stat {
 
 /* The likeliest ids seen so far, best first: by logit, of equal ones the lowest id. */
 typedef struct weir_sample_top {
-  int32_t want, n; /* n <= want <= WEIR_TOP_MAX */
-  int32_t id[WEIR_TOP_MAX];
-  float logit[WEIR_TOP_MAX];
+  int32_t want, n; /* n <= want <= WEIR_SAMPLE_LIST */
+  int32_t id[WEIR_SAMPLE_LIST];
+  float logit[WEIR_SAMPLE_LIST];
 } weir_sample_top;
 
 /* The distribution a row is drawn from; ids outside the cut do not race. */
@@ -243,6 +246,10 @@ static inline WEIR_HD int32_t weir_sample_plan(const weir_ask *ask, int32_t top,
 /* Whether a race of this ask must be cut first; min_p alone needs none. */
 static inline WEIR_HD bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid) {
   return (ask->top_k > 0 && ask->top_k < n_valid) || ask->top_p < 1;
+}
+/* Whether the cut can be found by a list. */
+static inline WEIR_HD bool weir_sample_lists(const weir_ask *ask, int32_t n_valid) {
+  return ask->top_k > 0 && ask->top_k < n_valid && ask->top_k <= WEIR_SAMPLE_LIST;
 }
 static inline WEIR_HD void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut *c) {
   const float scale = 64 / ask->temperature;

@@ -80,6 +80,12 @@ static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   for (int32_t r = begin; r < end; r++) {
     weir_cpu_sample_row *s = &j->row[r];
     if (s->token >= 0 || !weir_sample_cuts(&j->ask[r], j->n_valid)) continue;
+    if (weir_sample_lists(&j->ask[r], j->n_valid)) {
+      weir_sample_top best = {.want = j->ask[r].top_k};
+      weir_cpu_sample_drawn(j, r, buf, &best);
+      weir_sample_cut_list(j->ops, &j->ask[r], &best, coarse, &s->law);
+      continue;
+    }
     weir_sample_cut cut;
     weir_sample_cut_begin(&j->ask[r], j->n_valid, &cut);
     bool have_coarse = false;

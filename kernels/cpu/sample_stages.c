@@ -63,6 +63,15 @@ void weir_cpu_sample_top(const weir_cpu_sample_job *j, int32_t r, weir_sample_to
   }
 }
 
+void weir_cpu_sample_drawn(const weir_cpu_sample_job *j, int32_t r, float *buf, weir_sample_top *best) {
+  for (int32_t c = 0; c < j->n_chunks; c++) {
+    const float *l = drawn_from(j, r, c, buf);
+    if (l != buf && best->n == best->want && !(weir_cpu_sample_parts(j, r)[c].max > best->logit[best->n - 1]))
+      continue;
+    j->ops->top(l, first_of(j, c), len_of(j, c), best);
+  }
+}
+
 void weir_cpu_sample_hist(const weir_cpu_sample_job *j, int32_t r, const weir_sample_cut *cut, float *buf,
                           weir_sample_hist *h) {
   memset(h, 0, sizeof *h);

@@ -46,8 +46,10 @@ static inline bool weir_cpu_sample_has(const weir_cpu_sample_job *j, int32_t id)
 /* All rows, by the team: the parts of their chunks, and the races of rows with token < 0. */
 void weir_cpu_sample_stats(weir_dev *, weir_cpu_sample_job *);
 void weir_cpu_sample_races(weir_dev *, weir_cpu_sample_job *);
-/* Adds to the list. top: the likeliest raw ids; best: of the ids that a draw takes from. */
+/* Adds to the list. top: the likeliest raw ids; best: the best id that a draw takes from; drawn: the best of
+ * them, as many as the list wants. */
 void weir_cpu_sample_top(const weir_cpu_sample_job *, int32_t row, weir_sample_top *io);
+void weir_cpu_sample_drawn(const weir_cpu_sample_job *, int32_t row, float *buf, weir_sample_top *io);
 void weir_cpu_sample_best(const weir_cpu_sample_job *, int32_t row, float *buf, weir_sample_top *io);
 /* h <- the histogram that the cut wants. */
 void weir_cpu_sample_hist(const weir_cpu_sample_job *, int32_t row, const weir_sample_cut *, float *buf,
