@@ -4,7 +4,13 @@
  *
  * A step's batch is written once in the form in which workers get it; this node's ranks work from the same
  * bytes, and into rows of their own. So a rank that is stuck in its device when the step has long failed
- * touches nothing of the caller's. */
+ * touches nothing of the caller's.
+ *
+ * Nothing of the next step is prepared while one runs: its tokens are not known, and the rest is small. Of 64
+ * sequences of 2048 tokens a batch of 37 KB is built in 4 us, checked and written in 6, handed to the crew in
+ * 22, and read and checked by a worker in 5 (medians of benchmarks/bench_tp.c on a virtual machine of two
+ * cores); of 256 sequences of 4096 tokens in 19, 38, 52 and 33. A step of a model that wants several machines
+ * takes 10 ms and more: 0.4 % of it, and 1.4 % with 256 sequences, whose steps are longer still. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,6 +3,7 @@
  * fails, comes back, or should not have come. */
 #define _GNU_SOURCE /* setns */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -151,11 +152,13 @@ static void step_with_dying(crowd *c, int32_t n_tokens, int signal) {
   const int64_t from = rig_now_ns();
   assert_int_equal(c->r.exec->ops->wait(c->r.exec, &done, &e), WEIR_OK);
   assert_int_equal(done->status, WEIR_EDEVICE);
-  char rank[32];
-  snprintf(rank, sizeof rank, "rank %d", c->r.o.n_local); /* the first of node 1 */
-  if (!strstr(done->err.msg, "large (tiny): ") ||
-      (!strstr(done->err.msg, "on node 1 (") && !strstr(done->err.msg, rank)))
-    fail_msg("%s", done->err.msg);
+  bool named = strstr(done->err.msg, "on node 1 (") != NULL;
+  for (int32_t i = 0; i < c->r.o.n_local; i++) {
+    char rank[32];
+    snprintf(rank, sizeof rank, "rank %d ", c->r.o.n_local + i);
+    named = named || strstr(done->err.msg, rank);
+  }
+  if (!strstr(done->err.msg, "large (tiny): ") || !named) fail_msg("%s", done->err.msg);
   print_message("  %d tokens: failed after %.2f s: %s\n", n_tokens, (double)(rig_now_ns() - from) / 1e9,
                 done->err.msg);
   assert_true(rig_now_ns() - from < 2 * c->r.o.bound_ns + SECOND);
@@ -428,9 +431,12 @@ static int remember(void **state) {
   return 0;
 }
 
+/* A thread that was joined is listed a moment longer. */
 static int compare(void **state) {
-  const holdings now = holdings_now();
+  const int64_t until = rig_now_ns() + 5 * SECOND;
+  holdings now = holdings_now();
   (void)state;
+  for (; now.threads > before.threads && rig_now_ns() < until; now = holdings_now()) sched_yield();
   assert_int_equal(now.threads, before.threads);
   assert_int_equal(now.fds, before.fds);
   return 0;
@@ -438,9 +444,13 @@ static int compare(void **state) {
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, remember, compare)
 
+static void *nothing(void *arg) { return arg; }
+
 int main(int argc, char **argv) {
   const int role = proc_main(argc, argv);
+  pthread_t first; /* with which a sanitizer may start one of its own */
   if (role >= 0) return role;
+  if (pthread_create(&first, NULL, nothing, NULL) == 0) pthread_join(first, NULL);
   const struct CMUnitTest tests[] = {
       TEST(test_nodes_are_one),      TEST(test_worker_dies),
       TEST(test_worker_stops),       TEST(test_worker_dies_tcp),
