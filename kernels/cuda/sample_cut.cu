@@ -274,7 +274,7 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_count(const weir_cuk_s
 
 /* A step of the row's search, by what all ranks have counted; a block a row. When it is over, the counts of
  * the last level say which of the ids at the cut stay: those of lower ranks come first. */
-static __global__ void __launch_bounds__(SAMPLE_T) sample_step(const weir_cuk_sample_args a) {
+static __global__ void __launch_bounds__(SAMPLE_T, 3) sample_step(const weir_cuk_sample_args a) {
   CU_DYN_SHARED(float, buf);
   CU_SHARED(search, shared, 1);
   search *s = shared;
