@@ -102,7 +102,7 @@ static void revive(weir_engine *g, int32_t t) {
   y->stats.recoveries++;
   y->stats.down_ns += down;
   y->changed_ns += down;
-  weir_log(WEIR_LOG_WARN, "%s: it is back after %.1f s", y->exec->info.name, 1e-9 * (double)down);
+  weir_log(WEIR_LOG_INFO, "%s: it is back after %.1f s", y->exec->info.name, 1e-9 * (double)down);
   for (int32_t i = 0; i < g->n_active; i++) use_again(g->active[i], t);
   for (int32_t i = 0; i < g->queue.n; i++) use_again(queued(g, i), t);
 }
