@@ -5,8 +5,9 @@
  *   1. weir_sample_message of all rows: the parts of the chunks, merged by every rank in order of chunks; the
  *      probe's raw logit; the best ids. A greedy row is answered by it, and so is a measured probe.
  *   2. for rows that truncate, weir_sample_hist, summed by every rank: four times for top_k or top_p, seven
- *      times for both; none for min_p. The last one tells also how many ids each rank has at the key where
- *      the cut is, and with that which of them stay.
+ *      times for both; none for min_p, and on the CPU none for a top_k that is found by lists, which come
+ * with the first message. The last one tells also how many ids each rank has at the key where the cut is, and
+ *      with that which of them stay.
  *   3. for rows that race, weir_sample_came. */
 #ifndef WEIR_KERNELS_SAMPLE_SHARD_H
 #define WEIR_KERNELS_SAMPLE_SHARD_H
@@ -47,17 +48,20 @@ typedef struct weir_sample_message {
   size_t say;  /* [rows] weir_sample_say, behind one weir_sample_head */
   size_t part; /* [rows][max_chunks] weir_sample_stat */
   size_t like; /* [n_tops][WEIR_TOP_MAX] weir_sample_like, of the rows that want any, in order */
+  size_t
+      list; /* [n_lists][WEIR_SAMPLE_LIST] weir_sample_like, of what is drawn from, of the rows that cut so */
   size_t total;
 } weir_sample_message;
 
 /* Rows, chunks and ranks come from checked limits: a size below that of logits, which are there. */
 static inline WEIR_HD weir_sample_message weir_sample_message_of(int32_t rows, int32_t max_chunks,
-                                                                 int32_t n_tops) {
+                                                                 int32_t n_tops, int32_t n_lists) {
   weir_sample_message m;
   m.say = sizeof(weir_sample_head);
   m.part = m.say + (size_t)rows * sizeof(weir_sample_say);
   m.like = m.part + (size_t)rows * (size_t)max_chunks * sizeof(weir_sample_stat);
-  m.total = m.like + (size_t)n_tops * WEIR_TOP_MAX * sizeof(weir_sample_like);
+  m.list = m.like + (size_t)n_tops * WEIR_TOP_MAX * sizeof(weir_sample_like);
+  m.total = m.list + (size_t)n_lists * WEIR_SAMPLE_LIST * sizeof(weir_sample_like);
   return m;
 }
 

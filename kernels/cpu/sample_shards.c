@@ -21,7 +21,7 @@ static int32_t less(int32_t a, int32_t b) { return a < b ? a : b; }
 
 /* Where things lie in the scratch; false on overflow. */
 typedef struct layout {
-  size_t row, win, hist, cut, coarse, all, total;
+  size_t row, win, hist, cut, coarse, listed, all, total;
 } layout;
 static bool place(size_t *at, size_t n, size_t size, size_t *out) {
   size_t bytes, end;
@@ -43,15 +43,16 @@ static bool make_layout(int32_t rows, int32_t max_chunks, int32_t n_ranks, int32
   const size_t n = (size_t)rows, ranks = (size_t)n_ranks, hists = (size_t)less(rows, group);
   size_t chunks, parts, said, at = 0;
   if (!weir_mul_size(n, (size_t)max_chunks, &chunks) || !weir_mul_size(chunks, 64, &parts) ||
-      !weir_mul_size(n, 256, &said) || !weir_add_size(parts, said, &parts)) /* nothing of a message wraps */
+      !weir_mul_size(n, 1024, &said) || !weir_add_size(parts, said, &parts)) /* nothing of a message wraps */
     return false;
-  size_t all = weir_sample_message_of(rows, max_chunks, rows).total;
+  size_t all = weir_sample_message_of(rows, max_chunks, rows, rows).total;
   if (all < hists * sizeof(weir_sample_hist)) all = hists * sizeof(weir_sample_hist);
   return place(&at, n, sizeof(weir_cpu_sample_row), &l->row) &&
          place(&at, chunks, sizeof(weir_sample_win), &l->win) &&
          place(&at, 2 * (size_t)n_threads, sizeof(weir_sample_hist), &l->hist) &&
          place(&at, hists, sizeof(search), &l->cut) &&
-         place(&at, hists, sizeof(weir_sample_hist), &l->coarse) && place(&at, ranks, all, &l->all) &&
+         place(&at, hists, sizeof(weir_sample_hist), &l->coarse) &&
+         place(&at, n, sizeof(int32_t), &l->listed) && place(&at, ranks, all, &l->all) &&
          ((l->total = at), true);
 }
 
@@ -77,6 +78,8 @@ typedef struct shards {
   search *search; /* [n_searches] that go on */
   int32_t n_searches;
   weir_sample_hist *coarse; /* of all ranks, [group] */
+  int32_t *listed;          /* [n_lists] rows whose cut is found by lists, if they race */
+  int32_t n_lists;
 } shards;
 
 static char *said_by(const shards *s, int32_t rank) { return s->all + (size_t)rank * s->stride; }
@@ -145,6 +148,47 @@ static void say_tops(const shards *s) {
     for (int32_t k = 0; k < WEIR_TOP_MAX; k++)
       like[k] =
           k < best.n ? (weir_sample_like){best.id[k], best.logit[k]} : (weir_sample_like){-1, -INFINITY};
+  }
+}
+
+/* Whether the row's cut, should it come to one, is found by lists; known before the logits are. */
+static bool lists(const shards *s, int32_t r) {
+  const weir_ask *ask = &s->job.ask[r];
+  return ask->temperature > 0 && weir_sample_may_draw(ask) && weir_sample_lists(ask, s->job.n_valid);
+}
+static weir_sample_like *list_of(const shards *s, int32_t rank, int32_t i) {
+  return (weir_sample_like *)(void *)(said_by(s, rank) + s->m.list) + (size_t)i * WEIR_SAMPLE_LIST;
+}
+
+static void say_lists(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  const shards *s = (const shards *)ctx;
+  float buf[WEIR_SAMPLE_CHUNK];
+  (void)rank;
+  for (int32_t i = begin; i < end; i++) {
+    weir_sample_like *list = list_of(s, s->shard->rank, i);
+    weir_sample_top best = {.want = s->job.ask[s->listed[i]].top_k};
+    weir_cpu_sample_drawn(&s->job, s->listed[i], buf, &best);
+    for (int32_t k = 0; k < WEIR_SAMPLE_LIST; k++)
+      list[k] =
+          k < best.n ? (weir_sample_like){best.id[k], best.logit[k]} : (weir_sample_like){-1, -INFINITY};
+  }
+}
+
+/* Of the rows that race. What another rank says above the maximum has no place in a histogram. */
+static void cut_lists(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  const shards *s = (const shards *)ctx;
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t r = s->listed[i];
+    weir_cpu_sample_row *row = &s->job.row[r];
+    if (row->token >= 0) continue;
+    weir_sample_top best = {.want = s->job.ask[r].top_k};
+    for (int32_t k = 0; k < s->shard->n_ranks; k++) {
+      const weir_sample_like *list = list_of(s, k, i);
+      for (int32_t v = 0; v < best.want && list[v].id >= 0; v++)
+        if (list[v].id < s->job.n_valid && list[v].logit <= row->law.max)
+          weir_sample_top_add(&best, list[v].id, list[v].logit);
+    }
+    weir_sample_cut_list(s->job.ops, &s->job.ask[r], &best, &s->job.hist[2 * rank], &row->law);
   }
 }
 
@@ -235,8 +279,11 @@ static weir_status first_exchange(shards *s, weir_dev *dev, weir_err *e) {
   const int32_t n = s->job.logits.rows, n_ranks = s->shard->n_ranks;
   const weir_vocab_shard *v = s->shard;
   int32_t n_tops = 0, at;
-  for (int32_t r = 0; r < n; r++) n_tops += s->job.ask[r].n_top > 0;
-  s->m = weir_sample_message_of(n, v->max_chunks, n_tops);
+  for (int32_t r = 0; r < n; r++) {
+    n_tops += s->job.ask[r].n_top > 0;
+    if (lists(s, r)) s->listed[s->n_lists++] = r;
+  }
+  s->m = weir_sample_message_of(n, v->max_chunks, n_tops, s->n_lists);
   s->stride = s->m.total;
   *(weir_sample_head *)(void *)own(s) = (weir_sample_head){v->first, s->job.logits.cols, {0, 0}};
   s->job.part = (weir_sample_stat *)(void *)(own(s) + s->m.part);
@@ -246,6 +293,7 @@ static weir_status first_exchange(shards *s, weir_dev *dev, weir_err *e) {
   weir_cpu_sample_stats(dev, &s->job);
   weir_cpu_for(dev, n, 1, say_rows, s);
   if (n_tops > 0) say_tops(s);
+  weir_cpu_for(dev, s->n_lists, 1, say_lists, s);
   const weir_status st = exchange(s, "statistics", e);
   if (st != WEIR_OK) return st;
   if (!weir_sample_heads_fit(s->all, s->stride, n_ranks, v->max_chunks, s->job.n_valid, &at)) {
@@ -258,6 +306,7 @@ static weir_status first_exchange(shards *s, weir_dev *dev, weir_err *e) {
     const weir_status row_st = plan_row(s, r, e);
     if (row_st != WEIR_OK) return row_st;
   }
+  weir_cpu_for(dev, s->n_lists, 1, cut_lists, s);
   return n_tops > 0 ? finish_tops(s, e) : WEIR_OK;
 }
 
@@ -315,7 +364,8 @@ static weir_status cut_rows(shards *s, weir_dev *dev, weir_err *e) {
   for (int32_t r = 0; r < n;) {
     s->n_searches = 0;
     for (; r < n && s->n_searches < group; r++) {
-      if (s->job.row[r].token >= 0 || !weir_sample_cuts(&s->job.ask[r], s->job.n_valid)) continue;
+      if (s->job.row[r].token >= 0 || !weir_sample_cuts(&s->job.ask[r], s->job.n_valid) || lists(s, r))
+        continue;
       search *x = &s->search[s->n_searches];
       x->row = r;
       x->at = s->n_searches++;
@@ -403,14 +453,15 @@ weir_status weir_cpu_sample_shards(weir_dev *dev, weir_row *rows, weir_top *top,
               .top = top,
               .all = mem + l.all,
               .search = (search *)(void *)(mem + l.cut),
-              .coarse = (weir_sample_hist *)(void *)(mem + l.coarse)};
+              .coarse = (weir_sample_hist *)(void *)(mem + l.coarse),
+              .listed = (int32_t *)(void *)(mem + l.listed)};
   int32_t races = 0, cuts = 0;
   weir_status st = WEIR_OK;
   WEIR_TRY(first_exchange(&s, dev, e));
   for (int32_t r = 0; r < n; r++) {
     if (s.job.row[r].token >= 0) continue;
     races++;
-    cuts += weir_sample_cuts(&ask[r], n_valid);
+    cuts += weir_sample_cuts(&ask[r], n_valid) && !lists(&s, r);
   }
   if (cuts > 0) WEIR_TRY(cut_rows(&s, dev, e));
   if (races > 0) WEIR_TRY(run_races(&s, dev, races, e));

@@ -46,7 +46,7 @@ static bool said_bytes(const weir_dev_limits *lim, size_t *out) {
   *out = 0;
   for (int32_t n = 1; n <= lim->max_ranks; n++) {
     const int32_t group = group_rows(n), rows = lim->max_rows_out < group ? lim->max_rows_out : group;
-    size_t each = weir_sample_message_of(rows, chunks, rows).total, all;
+    size_t each = weir_sample_message_of(rows, chunks, rows, 0).total, all;
     const size_t hists = (size_t)rows * sizeof(weir_sample_hist);
     if (each < hists) each = hists;
     if (!weir_mul_size((size_t)n, each, &all)) return false;
@@ -190,7 +190,7 @@ static weir_status run_shards(weir_dev *dev, weir_cuk_sample_args *a, const weir
   const bool any = a->n_chunks > 0;
   const weir_sample_head head = {v->first, cols, {0, 0}};
   weir_status st = WEIR_OK;
-  a->s.m = weir_sample_message_of(a->rows, v->max_chunks, need->tops);
+  a->s.m = weir_sample_message_of(a->rows, v->max_chunks, need->tops, 0);
   a->s.stride = a->s.m.total;
   WEIR_TRY(weir_cuda_upload(dev, a->s.all + (size_t)v->rank * a->s.stride, &head, sizeof head, e));
   if (any) LAUNCH(stat);

@@ -207,7 +207,7 @@ static void test_many_cuts(void **state) {
   for (int32_t r = 0; r < ROWS; r++) {
     ask[r] = plain_ask(1, 3, r);
     ask[r].top_p = 0.9f;
-    if (r % 2) ask[r].top_k = 50;
+    if (r % 2) ask[r].top_k = 100;
   }
   shard_call c = {.logits = l, .rows = ROWS, .n_vocab = N, .n_valid = N, .ask = ask};
   shard_cut_random(&c, 7, &rng);
@@ -250,10 +250,12 @@ static void test_exchanges(void **state) {
       {"a draw with edits", {.temperature = 1, .top_p = 1, .probe = -1}, true, 2},
       {"min_p", {.temperature = 1, .top_p = 1, .min_p = 0.1f, .probe = -1}, false, 2},
       {"the likeliest", {.temperature = 0, .top_p = 1, .probe = -1, .n_top = 20}, false, 1},
-      {"top_k", {.temperature = 1, .top_k = 40, .top_p = 1, .probe = -1}, false, 6},
+      {"top_k", {.temperature = 1, .top_k = 64, .top_p = 1, .probe = -1}, true, 2},
+      {"a large top_k", {.temperature = 1, .top_k = 65, .top_p = 1, .probe = -1}, false, 6},
       {"top_k of all", {.temperature = 1, .top_k = N, .top_p = 1, .probe = -1}, false, 2},
       {"top_p", {.temperature = 1, .top_p = 0.9f, .probe = -1}, false, 6},
-      {"top_k and top_p", {.temperature = 1, .top_k = 40, .top_p = 0.9f, .probe = -1}, true, 9},
+      {"top_k and top_p", {.temperature = 1, .top_k = 40, .top_p = 0.9f, .probe = -1}, true, 2},
+      {"a large top_k and top_p", {.temperature = 1, .top_k = 400, .top_p = 0.9f, .probe = -1}, true, 9},
   };
   for (int32_t k = 0; k < COUNT(cases); k++) {
     weir_ask ask = cases[k].ask;
@@ -462,7 +464,7 @@ typedef struct fault {
 } fault;
 
 static weir_sample_stat *part_of(char *said, int32_t rows, int32_t max_chunks) {
-  return (weir_sample_stat *)(void *)(said + weir_sample_message_of(rows, max_chunks, rows).part);
+  return (weir_sample_stat *)(void *)(said + weir_sample_message_of(rows, max_chunks, rows, 0).part);
 }
 static void swap_bytes(char *a, char *b, size_t n) {
   for (size_t i = 0; i < n; i++) {
@@ -486,19 +488,19 @@ static void swap_chunks(char *const *said, size_t bytes, int32_t rows, int32_t m
 static void drop_probes(char *const *said, size_t bytes, int32_t rows, int32_t max_chunks) {
   (void)bytes;
   weir_sample_say *say =
-      (weir_sample_say *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows).say);
+      (weir_sample_say *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows, 0).say);
   for (int32_t r = 0; r < rows; r++) say[r].has_probe = 0;
 }
 static void drop_bests(char *const *said, size_t bytes, int32_t rows, int32_t max_chunks) {
   (void)bytes;
   weir_sample_say *say =
-      (weir_sample_say *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows).say);
+      (weir_sample_say *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows, 0).say);
   for (int32_t r = 0; r < rows; r++) say[r].best = -1;
 }
 static void drop_tops(char *const *said, size_t bytes, int32_t rows, int32_t max_chunks) {
   (void)bytes;
   weir_sample_like *like =
-      (weir_sample_like *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows).like);
+      (weir_sample_like *)(void *)(said[1] + weir_sample_message_of(rows, max_chunks, rows, 0).like);
   for (int32_t i = 0; i < rows * WEIR_TOP_MAX; i++) like[i].id = -1;
 }
 static void drop_all(char *const *said, size_t bytes, int32_t rows, int32_t max_chunks) {
@@ -573,12 +575,50 @@ static void test_planted_faults(void **state) {
   close_world(&w);
 }
 
+static void drop_lists(char *const *said, size_t bytes, int32_t rows, int32_t max_chunks) {
+  const size_t from = weir_sample_message_of(rows, max_chunks, 0, rows).list;
+  memset(said[1] + from, 0xff, bytes - from);
+}
+
+/* The same of the lists of a small top_k: all the best ids lie on the rank whose list is lost. */
+static void test_planted_list(void **state) {
+  enum { N = 2 * WEIR_SAMPLE_CHUNK, R = 8 };
+  static const fault lost = {"lists dropped", 1, drop_lists};
+  static float l[R * N];
+  world w;
+  kern_rng rng = {73};
+  weir_ask ask[R];
+  (void)state;
+  open_world(&w);
+  w.crew.n = 2;
+  for (int32_t r = 0; r < R; r++) {
+    random_logits(&rng, l + r * N, N, 2);
+    for (int32_t v = N / 2; v < N; v++) l[r * N + v] += 1;
+    ask[r] = plain_ask(1, 3, r);
+    ask[r].top_k = 10 + r;
+    if (r % 2) ask[r].top_p = 0.9f;
+  }
+  shard_call c = {.logits = l, .rows = R, .n_vocab = N, .n_valid = N, .ask = ask};
+  shard_cut_even(&c, 2);
+  check_alike(&w, &c, "without a fault");
+  shard_answer whole = shard_whole(w.devs.dev[0], &c), got[SHARD_MAX];
+  planted p = {&lost, R, 1};
+  w.crew.plant = plant;
+  w.crew.plant_ctx = &p;
+  shard_ask(&w.crew, &c, got);
+  if (alike(&got[0], &whole, R)) fail_msg("%s: nobody noticed", lost.what);
+  shard_free(got, 2);
+  shard_free(&whole, 1);
+  close_world(&w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_random_rows),  cmocka_unit_test(test_every_combination),
       cmocka_unit_test(test_ties),         cmocka_unit_test(test_many_cuts),
       cmocka_unit_test(test_exchanges),    cmocka_unit_test(test_bad_rows),
       cmocka_unit_test(test_wrong_shards), cmocka_unit_test(test_limits),
-      cmocka_unit_test(test_wrong_calls),  cmocka_unit_test(test_planted_faults)};
+      cmocka_unit_test(test_wrong_calls),  cmocka_unit_test(test_planted_faults),
+      cmocka_unit_test(test_planted_list)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
