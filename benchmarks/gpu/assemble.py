@@ -64,6 +64,8 @@ def table(r):
             if "14336x" in x["name"] or "x14336" in x["name"]:  # in the file; the table is to be short
                 continue
             print("%-8s %-40s %10.1f us  %6s x its floor" % (kind, x["name"], x["us"], fixed(x.get("ratio"), "%.2f")))
+    for x in r["results"].get("comm", []):
+        print("comm     %-40s %10.1f us  a copy of as much %8.1f us" % (x["name"], x["us"], x["copy_us"]))
 
 
 def main():

@@ -77,7 +77,7 @@ skip() { note "$1" skipped 0 "$2"; }
 
 # ---- the build ----
 configure_and_build() {
-  local targets=(weir weir_cuda bench_step check_model check_ops)
+  local targets=(weir weir_cuda bench_step check_model check_ops check_comm)
   cmake --preset release -B "$build" -D WEIR_CUDA=ON -D WEIR_CUDA_ARCHS="$cap-real" -D WEIR_TESTS=ON >&2 || return
   # Golden values of the instructions: only where a C++ compiler has built the emulator.
   if cmake --build "$build" --target help | grep -q '^conf:'; then targets+=(conf); fi
@@ -105,14 +105,15 @@ export build cap nvcc here work programs library
 # ---- sizes ----
 if [ $rehearse = no ]; then
   models=(tests/vectors/models/*.gguf models/weir-demo-*.gguf)
-  check_args=(--rows 160 --tokens 64) ops_args=() ceiling_args=()
+  check_args=(--rows 160 --tokens 64) ops_args=() comm_args=() ceiling_args=()
   batches='1 8 32 64 128' eval_args=()
   shapes='qwen3-0.6b:Q8_0 qwen3-0.6b:BF16 llama-3.1-8b:Q4_0 llama-3.1-8b:Q8_0 qwen3-32b:Q4_0 llama-3.1-8b:BF16'
   step_args=(--prefill 512,2048 --step-tokens 2048 --context 1024 --decode 16 --batch 1,8,32,64,128 --catch-up 0)
   step_limit=45
 else
   models=(tests/vectors/models/llama-Q8_0.gguf tests/vectors/models/qwen3-F32.gguf)
-  check_args=(--rows 12 --tokens 2) ops_args=(--small) ceiling_args=(--small)
+  check_args=(--rows 12 --tokens 2) ops_args=(--small) comm_args=(--small) ceiling_args=(--small)
+  [ ! -e "$build/tests/cuda/fake-nccl-0.so" ] || comm_args+=(--nccl-library "$build/tests/cuda/fake-nccl-0.so")
   batches='2' eval_args=(--limit 1 --max-tokens 2 --ctx 256)
   shapes='llama-134m:Q4_0'
   step_args=(--layers 1 --prefill 8 --decode 1 --batch 1,2 --catch-up 0 --repeats 1)
@@ -135,6 +136,8 @@ fi
 if [ -x "$conf" ]; then step conformance 60 sh -c '"$1" compare "$2" >&2' - "$conf" "$golden"; else skip conformance "no emulator, which makes the golden values"; fi
 step ceilings 60 "$ceilings" "${ceiling_args[@]}"
 step models 90 "$programs/check_model" --cuda-library "$library" "${check_args[@]}" "${models[@]}"
+# What waits on the GPU must not meet kernels that are loaded late.
+step comm 60 env CUDA_MODULE_LOADING=EAGER "$programs/check_comm" --cuda-library "$library" "${comm_args[@]}"
 step ops 120 "$programs/check_ops" --cuda-library "$library" "${ops_args[@]}"
 for shape in $shapes; do
   step "step-${shape/:/-}" $step_limit "$build/benchmarks/bench_step" --shape "${shape%:*}" --type "${shape#*:}" --device cuda \
