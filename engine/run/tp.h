@@ -82,6 +82,7 @@ typedef struct weir_tp_worker_opts {
   /* KV tokens a device set has room for once weights are loaded, for a token of so many bytes on each rank;
    * NULL: any number. */
   int64_t (*room)(void *ctx, int64_t token_bytes);
+  /* Both from the thread that runs the worker; tell may be NULL. */
   bool (*stop)(void *ctx);                   /* asked at least ten times a second; true: leave */
   void (*tell)(void *ctx, const char *line); /* what changes, for a log */
   void *ctx;

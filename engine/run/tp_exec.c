@@ -115,7 +115,7 @@ static weir_status wait(weir_exec *x, weir_result **done, weir_err *e) {
   if (tp->ok)
     take_rows(tp, r);
   else
-    r->err = tp->why;
+    r->err = tp->step_why;
   tp->result = NULL;
   tp->step = WEIR_TP_IDLE;
   pthread_mutex_unlock(&tp->lock);

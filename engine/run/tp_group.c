@@ -64,6 +64,7 @@ static void publish_end(weir_tp *tp) {
   const weir_err why = tp->why;
   if (fails) {
     tp->ok = false;
+    tp->step_why = why;
     tp->step = WEIR_TP_DONE;
     pthread_cond_broadcast(&tp->finished);
   }
@@ -142,6 +143,13 @@ static bool form(weir_tp *tp) {
   tp->open = true;
   tp->blame = WEIR_TP_NO_BLAME;
   tp->n_steps = 0;
+  for (int32_t i = 1; i < tp->plan.n_nodes; i++)
+    if (!tp->node[i].loaded) { /* it went after it was waited for */
+      char ranks[WEIR_CREW_WHO_BYTES + 64];
+      weir_tp_ranks_of(tp, i, ranks, sizeof ranks);
+      weir_tp_blame_group(tp, WEIR_TP_WORKER_LOST, "%s: it is gone, or has not loaded", ranks);
+      return false;
+    }
   tp->busy = true;
   for (int32_t i = 1; i < tp->plan.n_nodes; i++) tp->node[i].offered = tp->node[i].ready = false;
   pthread_mutex_unlock(&tp->lock);

@@ -71,9 +71,10 @@ struct weir_tp {
   uint64_t n_steps; /* of this group */
   weir_result *result;
   bool ok;
-  weir_batch batch; /* looks into message and ask */
-  weir_buf message; /* the step as workers get it; this node's ranks work from it too */
-  weir_ask *ask;    /* [max_tokens], owned */
+  weir_err step_why; /* when it is not */
+  weir_batch batch;  /* looks into message and ask */
+  weir_buf message;  /* the step as workers get it; this node's ranks work from it too */
+  weir_ask *ask;     /* [max_tokens], owned */
 
   pthread_mutex_t notify_lock; /* of what follows */
   void (*fn)(void *ctx);

@@ -159,7 +159,7 @@ weir_status weir_tp_msg_put(const weir_tp_msg *m, weir_buf *out, weir_err *e) {
 }
 
 weir_status weir_tp_msg_get(const void *data, size_t bytes, weir_tp_msg *out, weir_err *e) {
-  weir_tp_kind kind;
+  weir_tp_kind kind = WEIR_TP_HELLO;
   const weir_status st = weir_tp_wire_kind(data, bytes, &kind, e);
   if (st != WEIR_OK) return st;
   wire w = {.in = (const uint8_t *)data + HEADER, .left = bytes - HEADER, .e = e};
@@ -321,7 +321,7 @@ weir_status weir_tp_step_view(const void *data, size_t bytes, const weir_exec_in
                               weir_tp_step *out, weir_err *e) {
   const char *d = data;
   weir_status st = WEIR_OK;
-  weir_tp_kind kind;
+  weir_tp_kind kind = WEIR_TP_HELLO;
   step_head h;
   if ((uintptr_t)data % 8 != 0) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "step that is not aligned"));
   WEIR_TRY(weir_tp_wire_kind(data, bytes, &kind, e));

@@ -146,7 +146,7 @@ out:
 
 /* With the lock held. */
 static void on_said(worker *w, const weir_crew_event *ev) {
-  weir_tp_kind kind;
+  weir_tp_kind kind = WEIR_TP_HELLO;
   weir_tp_msg m;
   weir_err e = {0};
   if (weir_tp_wire_kind(ev->data, ev->bytes, &kind, &e) == WEIR_OK && kind == WEIR_TP_ABORT &&
@@ -357,7 +357,7 @@ static bool on_step(worker *w, letter *l) {
 
 /* WEIR_OK, or what ends the worker. */
 static weir_status on_letter(worker *w, letter *l, weir_err *e) {
-  weir_tp_kind kind;
+  weir_tp_kind kind = WEIR_TP_HELLO;
   weir_tp_msg m;
   weir_status st = WEIR_OK;
   WEIR_TRY(weir_tp_wire_kind(l->data, l->bytes, &kind, e));

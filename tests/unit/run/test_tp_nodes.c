@@ -382,6 +382,32 @@ static void open_only(crowd *c) {
   rig_open(&c->r, &o);
 }
 
+static bool stop_at_third(void *ctx) { return ++*(int32_t *)ctx == 3; }
+static void count_line(void *ctx, const char *line) {
+  (void)ctx;
+  assert_non_null(strstr(line, "waiting: node 2 of 3 has not come"));
+}
+
+/* A worker that leaves between the gathering and the start. */
+static void test_leaves_early(void **state) {
+  crowd c;
+  weir_err e = {0};
+  int64_t room;
+  weir_exec *x;
+  (void)state;
+  prepare(&c, 2, 1, 0);
+  start_worker(&c, 1);
+  open_only(&c);
+  if (weir_tp_gather(c.r.tp, LONG_NS, NULL, NULL, NULL, &room, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  assert_int_equal(proc_end(&c.worker[0], SIGTERM), 0);
+  expect_no_gathering(&c, SECOND / 5, (const char *const[]){"node 1 (", "goodbye", NULL});
+  weir_tp *tp = c.r.tp;
+  c.r.tp = NULL;
+  assert_int_equal(weir_tp_start(tp, c.r.local, RIG_PAGES, &x, &e), WEIR_EDEVICE);
+  if (!strstr(e.msg, "large (tiny): rank 1 on node 1 (")) fail_msg("%s", e.msg);
+  end(&c);
+}
+
 static void test_missing(void **state) {
   crowd c;
   (void)state;
@@ -391,6 +417,11 @@ static void test_missing(void **state) {
   proc_await(&c.worker[0], "weights are loaded", 1, LONG_NS);
   expect_no_gathering(&c, SECOND / 5,
                       (const char *const[]){"large (tiny): ", "node 2 of 3 has not come", NULL});
+  weir_err e = {0};
+  int64_t room;
+  int32_t asked = 0;
+  assert_int_equal(weir_tp_gather(c.r.tp, LONG_NS, count_line, stop_at_third, &asked, &room, &e), WEIR_EBUSY);
+  assert_int_equal(asked, 3);
   end(&c);
 }
 
@@ -452,11 +483,17 @@ int main(int argc, char **argv) {
   if (role >= 0) return role;
   if (pthread_create(&first, NULL, nothing, NULL) == 0) pthread_join(first, NULL);
   const struct CMUnitTest tests[] = {
-      TEST(test_nodes_are_one),      TEST(test_worker_dies),
-      TEST(test_worker_stops),       TEST(test_worker_dies_tcp),
-      TEST(test_one_of_three_dies),  TEST(test_worker_fails),
-      TEST(test_leader_dies),        TEST(test_missing),
-      TEST(test_strangers),          TEST(test_cable),
+      TEST(test_nodes_are_one),
+      TEST(test_worker_dies),
+      TEST(test_worker_stops),
+      TEST(test_worker_dies_tcp),
+      TEST(test_one_of_three_dies),
+      TEST(test_worker_fails),
+      TEST(test_leader_dies),
+      TEST(test_missing),
+      TEST(test_leaves_early),
+      TEST(test_strangers),
+      TEST(test_cable),
       TEST(test_end_without_worker),
   };
   weir_dev *dev;
