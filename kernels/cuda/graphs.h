@@ -14,7 +14,12 @@ void weir_cuda_graphs_destroy(weir_cuda_graphs *); /* NULL is fine */
 
 /* The first time a key comes, enqueue(ctx) runs as it is: what is loaded or chosen on first use (kernels,
  * cuBLASLt's algorithms) cannot be recorded. The second time it is recorded and the record played, later only
- * played. A key whose recording fails is enqueued as it is from then on; that is logged once. */
+ * played. A key whose recording fails is enqueued as it is from then on; that is logged once.
+ *
+ * What can be recorded is what stays on the device: kernels, cuBLASLt, the exchange among ranks on one GPU
+ * (whose counts are in device memory, so that a record goes on where the last one stopped) and NCCL's
+ * collectives. Ranks wait for each other within such records: between making one and playing it for the first
+ * time the device's watch is asked (weir_dev_watch.made), so that all ranks play theirs or none does. */
 weir_status weir_cuda_graphs_replay(weir_dev *, uint64_t key, weir_enqueue_fn enqueue, void *ctx,
                                     weir_err *e);
 void weir_cuda_graphs_forget(weir_cuda_graphs *, uint32_t owner);
