@@ -25,6 +25,7 @@
 #define SECOND      INT64_C(1000000000)
 #define LOOK_NS     (SECOND / 12) /* between looks at `stop` */
 #define PROGRESS_NS (SECOND / 2)  /* between reports of loading */
+#define KV_NS       (60 * SECOND) /* for ranks that are at their KV when the group is over */
 #define TELL_NS     (2 * SECOND)  /* between lines about it */
 #define BOUND_NS    (10 * SECOND)
 
@@ -52,7 +53,8 @@ typedef struct worker {
   job job;
   letter *step;           /* what the ranks work from */
   uint64_t group, number; /* the group that seats were taken for; its last step */
-  bool in_group, broken;  /* all have joined; it is over, and to be left */
+  bool in_group, broken;  /* all have joined; it is over, and to be left ... */
+  int64_t broken_ns;      /* ... since */
   int64_t progress_ns, told_ns;
   int32_t percent;
 
@@ -239,6 +241,7 @@ static void break_group(worker *w, const char *why) {
   w->in_group = false;
   w->group = 0;
   w->broken = true;
+  w->broken_ns = now_ns();
   if (w->job == NO_JOB) leave(w);
 }
 
@@ -488,6 +491,14 @@ static void watch_step(worker *w) {
   rank_failed(w, why);
 }
 
+/* Ranks that do not come back from a group that is over will be in no other: a new process has to take their
+ * place. */
+static weir_status check_stuck(const worker *w, weir_err *e) {
+  const int64_t limit = 2 * w->ranks.bound_ns + (w->job == SEAT ? KV_NS : 0);
+  if (!w->broken || w->job == NO_JOB || now_ns() - w->broken_ns < limit) return WEIR_OK;
+  return weir_fail(e, WEIR_EDEVICE, "a rank does not come back from its device");
+}
+
 static weir_status turn(worker *w, weir_err *e) {
   news n;
   weir_status st = WEIR_OK;
@@ -513,6 +524,7 @@ static weir_status turn(worker *w, weir_err *e) {
   letter *l = take_letter(w);
   if (l) WEIR_TRY(on_letter(w, l, e));
   if (w->job == LOAD) report_progress(w);
+  WEIR_TRY(check_stuck(w, e));
 out:
   return st;
 }

@@ -258,6 +258,32 @@ static void test_worker_fails(void **state) {
   end(&c);
 }
 
+/* One that hangs in its device gives up, and another process takes its place. */
+static void test_worker_hangs(void **state) {
+  crowd c;
+  weir_err e = {0};
+  (void)state;
+  prepare(&c, 2, 1, 2 * SECOND);
+  proc_opts o = worker_opts(&c, 1);
+  o.fail_at = 60;
+  o.hang = true;
+  c.worker[0] = proc_start(&o);
+  begin(&c);
+  int64_t from = 0;
+  for (int32_t i = 0; i < 200 && e.code == WEIR_OK; i++) {
+    from = rig_now_ns();
+    (void)rig_step(c.r.exec, 2, &e);
+  }
+  print_message("  failed after %.2f s: %s\n", (double)(rig_now_ns() - from) / 1e9, e.msg);
+  assert_int_equal(e.code, WEIR_EDEVICE);
+  assert_true(rig_now_ns() - from < c.r.o.bound_ns + SECOND);
+  proc_await(&c.worker[0], "a rank does not come back from its device", 1, LONG_NS);
+  assert_int_equal(proc_end(&c.worker[0], 0), 3);
+  start_worker(&c, 1);
+  expect_alive(&c, 2, "another one");
+  end(&c);
+}
+
 static void test_leader_dies(void **state) {
   crowd c;
   (void)state;
@@ -483,17 +509,10 @@ int main(int argc, char **argv) {
   if (role >= 0) return role;
   if (pthread_create(&first, NULL, nothing, NULL) == 0) pthread_join(first, NULL);
   const struct CMUnitTest tests[] = {
-      TEST(test_nodes_are_one),
-      TEST(test_worker_dies),
-      TEST(test_worker_stops),
-      TEST(test_worker_dies_tcp),
-      TEST(test_one_of_three_dies),
-      TEST(test_worker_fails),
-      TEST(test_leader_dies),
-      TEST(test_missing),
-      TEST(test_leaves_early),
-      TEST(test_strangers),
-      TEST(test_cable),
+      TEST(test_nodes_are_one),      TEST(test_worker_dies),       TEST(test_worker_stops),
+      TEST(test_worker_dies_tcp),    TEST(test_one_of_three_dies), TEST(test_worker_fails),
+      TEST(test_leader_dies),        TEST(test_worker_hangs),      TEST(test_missing),
+      TEST(test_leaves_early),       TEST(test_strangers),         TEST(test_cable),
       TEST(test_end_without_worker),
   };
   weir_dev *dev;
