@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "programs/dist.h"
+#include "programs/worker.h"
 
 /* What --kv-tokens 0 comes to at most: in time all of it is touched, and not everybody's model is small. */
 enum { MOST_KV_TOKENS = 65536 };
@@ -117,10 +118,14 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
   if (st != WEIR_OK) return st;
   const weir_launch *l = &dist.launch;
   if (l->told[0]) weir_log(WEIR_LOG_INFO, "%s", l->told);
-  if (l->n_nodes > 1 && !p->large[0]) {
+  if (l->n_nodes > 1 && !p->large[0])
+    st = weir_fail(e, WEIR_EINVAL, "--nnodes %d: the large model, which is cut over them, is not used here",
+                   l->n_nodes);
+  else if (l->n_nodes > 1)
+    st = weir_dist_find(&dist, NULL, NULL, e);
+  if (st != WEIR_OK) {
     weir_dist_fini(&dist);
-    return weir_fail(e, WEIR_EINVAL, "--nnodes %d: the large model, which is cut over them, is not used here",
-                     l->n_nodes);
+    return st;
   }
   const weir_pair_opts opts = {
       .small_path = p->small[0] ? p->small : NULL,
@@ -131,10 +136,10 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
       .large_tp = (int32_t)weir_config_int(c, "large-tp"),
       .comm = weir_config_string(c, "comm"),
       .nodes = {.n = l->n_nodes,
-                .addr = l->addr,
+                .addr = dist.listen,
                 .token = dist.token[0] ? dist.token : NULL,
                 .host = dist.host[0] ? dist.host : NULL,
-                .version = weir_dist_version(),
+                .version = weir_program_version(),
                 .timeout_ns = weir_config_int(c, "dist-timeout") * 1000000000,
                 .local = l->local,
                 .n_local = l->n_local,

@@ -4,22 +4,19 @@
  * nobody but the leader, who notices. Main thread. */
 #include "programs/worker.h"
 
-#include <poll.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "base/address.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "programs/dist.h"
 #include "programs/interrupt.h"
 #include "programs/load.h"
 #include "programs/out.h"
+#include "programs/version.h"
 #include "serve/worker.h"
 
 #define SECOND INT64_C(1000000000)
 
-enum { RESOLVE_S = 60, RESOLVE_EVERY_MS = 200 };
+const char *weir_program_version(void) { return WEIR_VERSION "-" WEIR_REVISION; }
 
 static bool stop(void *ctx) {
   (void)ctx;
@@ -29,23 +26,6 @@ static bool stop(void *ctx) {
 static void tell(void *ctx, const char *line) {
   (void)ctx;
   weir_log(WEIR_LOG_INFO, "%s", line);
-}
-
-/* Names of other machines may take a moment to be known: those of pods that start at the same time. */
-static weir_status find_host(weir_dist *d, weir_err *e) {
-  const weir_clock clock = weir_clock_system();
-  const int64_t until = weir_now_ns(&clock) + RESOLVE_S * SECOND;
-  if (d->host[0] || !strncmp(d->launch.addr, "ipc://", 6) || weir_address_is_loopback(d->launch.addr))
-    return WEIR_OK;
-  while (!weir_dist_own_address(d->launch.addr, d->host, sizeof d->host)) {
-    d->host[0] = '\0';
-    if (stop(NULL)) return WEIR_OK;
-    if (weir_now_ns(&clock) > until)
-      return weir_fail(e, WEIR_EIO, "%s is not known, or there is no way to it (--dist-init-addr)",
-                       d->launch.addr);
-    (void)poll(NULL, 0, RESOLVE_EVERY_MS);
-  }
-  return WEIR_OK;
 }
 
 static void set_log(const weir_config *c) {
@@ -77,7 +57,7 @@ static weir_status work(const weir_config *c, weir_dist *d, const weir_model_pat
   weir_status st = WEIR_OK;
   const char *device = weir_config_string(c, "large-device");
   const weir_launch *l = &d->launch;
-  WEIR_TRY(find_host(d, e));
+  WEIR_TRY(weir_dist_find(d, stop, NULL, e));
   const weir_worker_opts o = {.path = paths->large,
                               .device = device ? device : weir_config_string(c, "device"),
                               .tp = (int32_t)weir_config_int(c, "large-tp"),
@@ -86,7 +66,7 @@ static weir_status work(const weir_config *c, weir_dist *d, const weir_model_pat
                               .addr = l->addr,
                               .token = d->token[0] ? d->token : NULL,
                               .host = d->host[0] ? d->host : NULL,
-                              .version = weir_dist_version(),
+                              .version = weir_program_version(),
                               .local = l->local,
                               .n_local = l->n_local,
                               .cores_local = d->cores_local,
@@ -130,7 +110,7 @@ int weir_main_worker(const weir_config *c) {
   const bool once = weir_config_has(c, "dist-timeout") && !weir_config_has(c, "listen");
   st = work(c, &d, &paths, once, &e);
   weir_dist_fini(&d);
-  if (st != WEIR_OK) return weir_tell(&e, WEIR_EXIT_FAILED);
+  if (st != WEIR_OK && st != WEIR_ECANCEL) return weir_tell(&e, WEIR_EXIT_FAILED);
   weir_log(WEIR_LOG_INFO, "worker: %s; bye", weir_interrupt_pending() ? "asked to end" : "the work is done");
   return WEIR_EXIT_OK;
 }

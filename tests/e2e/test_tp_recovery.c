@@ -191,14 +191,8 @@ static bool crowd_ended(void *ctx) {
 static char long_prompt[2400];
 static const char died[] = "the ranks are gathered again", back[] = "it is back after";
 
-/* When harm is done: while prompts are read, or when each has so many tokens. mode defer with a low threshold
- * is mostly the large model catching up. */
-static void suffer(rig *r, const harm *h, const char *when, const char *mode, const char *prompt,
-                   int tokens) {
-  crowd *c = calloc(1, sizeof *c);
-  weir_client *client = serving_client(&r->s, NULL);
-  assert_non_null(c);
-  c->tokens = tokens;
+static void send_crowd(weir_client *client, crowd *c, const char *mode, const char *prompt, int tokens) {
+  *c = (crowd){.tokens = tokens};
   for (int i = 0; i < CLIENTS; i++) {
     const weir_client_request q = {.prompt = prompt,
                                    .max_tokens = TOKENS,
@@ -208,6 +202,38 @@ static void suffer(rig *r, const harm *h, const char *when, const char *mode, co
                                    .seed = (uint64_t)i};
     serving_ask(client, &q, &c->a[i]);
   }
+}
+
+/* Every request ended once, whole or with an error; texts of the large model alone are those that it writes
+ * undisturbed. How many ended with an error. */
+static int look_at_crowd(const crowd *c, const crowd *undisturbed) {
+  int failed = 0;
+  for (int i = 0; i < CLIENTS; i++) {
+    assert_int_equal(c->a[i].n_ends, 1);
+    if (!strcmp(c->a[i].reason, "error"))
+      failed++;
+    else if (strcmp(c->a[i].reason, "length") != 0)
+      fail_msg("client %d ended with %s", i, c->a[i].reason);
+    else if (undisturbed && strcmp(c->a[i].text, undisturbed->a[i].text) != 0)
+      fail_msg("client %d got \"%s\", undisturbed it is \"%s\"", i, c->a[i].text, undisturbed->a[i].text);
+  }
+  return failed;
+}
+
+/* When harm is done: while prompts are read, or when each has so many tokens. mode defer with a low threshold
+ * is mostly the large model catching up. */
+static void suffer(rig *r, const harm *h, const char *when, const char *mode, const char *prompt,
+                   int tokens) {
+  const bool defer = !strcmp(mode, "defer"); /* the small model can go on alone */
+  crowd *c = calloc(2, sizeof *c);
+  weir_client *client = serving_client(&r->s, NULL);
+  assert_non_null(c);
+  if (!defer) {
+    send_crowd(client, &c[1], mode, prompt, 0);
+    serving_run(client, crowd_ended, &c[1]);
+    assert_int_equal(look_at_crowd(&c[1], NULL), 0);
+  }
+  send_crowd(client, c, mode, prompt, tokens);
   serving_run(client, under_way, c);
   const int deaths = said(r, died), returns = said(r, back);
   h->do_it(r);
@@ -222,21 +248,12 @@ static void suffer(rig *r, const harm *h, const char *when, const char *mode, co
   const double up = wait_said(r, back, returns + 1);
   wait_large(r, true);
   serving_run(client, crowd_ended, c);
-  int whole = 0, failed = 0;
-  for (int i = 0; i < CLIENTS; i++) {
-    assert_int_equal(c->a[i].n_ends, 1);
-    if (!strcmp(c->a[i].reason, "length"))
-      whole++;
-    else if (!strcmp(c->a[i].reason, "error"))
-      failed++;
-    else
-      fail_msg("client %d ended with %s", i, c->a[i].reason);
-  }
+  const int failed = look_at_crowd(c, defer ? NULL : &c[1]);
   print_message(
       "%s in %s (mode %s): noticed after %.2f s, back %.2f s after it was mended, all ended %.2f s "
-      "after; %d whole, %d with an error\n",
-      h->name, when, mode, down, up, seconds() - from, whole, failed);
-  if (strcmp(mode, "defer") == 0) assert_int_equal(failed, 0); /* the small model can go on alone */
+      "after; %d of %d with an error\n",
+      h->name, when, mode, down, up, seconds() - from, failed, CLIENTS);
+  if (defer) assert_int_equal(failed, 0);
   want_large(r);
   weir_client_close(client);
   free(c);

@@ -57,7 +57,7 @@ worker worker_start(const char *prefix, const char *command) {
   return w;
 }
 
-static bool over(const worker *w, int *status) {
+bool worker_ended(worker *w, int *status) {
   int how;
   if (waitpid(w->pid, &how, WNOHANG) != w->pid) return false;
   *status = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);
@@ -68,12 +68,12 @@ static bool over(const worker *w, int *status) {
 
 char *worker_log(const worker *w) { return e2e_read(w->log); }
 
-void worker_wait_log(const worker *w, const char *words, int n) {
+void worker_wait_log(worker *w, const char *words, int n) {
   for (int ms = 0;; ms += 10) {
     char *log = worker_log(w);
     int found = 0, status;
     for (const char *p = log; (p = strstr(p, words)); p++) found++;
-    if (found < n && over(w, &status)) fail_msg("the worker ended with %d:\n%s", status, log);
+    if (found < n && worker_ended(w, &status)) fail_msg("the worker ended with %d:\n%s", status, log);
     if (found < n && ms >= LIMIT_MS) fail_msg("the worker never says \"%s\":\n%s", words, log);
     free(log);
     if (found >= n) return;
@@ -83,7 +83,7 @@ void worker_wait_log(const worker *w, const char *words, int n) {
 
 int worker_wait(worker *w) {
   int status = -1;
-  for (int ms = 0; !over(w, &status); ms += 10) {
+  for (int ms = 0; !worker_ended(w, &status); ms += 10) {
     if (ms >= LIMIT_MS) fail_msg("the worker does not end:\n%s", worker_log(w));
     tick();
   }
