@@ -493,9 +493,10 @@ static void watch_step(worker *w) {
 
 /* Ranks that do not come back from a group that is over will be in no other: a new process has to take their
  * place. */
-static weir_status check_stuck(const worker *w, weir_err *e) {
+static weir_status check_stuck(worker *w, weir_err *e) {
   const int64_t limit = 2 * w->ranks.bound_ns + (w->job == SEAT ? KV_NS : 0);
   if (!w->broken || w->job == NO_JOB || now_ns() - w->broken_ns < limit) return WEIR_OK;
+  w->bound_ns = 0; /* it was waited for */
   return weir_fail(e, WEIR_EDEVICE, "a rank does not come back from its device");
 }
 
