@@ -274,6 +274,14 @@ static int rest_of(struct iovec v[2], void *head, size_t head_bytes, void *data,
 
 static bool would_wait(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
+/* Neither can be gone on with: error 0 is the end of what comes. */
+static weir_status broken(tcp_group *g, int32_t rank, int error, weir_err *e) {
+  char what[120] = "has closed the connection";
+  if (error != 0 && error != ECONNRESET && error != EPIPE)
+    snprintf(what, sizeof what, "cannot be reached any more (%s)", strerror(error));
+  return tcp_gone(g, rank, what, e);
+}
+
 static weir_status send_some(tcp_group *g, int32_t rank, const tcp_flow *f, size_t head, weir_err *e) {
   tcp_peer *p = &g->peer[rank];
   while (p->sent < head + f->out_bytes) {
@@ -282,7 +290,7 @@ static weir_status send_some(tcp_group *g, int32_t rank, const tcp_flow *f, size
     struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)n_v};
     const ssize_t n = sendmsg(p->data, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && would_wait()) return WEIR_OK;
-    if (n < 0) return tcp_gone(g, rank, "has closed the connection", e);
+    if (n < 0) return broken(g, rank, errno, e);
     p->sent += (size_t)n;
   }
   return WEIR_OK;
@@ -296,7 +304,7 @@ static weir_status receive_some(tcp_group *g, int32_t rank, const tcp_flow *f, s
     struct msghdr m = {.msg_iov = v, .msg_iovlen = (size_t)n_v};
     const ssize_t n = recvmsg(p->data, &m, MSG_DONTWAIT);
     if (n < 0 && would_wait()) return WEIR_OK;
-    if (n <= 0) return tcp_gone(g, rank, "has closed the connection", e);
+    if (n <= 0) return broken(g, rank, n < 0 ? errno : 0, e);
     const bool had_head = p->got >= head;
     p->got += (size_t)n;
     if (!had_head && p->got >= head) {
