@@ -349,6 +349,54 @@ static void test_too_small_gpu(void **state) {
   close_gpu(&g);
 }
 
+/* What never reaches the device. */
+static void test_checks(void **state) {
+  (void)state;
+  gpu g = open_gpu(1, 132, 1);
+  weir_err e = {0};
+  void *part, *x, *stop;
+  kern_ok(weir_dev_alloc(g.dev[0], WEIR_PEER_PART_BYTES, &part, &e), &e, "alloc");
+  kern_ok(weir_dev_alloc(g.dev[0], 64, &x, &e), &e, "alloc");
+  kern_ok(weir_dev_map_host(g.dev[0], 4, &stop, &e), &e, "map");
+  const weir_peers good = {.n_ranks = 1, .part = {part}, .stop = stop, .bound_ns = second};
+  const weir_exchange sum = {.what = WEIR_PEER_REDUCE, .out = x, .in = x, .bytes = 64};
+  weir_peers p = good;
+  weir_exchange k = sum;
+#define BAD(change, words)                                                    \
+  do {                                                                        \
+    p = good;                                                                 \
+    k = sum;                                                                  \
+    change;                                                                   \
+    must_say(weir_op_exchange(g.dev[0], &p, &k, &e), &e, WEIR_EINVAL, words); \
+  } while (0)
+  BAD(p.n_ranks = 9, "number of ranks");
+  BAD(p.n_ranks = 0, "number of ranks");
+  BAD(p.rank = 1, "rank is 1");
+  BAD(p.part[0] = NULL, "part of a rank");
+  BAD(p.stop = NULL, "stop word");
+  BAD(p.bound_ns = 0, "without a bound");
+  BAD(k.what = (weir_peer_what)7, "unknown kind 7");
+  BAD(k.root = -1, "root");
+  BAD(k.out = NULL, "out");
+  BAD(k.in = (char *)x + 4, "in place");
+  BAD(k.bytes = 63, "sum of 63 bytes");
+  BAD(k.bytes = SIZE_MAX / 8 * 4, "of ");
+  BAD((k.out = (char *)x + 2, k.in = k.out, k.bytes = 4), "floats at");
+#undef BAD
+  k = sum;
+  k.bytes = 0;
+  kern_ok(weir_op_exchange(g.dev[0], &good, &k, &e), &e, "nothing");
+  kern_ok(weir_op_exchange(g.dev[0], &good, &sum, &e), &e, "of one rank");
+  kern_ok(weir_dev_sync(g.dev[0], &e), &e, "sync");
+  assert_int_equal(*(uint32_t *)stop, 0);
+  assert_ptr_equal(weir_dev_stream(g.dev[0]), weir_cuda_of(g.dev[0])->stream);
+  assert_int_equal(g.dev[0]->gpu, 1);
+  weir_dev_unmap_host(g.dev[0], stop);
+  weir_dev_release(g.dev[0], part);
+  weir_dev_release(g.dev[0], x);
+  close_gpu(&g);
+}
+
 int main(void) {
   static int32_t two = 2, four = 4;
   const struct CMUnitTest tests[] = {
@@ -362,6 +410,7 @@ int main(void) {
       cmocka_unit_test(test_dying),
       cmocka_unit_test(test_texts),
       cmocka_unit_test(test_too_small_gpu),
+      cmocka_unit_test(test_checks),
   };
   return cmocka_run_group_tests_name("comm_local", tests, NULL, NULL);
 }
