@@ -40,6 +40,7 @@ typedef struct weir_cuda {
   size_t l2_bytes;
   cudaStream_t stream;
   bool capturing; /* a record is being made: nothing may go between host and device */
+  bool waits;     /* the last record has kernels that wait for other ranks' */
   bool no_graphs;
   weir_cuda_log_fn log;
   weir_cuda_ring *ring;

@@ -80,6 +80,7 @@ static weir_status make(weir_dev *dev, record *r, weir_enqueue_fn enqueue, void 
   WEIR_TRY(refused(dev, cudaStreamBeginCapture(cu->stream, cudaStreamCaptureModeThreadLocal),
                    "begin a record", e));
   cu->capturing = true;
+  cu->waits = false;
   st = enqueue(ctx, e);
   cu->capturing = false;
   const cudaError_t ended = cudaStreamEndCapture(cu->stream, &graph);
@@ -102,7 +103,7 @@ out:
 static weir_status agree(weir_dev *dev, record *r, weir_status st, weir_err *e) {
   bool ok = st == WEIR_OK;
   weir_err why = {0};
-  if (!dev->watch.made) return st;
+  if (!dev->watch.made || !weir_cuda_of(dev)->waits) return st;
   if (dev->watch.made(dev->watch.ctx, &ok, &why) != WEIR_OK) {
     if (e) *e = why;
     return WEIR_EDEVICE;

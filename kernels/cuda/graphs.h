@@ -18,8 +18,9 @@ void weir_cuda_graphs_destroy(weir_cuda_graphs *); /* NULL is fine */
  *
  * What can be recorded is what stays on the device: kernels, cuBLASLt, the exchange among ranks on one GPU
  * (whose counts are in device memory, so that a record goes on where the last one stopped) and NCCL's
- * collectives. Ranks wait for each other within such records: between making one and playing it for the first
- * time the device's watch is asked (weir_dev_watch.made), so that all ranks play theirs or none does. */
+ * collectives. Where kernels of a record wait for those of other ranks, the device's watch is asked
+ * (weir_dev_watch.made) between making it and playing it for the first time, so that all ranks play theirs or
+ * none does. */
 weir_status weir_cuda_graphs_replay(weir_dev *, uint64_t key, weir_enqueue_fn enqueue, void *ctx,
                                     weir_err *e);
 void weir_cuda_graphs_forget(weir_cuda_graphs *, uint32_t owner);

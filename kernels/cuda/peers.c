@@ -43,7 +43,7 @@ static size_t rounded(size_t bytes) { return (bytes + 15) / 16 * 16; }
 static bool on(const void *p, size_t bytes) { return (uintptr_t)p % bytes == 0; }
 
 weir_status weir_cuda_reduce_peers(weir_dev *dev, const weir_peers *p, const weir_exchange *x, weir_err *e) {
-  const weir_cuda *cu = weir_cuda_of(dev);
+  weir_cuda *cu = weir_cuda_of(dev);
   const int32_t most = cu->n_sms / (2 * p->n_ranks);
   if (most < 1)
     return weir_fail(e, WEIR_EUNSUP, "exchange: %d ranks on a GPU of %d SMs, at most one for every two",
@@ -79,5 +79,6 @@ weir_status weir_cuda_reduce_peers(weir_dev *dev, const weir_peers *p, const wei
     a.came[r] = p->part[r];
     a.data[r] = (char *)p->part[r] + (size_t)WEIR_PEER_BLOCKS * WEIR_PEER_STAMP_BYTES;
   }
+  cu->waits = true;
   return weir_cuda_check(dev, weir_cuk_exchange(&a, cu->stream), "launch exchange", e);
 }

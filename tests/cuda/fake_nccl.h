@@ -26,8 +26,9 @@ typedef struct fake_nccl_tests {
   void (*reset)(const fake_nccl_plan *); /* nothing may be alive */
   void (*plan)(const fake_nccl_plan *);
   fake_nccl_counts (*counts)(void);
-  const char *(*misuse)(void);        /* the last one in words */
-  void (*break_rank)(int rank, int result); /* that rank's communicator has an error (a ncclResult_t) from now on */
+  const char *(*misuse)(void); /* the last one in words */
+  void (*break_rank)(int rank,
+                     int result); /* that rank's communicator has an error (a ncclResult_t) from now on */
 } fake_nccl_tests;
 typedef const fake_nccl_tests *(*fake_nccl_tests_fn)(void);
 
