@@ -196,8 +196,8 @@ typedef struct weir_dev_watch {
   void (*begin)(void *ctx); /* the device is about to be waited for */
   /* It has been; `st` is what came of it. Returns that, or an error of its own. */
   weir_status (*end)(void *ctx, weir_status st, weir_err *e);
-  /* A record with exchanges (weir_op_exchange) in it has been made, or not (*ok), and is about to be played for
-   * the first time. When it clears *ok the record is not used and the step is enqueued as it is. */
+  /* A record with exchanges (weir_op_exchange) in it has been made, or not (*ok), and is about to be played
+   * for the first time. When it clears *ok the record is not used and the step is enqueued as it is. */
   weir_status (*made)(void *ctx, bool *ok, weir_err *e);
   void *ctx;
 } weir_dev_watch;
