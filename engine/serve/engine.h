@@ -57,9 +57,10 @@ typedef struct weir_engine_cfg {
   int64_t age_ns;          /* a job that has waited so long is as urgent as a new one of the next lower
                               priority number. 0: default, 5 s */
   int64_t step_timeout_ns; /* a step under way for longer, on an executor with a thread of its own, counts as
-                              failed and its tier as dead; 0: never. What it may still write to is given up
-                              when the engine is destroyed before it ends. (A step of an executor without a
-                              thread runs inside weir_engine_step: nobody can leave it.) */
+                              failed and its tier as dead; 0: never. An executor with a life that had only
+                              been slow is used again when the step has ended. What it may still write to is
+                              given up when the engine is destroyed before it ends. (A step of an executor
+                              without a thread runs inside weir_engine_step: nobody can leave it.) */
   int64_t dead_wait_ns;    /* jobs that cannot do without a tier that has died and may come back (its
                               executor has a life) wait so long for that, places and KV of the other tier
                               kept, before they end with the reason; 0: they end at once */

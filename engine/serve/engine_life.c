@@ -124,7 +124,8 @@ static bool can_look(const weir_engine_tier *y) {
 }
 
 static bool is_news(const weir_engine_tier *y, uint64_t life) {
-  return life != y->life && !(y->dead && life == 0);
+  if (y->dead && life == 0) return false;
+  return life != y->life || y->hung; /* the step took long, and it lives on */
 }
 
 bool weir_engine_life_has_changed(const weir_engine_tier *y) {

@@ -32,7 +32,7 @@ typedef struct weir_result {
                         ask's n_top of them. NULL when no ask wants any */
   int64_t device_ns; /* time the step took on its device */
   weir_status status;
-  weir_err err; /* when status is not WEIR_OK; the instance is then to be treated as dead */
+  weir_err err; /* when status is not WEIR_OK; the life in which the step was taken is then over */
 } weir_result;
 
 typedef struct weir_exec_info {
@@ -70,7 +70,8 @@ typedef struct weir_exec_async {
 typedef struct weir_exec_life {
   /* 0: it is dead, and *why (may be NULL) says of what; steps are refused with WEIR_EDEVICE. Else the number
    * of its life, counted from 1: with each new one KV is empty, and page numbers of before mean nothing. A
-   * change is told through async->notify. Never blocks. */
+   * step that fails ends the life it was taken in: when `wait` has returned such a one, the number is 0 or a
+   * new one. A change is told through async->notify. Never blocks. */
   uint64_t (*number)(weir_exec *, weir_err *why);
 } weir_exec_life;
 

@@ -140,7 +140,8 @@ static void random_deaths(world_opts *o, int32_t t) {
     d->kind = (death_kind)rnd(N_DEATH_KINDS);
     d->at = d->kind == DEATH_AT_TIME ? START_NS + (int64_t)rnd(30 * MS) : rnd(40);
     d->down_ns = rnd(3) == 0 ? 0 : (int64_t)rnd(rnd(2) ? MS : 10 * MS);
-    d->hang_ns = d->kind == DEATH_HANGS ? 6 * MS + (int64_t)rnd(20 * MS) : rnd(2) * rnd(20 * MS);
+    const bool hangs = d->kind == DEATH_HANGS || d->kind == DEATH_SEEMING;
+    d->hang_ns = hangs ? 6 * MS + (int64_t)rnd(20 * MS) : rnd(2) * rnd(20 * MS);
   }
   if (mortal) o->death[t][rnd((uint32_t)o->n_deaths[t])].down_ns = INT64_MAX;
 }
@@ -179,7 +180,7 @@ static int32_t failures_planned(const world_opts *o, int32_t t) {
   int32_t n = 0;
   for (int32_t i = 0; i < o->n_deaths[t]; i++)
     n += o->death[t][i].kind == DEATH_IN_STEP || o->death[t][i].kind == DEATH_HANGS ||
-         o->death[t][i].kind == DEATH_AT_TIME;
+         o->death[t][i].kind == DEATH_AT_TIME || o->death[t][i].kind == DEATH_SEEMING;
   return n;
 }
 
@@ -401,6 +402,29 @@ static void test_false_alarm(void **state) {
   world_close(&w1);
 }
 
+/* A step that was given up has ended after all, and its executor never died: it is used again. */
+static void test_seeming_death(void **state) {
+  (void)state;
+  for (int32_t mode = 0; mode < 2; mode++) {
+    world_opts o = mortal_large(DEATH_SEEMING, 2, 0);
+    o.death[1][0].hang_ns = 12 * MS;
+    o.step_timeout_ns = 5 * MS;
+    o.dead_wait_ns = INT64_MAX;
+    world_open(&w1, &o);
+    plain(&jobs[0], mode ? WEIR_MODE_LARGE : WEIR_MODE_DEFER, 2);
+    plain(&jobs[1], WEIR_MODE_EXACT, 5);
+    jobs[1].arrives_ns = 40 * MS;
+    world_run(&w1, jobs, 2);
+    assert_int_equal(jobs[0].end, WEIR_END_LENGTH);
+    assert_int_equal(jobs[1].end, WEIR_END_LENGTH);
+    check_text(&w1, &jobs[1], 1);
+    const weir_tier_stats s = weir_engine_get_stats(w1.engine).tier[1];
+    assert_true(!s.dead && s.deaths == 1 && s.recoveries == 1);
+    assert_true(s.down_ns > 0 && s.down_ns < 12 * MS);
+    world_close(&w1);
+  }
+}
+
 /* Dead when the engine is made: as if it had died right then. */
 static void test_stillborn(void **state) {
   (void)state;
@@ -446,7 +470,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_under_way),     cmocka_unit_test(test_at_the_door),
       cmocka_unit_test(test_patience),      cmocka_unit_test(test_deadly_request),
       cmocka_unit_test(test_false_alarm),   cmocka_unit_test(test_stillborn),
-      cmocka_unit_test(test_needs_a_voice), cmocka_unit_test(test_random_lives),
+      cmocka_unit_test(test_needs_a_voice), cmocka_unit_test(test_seeming_death),
+      cmocka_unit_test(test_random_lives),
   };
   if (argc > 2 && strcmp(argv[1], "--seed") == 0) {
     tally sum = {0};

@@ -96,7 +96,7 @@ static weir_status submit(weir_exec *base, const weir_batch *b, weir_result *r, 
   const weir_status st = x->inner->ops->submit(x->inner, b, r, e);
   if (st != WEIR_OK) return st;
   x->took_ns = x->o.step_ns + b->n_tokens * x->o.row_ns;
-  if (d && d->kind == DEATH_HANGS) x->took_ns += d->hang_ns;
+  if (d && (d->kind == DEATH_HANGS || d->kind == DEATH_SEEMING)) x->took_ns += d->hang_ns;
   x->due_ns = x->steps++ == x->o.hang_at_step && x->o.async ? INT64_MAX : now + x->took_ns;
   x->rows += b->n_tokens;
   x->under_way = true;

@@ -17,6 +17,7 @@ typedef enum {
   DEATH_ON_SUBMIT, /* the step is refused */
   DEATH_UNSEEN,    /* it dies and is back just before it takes the step, whose rows come from an empty KV */
   DEATH_HANGS,     /* the step does not end for hang_ns, and then fails */
+  DEATH_SEEMING,   /* the step does not end for hang_ns, and then well: dead to whoever has no patience */
   N_DEATH_KINDS,
   DEATH_CLAIMED = N_DEATH_KINDS /* the step is refused as by a dead one, which it is not */
 } death_kind;
@@ -25,7 +26,7 @@ typedef struct virtual_death {
   death_kind kind;
   int64_t at;      /* the time in ns, or the number of the step, refused ones counted */
   int64_t down_ns; /* until it is back; 0: at once, INT64_MAX: never */
-  int64_t hang_ns; /* DEATH_HANGS; of DEATH_AT_TIME: until a step under way is told */
+  int64_t hang_ns; /* of a step that hangs; of DEATH_AT_TIME: until a step under way is told */
 } virtual_death;
 
 enum { VIRTUAL_DEATHS = 8 };
