@@ -6,6 +6,9 @@
 #include <math.h>
 #include <string.h>
 
+/* A gate that alone decides who writes can have a budget; that of `exact` decides nothing but speed. */
+#define BUDGET (WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE)
+
 static const struct {
   const char *name;
   uint32_t options; /* WEIR_OPT_* that mean something */
@@ -16,11 +19,11 @@ static const struct {
 } modes[WEIR_N_MODES] = {
     [WEIR_MODE_SMALL] = {"small", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
     [WEIR_MODE_LARGE] = {"large", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
-    [WEIR_MODE_DEFER] = {"defer", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD, true, false,
+    [WEIR_MODE_DEFER] = {"defer", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | BUDGET, true, false,
                          WEIR_KEEP_ALL, WEIR_FAR},
     [WEIR_MODE_ROLLBACK] = {"rollback",
                             WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_ACCEPT_NLL | WEIR_OPT_WINDOW |
-                                WEIR_OPT_HOLD | WEIR_OPT_HORIZON,
+                                WEIR_OPT_HOLD | WEIR_OPT_HORIZON | BUDGET,
                             true, true, WEIR_KEEP_NLL, 10},
     [WEIR_MODE_EXACT] = {"exact", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD, false,
                          true, WEIR_KEEP_OWN, 5},
@@ -30,8 +33,15 @@ static const struct {
   uint32_t option;
   const char *name;
 } option_names[] = {
-    {WEIR_OPT_GATE, "gate"},     {WEIR_OPT_THRESHOLD, "threshold"}, {WEIR_OPT_ACCEPT_NLL, "accept-nll"},
-    {WEIR_OPT_WINDOW, "window"}, {WEIR_OPT_HOLD, "hold"},           {WEIR_OPT_HORIZON, "horizon"},
+    {WEIR_OPT_GATE, "gate"},
+    {WEIR_OPT_THRESHOLD, "threshold"},
+    {WEIR_OPT_ACCEPT_NLL, "accept-nll"},
+    {WEIR_OPT_WINDOW, "window"},
+    {WEIR_OPT_HOLD, "hold"},
+    {WEIR_OPT_HORIZON, "horizon"},
+    {WEIR_OPT_DEFER_RATE, "defer-rate"},
+    {WEIR_OPT_DEFER_BURST, "defer-burst"},
+    {WEIR_OPT_LOAD_PRICE, "load-price"},
 };
 
 static const char *const gate_names[] = {[WEIR_GATE_ENTROPY] = "entropy",
@@ -78,6 +88,25 @@ float weir_gate_default(weir_gate_kind k) {
   return (unsigned)k < N_GATES ? value[k] : 0;
 }
 
+static weir_status check_budget(const weir_cascade_opts *o, weir_err *e) {
+  const bool rated = o->set & WEIR_OPT_DEFER_RATE;
+  if (rated && !(o->defer_rate >= 0 && o->defer_rate <= 1))
+    return weir_fail(e, WEIR_EINVAL, "defer-rate: want a share, 0 .. 1, got %g", (double)o->defer_rate);
+  if (rated && (o->set & WEIR_OPT_THRESHOLD))
+    return weir_fail(e, WEIR_EINVAL, "defer-rate sets the threshold itself: give one of the two");
+  if ((o->set & WEIR_OPT_DEFER_BURST) && (o->defer_burst < 0 || o->defer_burst > WEIR_FAR))
+    return weir_fail(e, WEIR_EINVAL, "defer-burst: want 0 .. %d tokens, got %d", WEIR_FAR,
+                     (int)o->defer_burst);
+  if ((o->set & WEIR_OPT_DEFER_BURST) && o->defer_burst > 0 && !rated)
+    return weir_fail(e, WEIR_EINVAL, "defer-burst needs defer-rate, by which it is refilled");
+  if ((o->set & WEIR_OPT_LOAD_PRICE) && !(o->load_price >= 0 && o->load_price <= WEIR_LOAD_PRICE_MAX))
+    return weir_fail(e, WEIR_EINVAL, "load-price: want 0 .. %d, got %g", WEIR_LOAD_PRICE_MAX,
+                     (double)o->load_price);
+  if ((o->set & BUDGET) && (o->set & WEIR_OPT_GATE) && o->gate == WEIR_GATE_CHANCE)
+    return weir_fail(e, WEIR_EINVAL, "gate chance looks at no row and can have no budget");
+  return WEIR_OK;
+}
+
 static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
   const uint32_t extra = o->set & ~modes[o->mode].options;
   for (int i = 0; i < N_OPTIONS; i++)
@@ -97,7 +126,7 @@ static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
     return weir_fail(e, WEIR_EINVAL, "hold: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->hold);
   if ((o->set & WEIR_OPT_HORIZON) && (o->horizon < 0 || o->horizon > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "horizon: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->horizon);
-  return WEIR_OK;
+  return check_budget(o, e);
 }
 
 static weir_gate make_gate(const weir_cascade_opts *o) {
@@ -126,6 +155,10 @@ weir_status weir_cascade_cfg_make(const weir_cascade_opts *o, weir_cascade_cfg *
   g.keep[1] = modes[o->mode].keep;
   g.keep_nll[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
   if (o->set & WEIR_OPT_HORIZON) g.horizon = o->horizon;
+  g.budget = (weir_budget){.rated = o->set & WEIR_OPT_DEFER_RATE,
+                           .rate = o->set & WEIR_OPT_DEFER_RATE ? o->defer_rate : 0,
+                           .burst = o->set & WEIR_OPT_DEFER_BURST ? o->defer_burst : 0,
+                           .load_price = o->set & WEIR_OPT_LOAD_PRICE ? o->load_price : 0};
   const char *wrong = weir_cascade_cfg_error(&g);
   if (wrong) return weir_fail(e, WEIR_EINVAL, "mode %s: %s", modes[o->mode].name, wrong);
   *out = g;

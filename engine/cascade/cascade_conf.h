@@ -35,7 +35,10 @@ enum {
   WEIR_OPT_ACCEPT_NLL = 1 << 2,
   WEIR_OPT_WINDOW = 1 << 3,
   WEIR_OPT_HOLD = 1 << 4,
-  WEIR_OPT_HORIZON = 1 << 5
+  WEIR_OPT_HORIZON = 1 << 5,
+  WEIR_OPT_DEFER_RATE = 1 << 6,
+  WEIR_OPT_DEFER_BURST = 1 << 7,
+  WEIR_OPT_LOAD_PRICE = 1 << 8
 };
 
 typedef struct weir_cascade_opts {
@@ -47,6 +50,9 @@ typedef struct weir_cascade_opts {
   int32_t window;      /* rollback: 10 tokens, exact: 5 */
   int32_t hold;        /* defer, rollback, exact: 1 */
   int32_t horizon; /* rollback: no limit. Not in exact: a token shown before it is judged need not be exact */
+  float defer_rate;    /* defer, rollback: none. Instead of a threshold; it starts at the gate's default */
+  int32_t defer_burst; /* defer, rollback, with a rate: 0, no limit */
+  float load_price;    /* defer, rollback: 0, off */
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped

@@ -47,10 +47,15 @@ bool weir_gate_never_passes(weir_gate g) {
 
 static int32_t top_of(const weir_cascade *c) { return c->pinned ? 0 : min32(c->hi, c->cfg->n_tiers - 1); }
 
+bool weir_cascade_skips(const weir_cascade_cfg *g, int32_t t) {
+  const bool moves = t == 0 && weir_budget_moves(&g->budget); /* the next row may find another threshold */
+  return !moves && weir_gate_never_passes(g->gate[t]);
+}
+
 /* The lowest tier >= t that may act, never above the top. A tier that no token can pass is not run at all. */
 static int32_t usable(const weir_cascade *c, int32_t t) {
   const int32_t top = top_of(c);
-  for (t = max32(t, c->lo); t < top && weir_gate_never_passes(c->cfg->gate[t]); t++) {
+  for (t = max32(t, c->lo); t < top && weir_cascade_skips(c->cfg, t); t++) {
   }
   return min32(t, top);
 }
@@ -131,7 +136,8 @@ void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *
                      .reason = WEIR_ENDORSED,
                      .kept_from = g->keep[t] == WEIR_KEEP_ALL ? n : judge_from,
                      .kept_to = n,
-                     .entropy = last->entropy};
+                     .entropy = last->entropy,
+                     .tau = NAN};
 
   /* 1. judge the tail */
   for (int32_t pos = judge_from; pos < n; pos++) {
@@ -150,6 +156,7 @@ void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *
 
   /* 2. is the next token for a higher tier? */
   const bool unsure = t < g->n_tiers - 1 && weir_gate_defers(g->gate[t], last);
+  if (t < g->n_tiers - 1) e->tau = g->gate[t].threshold;
   if (unsure && t < top) {
     e->reason = WEIR_DEFERRED;
     hand_to(c, usable(c, t + 1), WEIR_WHY_DEFERRED);
@@ -204,6 +211,10 @@ static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {
 const char *weir_cascade_cfg_error(const weir_cascade_cfg *g) {
   if (g->n_tiers < 1 || g->n_tiers > WEIR_MAX_TIERS) return "the number of tiers is not in 1 .. 4";
   if (g->commit_tier < 0 || g->commit_tier >= g->n_tiers) return "the commit tier is none of the tiers";
+  const char *wrong = weir_budget_error(&g->budget);
+  if (wrong) return wrong;
+  if (weir_budget_moves(&g->budget) && (g->n_tiers < 2 || g->gate[0].kind == WEIR_GATE_CHANCE))
+    return "a budget of deferrals needs a gate that looks at rows";
   if (g->horizon < 0 || g->horizon > WEIR_FAR) return "the horizon is not in 0 .. 2^29 tokens";
   for (int32_t t = 0; t < g->n_tiers; t++) {
     if (g->hold[t] < 0 || g->hold[t] > WEIR_FAR) return "a tier's hold is not in 0 .. 2^29 tokens";

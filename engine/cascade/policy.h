@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cascade/budget.h"
 #include "kernels/row.h"
 
 enum {
@@ -49,6 +50,9 @@ typedef struct weir_cascade_cfg {
   weir_gate gate[WEIR_MAX_TIERS]; /* of the top tier: unused */
   weir_keep keep[WEIR_MAX_TIERS]; /* how tier t judges tokens of lower tiers; of tier 0: unused */
   float keep_nll[WEIR_MAX_TIERS];
+  /* Where it moves, the caller sets gate[0].threshold anew before each observe of rows of tier 0. The policy
+   * knows of it that tier 0 is then fed whatever the threshold is at the moment. */
+  weir_budget budget;
 } weir_cascade_cfg;
 
 /* ---- why a token is the one it is; for receipts ---- */
@@ -111,6 +115,7 @@ typedef struct weir_effect {
   weir_why why;               /* of the token appended; WEIR_WHY_NONE when none is */
   int32_t kept_from, kept_to; /* tokens [kept_from, kept_to) were judged in this step and stand */
   float entropy;              /* of the row that decided: the last one, or that of the refused token */
+  float tau;                  /* threshold of the gate that was asked about the next token; NaN: none was */
 } weir_effect;
 
 /* NULL when the configuration is sound, else one line saying what is not. Refused among others: a tier above
@@ -121,6 +126,8 @@ const char *weir_cascade_cfg_error(const weir_cascade_cfg *);
 void weir_cascade_init(weir_cascade *, const weir_cascade_cfg *, bool pinned);
 /* What the request needs next; false: nothing, it has ended and all of it is committed. */
 bool weir_cascade_need(const weir_cascade *, const weir_view *, weir_need *out);
+/* Tier t is passed over, since no row could pass its gate. */
+bool weir_cascade_skips(const weir_cascade_cfg *, int32_t t);
 /* Fills probe, keep, keep_nll and pos of the ask for row `p`, out_from <= p < to; the caller has set the
  * draw. */
 void weir_cascade_ask(const weir_cascade *, const weir_view *, const weir_need *, int32_t p, weir_ask *io);

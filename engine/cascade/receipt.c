@@ -6,7 +6,7 @@
 #include <math.h>
 
 void weir_receipts_begin(weir_receipt *r, int32_t n) {
-  r[n] = (weir_receipt){.entropy = NAN, .why = WEIR_WHY_NONE};
+  r[n] = (weir_receipt){.entropy = NAN, .tau = NAN, .why = WEIR_WHY_NONE};
 }
 
 void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
@@ -16,7 +16,10 @@ void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
   /* Rows of a tier that was only asked because a lower one had refused, held the pen or judged say nothing
    * about the gate; a middle tier's refusal comes after a lower one's. */
   const bool gated = e->reason == WEIR_DEFERRED || e->why == WEIR_WHY_EASY;
-  if (gated && isnan(r[at].entropy)) r[at].entropy = e->entropy;
+  if (gated && isnan(r[at].entropy)) {
+    r[at].entropy = e->entropy;
+    r[at].tau = e->tau;
+  }
   if (e->append < 0) return;
   r[at].tier = (uint8_t)e->endorsed_by;
   r[at].why = (uint8_t)e->why;

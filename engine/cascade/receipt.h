@@ -11,6 +11,7 @@
 typedef struct weir_receipt {
   float entropy;  /* nats, of the lowest tier that looked at this position; NAN where none did (held tokens,
                      the  token after a full window). For a deferred token this is what made the gate defer. */
+  float tau;      /* the gate's threshold then; NAN likewise */
   uint8_t tier;   /* who wrote the token */
   uint8_t why;    /* weir_why */
   bool wanted_up; /* a gate wanted a higher tier that was not there */

@@ -108,6 +108,30 @@ static void options(void **state) {
         .horizon = 4},
        NULL},
       {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_WINDOW, .window = 1}, NULL},
+      {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_DEFER_RATE, .defer_rate = 0.1f},
+       "defer-rate has no meaning in mode exact"},
+      {{.mode = WEIR_MODE_SMALL, .set = WEIR_OPT_DEFER_BURST, .defer_burst = 1},
+       "defer-burst has no meaning in mode small"},
+      {{.mode = WEIR_MODE_LARGE, .set = WEIR_OPT_LOAD_PRICE, .load_price = 1},
+       "load-price has no meaning in mode large"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_DEFER_RATE, .defer_rate = 1.5f}, "defer-rate: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_DEFER_RATE, .defer_rate = NAN}, "defer-rate: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_DEFER_RATE | WEIR_OPT_THRESHOLD, .threshold = 1},
+       "defer-rate sets the threshold itself"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST, .defer_burst = -1},
+       "defer-burst: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_DEFER_BURST, .defer_burst = 3}, "defer-burst needs"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_LOAD_PRICE, .load_price = -0.1f}, "load-price: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_LOAD_PRICE, .load_price = NAN}, "load-price: want"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_GATE | WEIR_OPT_DEFER_RATE, .gate = WEIR_GATE_CHANCE},
+       "gate chance"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_LOAD_PRICE | WEIR_OPT_THRESHOLD, .load_price = 1}, NULL},
+      {{.mode = WEIR_MODE_ROLLBACK,
+        .set = WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE,
+        .defer_rate = 0.25f,
+        .defer_burst = 4,
+        .load_price = 2},
+       NULL},
   };
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
     weir_cascade_cfg g = {.n_tiers = 77};
@@ -125,6 +149,15 @@ static void options(void **state) {
   assert_int_equal(weir_cascade_cfg_make(&table[20].o, &g, NULL), WEIR_OK);
   assert_true(g.gate[0].kind == WEIR_GATE_MARGIN && g.gate[0].threshold == 0.25f && g.keep_nll[1] == 2);
   assert_true(g.window[0] == 7 && g.hold[1] == 3 && g.horizon == 4);
+  assert_false(weir_budget_moves(&g.budget));
+  const weir_cascade_opts *last = &table[sizeof table / sizeof *table - 1].o;
+  assert_int_equal(weir_cascade_cfg_make(last, &g, NULL), WEIR_OK);
+  assert_true(g.budget.rated && g.budget.rate == 0.25f && g.budget.burst == 4 && g.budget.load_price == 2);
+  assert_true(weir_budget_moves(&g.budget) && g.gate[0].threshold == 0.45f); /* where it starts */
+  g.gate[0].threshold = -1;
+  assert_false(weir_cascade_skips(&g, 0)); /* its next row may find another threshold */
+  g.budget = (weir_budget){0};
+  assert_true(weir_cascade_skips(&g, 0));
 }
 
 static void gate_defaults(void **state) {
