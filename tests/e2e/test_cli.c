@@ -246,7 +246,7 @@ static void test_precedence(void **state) {
   e2e_free(&r);
   /* the configurations that come with weir are read, and a cascade's serves a model alone too */
   static const char *const shipped[] = {"configs/tasks.yaml", "configs/lossless.yaml",
-                                        "configs/rollback.yaml"};
+                                        "configs/rollback.yaml", "configs/sharded.yaml"};
   for (size_t i = 0; i < sizeof shipped / sizeof *shipped; i++) {
     r = e2e("run -p x -n 4 --config %s", shipped[i]);
     e2e_want_status(&r, 0, shipped[i]);

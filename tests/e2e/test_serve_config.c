@@ -95,7 +95,7 @@ static void test_refused(void **state) {
 static void test_shipped(void **state) {
   (void)state;
   static const char *const file[] = {"configs/demo.yaml", "configs/tasks.yaml", "configs/rollback.yaml",
-                                     "configs/lossless.yaml"};
+                                     "configs/lossless.yaml", "configs/sharded.yaml"};
   for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
     e2e_result r = e2e("serve -c %s --print-config", file[i]);
     e2e_want_status(&r, 0, file[i]);
