@@ -429,7 +429,7 @@ static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, int3
   if (a->probe < -1 || a->probe >= n_valid)
     return weir_fail(e, WEIR_EINVAL, "sample: ask %d: probe %d, the vocabulary has %d tokens", i, a->probe,
                      n_valid);
-  if ((unsigned)a->keep > WEIR_KEEP_NLL)
+  if ((unsigned)a->keep >= WEIR_N_KEEPS)
     return weir_fail(e, WEIR_EINVAL, "sample: ask %d: unknown rule %d", i, (int)a->keep);
   if (a->temperature > 0.0f &&
       !(a->top_k >= 0 && a->top_p > 0.0f && a->top_p <= 1.0f && a->min_p >= 0.0f && a->min_p <= 1.0f))

@@ -11,9 +11,17 @@ typedef enum {
   WEIR_KEEP_ALL, /* measure only: the probe stands, its statistics are wanted */
   WEIR_KEEP_OWN, /* lossless: the probe stands when it equals this tier's own draw, else that draw replaces it
                   */
-  WEIR_KEEP_NLL  /* the probe stands when -log p(probe) <= keep_nll at temperature 1, else it is replaced by a
-                    draw from p with noise of its own (the arg-max at temperature 0); BiLD, arXiv 2302.07863 */
+  /* The others let the probe v stand by p, this tier's distribution at temperature 1 (a = keep_a, b = keep_b,
+   * max = the highest probability, H = the entropy, nats), and else replace it by a draw with noise of its
+   * own, independent of the one refused (the arg-max at temperature 0). With q what the lower tier draws
+   * from, m(v) whether v stands and d what this tier draws from, a token follows q m + (1 - sum q m) d. */
+  WEIR_KEEP_NLL,    /* -log p(v) <= a; BiLD, arXiv 2302.07863 */
+  WEIR_KEEP_V1,     /* exp(probe_q) >= max - a; V1 to V3 are the token-specific rules of speculative */
+  WEIR_KEEP_V2,     /* p(v) >= max - a          cascades, arXiv 2405.19261 */
+  WEIR_KEEP_V3,     /* p(v) >= (1 - a) max */
+  WEIR_KEEP_TYPICAL /* p(v) > min(a, b exp(-H)); typical acceptance, arXiv 2401.10774 */
 } weir_keep;
+enum { WEIR_N_KEEPS = WEIR_KEEP_TYPICAL + 1 };
 
 /* What penalties, biases and bans make of one id's logit l before a draw (never before the statistics):
  *   l' = (l > 0 ? l / scale : l * scale) + add
@@ -43,7 +51,8 @@ typedef struct weir_ask {
   int32_t pos;       /* tier, device, batch and shard. pos: index of the token being decided */
   int32_t probe;     /* -1: draw; else judge this token by `keep` */
   weir_keep keep;
-  float keep_nll; /* nats */
+  float keep_a, keep_b; /* what the rule wants, see there */
+  float probe_q;        /* V1: log q(probe) at temperature 1, by the tier that proposed it */
   const weir_logit_edit
       *edit;       /* [n_edits], ids ascending, each once; borrowed until the step was waited for. */
   int32_t n_edits; /* They shape every draw (temperature 0, a replacement too) and nothing else: */

@@ -219,12 +219,38 @@ static inline WEIR_HD float weir_sample_edited(float raw, const weir_logit_edit 
   return y > FLT_MAX ? FLT_MAX : y < -FLT_MAX ? -FLT_MAX : y;
 }
 
+/* log sum - dot/sum is the entropy; rounding may leave a certain row a hair below zero. */
+static inline WEIR_HD double weir_sample_entropy(const weir_sample_stat *s) {
+  const double entropy = log(s->sum) - s->dot / s->sum;
+  return entropy > 0 ? entropy : 0;
+}
+/* Whether the probe stands by a rule that asks for probabilities. Comparisons are written so that a NaN
+ * refuses. */
+static inline WEIR_HD bool weir_sample_keeps(const weir_ask *ask, const weir_sample_stat *s,
+                                             float probe_logit) {
+  const double a = (double)ask->keep_a, share = exp((double)probe_logit - s->max); /* p(probe)/max p */
+  switch (ask->keep) {
+    case WEIR_KEEP_NLL: return -weir_sample_logprob(s, probe_logit) <= a;
+    case WEIR_KEEP_V1: return exp((double)ask->probe_q) >= 1 / s->sum - a;
+    case WEIR_KEEP_V2: return share / s->sum >= 1 / s->sum - a;
+    case WEIR_KEEP_V3: return share >= 1 - a;
+    case WEIR_KEEP_TYPICAL: {
+      const double open = weir_muld((double)ask->keep_b, exp(-weir_sample_entropy(s)));
+      return share / s->sum > (open < a ? open : a);
+    }
+    default: return ask->keep == WEIR_KEEP_ALL;
+  }
+}
+/* Whether a refused probe is replaced by noise of its own: by all rules but those where it is the tier's own
+ * draw, or no draw at all. */
+static inline WEIR_HD bool weir_sample_again(const weir_ask *ask) {
+  return ask->probe >= 0 && ask->keep != WEIR_KEEP_ALL && ask->keep != WEIR_KEEP_OWN;
+}
 /* Whether `ask` needs a draw, given the raw statistics of all the vocabulary and the raw logit of the probe
  * (ignored without one); if not, its token is the probe. */
 static inline WEIR_HD bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *s,
                                              float probe_logit) {
-  if (ask->probe < 0 || ask->keep == WEIR_KEEP_OWN) return true;
-  return ask->keep == WEIR_KEEP_NLL && !(-weir_sample_logprob(s, probe_logit) <= (double)ask->keep_nll);
+  return ask->probe < 0 || !weir_sample_keeps(ask, s, probe_logit);
 }
 /* What a draw has to do, given the best id and its logit of what is drawn from, the shaped row when there are
  * edits: returns the token, or -1 when a race must be run by *law. */
@@ -239,7 +265,7 @@ static inline WEIR_HD int32_t weir_sample_plan(const weir_ask *ask, int32_t top,
   law->top = top;
   law->seed = ask->seed;
   law->pos = ask->pos;
-  law->purpose = ask->probe >= 0 && ask->keep == WEIR_KEEP_NLL ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
+  law->purpose = weir_sample_again(ask) ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
   return -1;
 }
 
@@ -317,11 +343,9 @@ static inline WEIR_HD bool weir_sample_cut_enter(weir_sample_cut *c, int32_t b, 
 /* `token` and its raw logit; the probe's logit is ignored without one. Statistics are the raw row's. */
 static inline WEIR_HD void weir_sample_finish(const weir_ask *ask, const weir_sample_stat *s, int32_t token,
                                               float logit, float probe_logit, weir_row *row) {
-  /* log sum - dot/sum is the entropy; rounding may leave a certain row a hair below zero */
-  const double entropy = log(s->sum) - s->dot / s->sum;
   row->token = token;
   row->logprob = (float)weir_sample_logprob(s, logit);
-  row->entropy = entropy > 0 ? (float)entropy : 0;
+  row->entropy = (float)weir_sample_entropy(s);
   row->p_max = (float)(1 / s->sum);
   row->margin = (float)(-expm1((double)s->second - s->max) / s->sum);
   row->probe_logprob = ask->probe >= 0 ? (float)weir_sample_logprob(s, probe_logit) : row->logprob;

@@ -153,7 +153,7 @@ weir_status weir_cascade_cfg_make(const weir_cascade_opts *o, weir_cascade_cfg *
   }
   g.gate[0] = make_gate(o);
   g.keep[1] = modes[o->mode].keep;
-  g.keep_nll[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
+  g.keep_a[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
   if (o->set & WEIR_OPT_HORIZON) g.horizon = o->horizon;
   g.budget = (weir_budget){.rated = o->set & WEIR_OPT_DEFER_RATE,
                            .rate = o->set & WEIR_OPT_DEFER_RATE ? o->defer_rate : 0,

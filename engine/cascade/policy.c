@@ -120,7 +120,8 @@ void weir_cascade_ask(const weir_cascade *c, const weir_view *v, const weir_need
   a->pos = pos;
   a->probe = last ? -1 : v->tok[pos];
   a->keep = last || pos < q->judge_from ? WEIR_KEEP_ALL : c->cfg->keep[q->tier];
-  a->keep_nll = c->cfg->keep_nll[q->tier];
+  a->keep_a = c->cfg->keep_a[q->tier];
+  a->keep_b = c->cfg->keep_b[q->tier];
 }
 
 void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *q, const weir_row *rows,
@@ -199,10 +200,23 @@ static const char *gate_error(weir_gate g) {
 }
 
 static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {
-  if (g->keep[t] != WEIR_KEEP_ALL && g->keep[t] != WEIR_KEEP_OWN && g->keep[t] != WEIR_KEEP_NLL)
-    return "a tier's keep rule is none of all, own, nll";
-  if (g->keep[t] == WEIR_KEEP_NLL && !(g->keep_nll[t] >= 0))
-    return "a tier keeps tokens by -log p, and its limit is not a number >= 0";
+  switch (g->keep[t]) {
+    case WEIR_KEEP_ALL:
+    case WEIR_KEEP_OWN: break;
+    case WEIR_KEEP_NLL:
+      if (!(g->keep_a[t] >= 0)) return "a tier keeps tokens by -log p, and its limit is not a number >= 0";
+      break;
+    case WEIR_KEEP_V1:
+    case WEIR_KEEP_V2:
+    case WEIR_KEEP_V3:
+      if (!(g->keep_a[t] >= 0 && g->keep_a[t] <= 1)) return "a tier's alpha is not in 0 .. 1";
+      break;
+    case WEIR_KEEP_TYPICAL:
+      if (!(g->keep_a[t] >= 0 && g->keep_a[t] <= 1)) return "a tier's epsilon is not in 0 .. 1";
+      if (!(g->keep_b[t] >= 0)) return "a tier's delta is not a number >= 0";
+      break;
+    default: return "a tier's keep rule is none of all, own, nll, v1, v2, v3, typical";
+  }
   if (g->keep[t] != WEIR_KEEP_ALL && t > g->commit_tier)
     return "a tier above the commit tier judges tokens: they have been shown by then and cannot be recalled";
   return NULL;

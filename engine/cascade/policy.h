@@ -49,7 +49,7 @@ typedef struct weir_cascade_cfg {
   int32_t hold[WEIR_MAX_TIERS];   /* tokens tier t writes once it has the pen; 0 and 1 are the same */
   weir_gate gate[WEIR_MAX_TIERS]; /* of the top tier: unused */
   weir_keep keep[WEIR_MAX_TIERS]; /* how tier t judges tokens of lower tiers; of tier 0: unused */
-  float keep_nll[WEIR_MAX_TIERS];
+  float keep_a[WEIR_MAX_TIERS], keep_b[WEIR_MAX_TIERS]; /* what the rule wants, kernels/row.h */
   /* Where it moves, the caller sets gate[0].threshold anew before each observe of rows of tier 0. The policy
    * knows of it that tier 0 is then fed whatever the threshold is at the moment. */
   weir_budget budget;
@@ -128,8 +128,8 @@ void weir_cascade_init(weir_cascade *, const weir_cascade_cfg *, bool pinned);
 bool weir_cascade_need(const weir_cascade *, const weir_view *, weir_need *out);
 /* Tier t is passed over, since no row could pass its gate. */
 bool weir_cascade_skips(const weir_cascade_cfg *, int32_t t);
-/* Fills probe, keep, keep_nll and pos of the ask for row `p`, out_from <= p < to; the caller has set the
- * draw. */
+/* Fills probe, keep, keep_a, keep_b and pos of the ask for row `p`, out_from <= p < to; the caller has set
+ * the draw, and knows the probe's probe_q. */
 void weir_cascade_ask(const weir_cascade *, const weir_view *, const weir_need *, int32_t p, weir_ask *io);
 /* rows[0 .. to-out_from) answer the need; the tokens are as they were when need was taken. Tiers may have
  * gone down or come up since, and `committed` may have grown: what has been shown meanwhile is not judged any

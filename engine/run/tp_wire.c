@@ -181,12 +181,12 @@ typedef struct step_head {
 
 /* weir_ask without its pointer; the edits of all asks follow, one ask's after the other's. */
 typedef struct ask_wire {
-  float temperature, top_p, min_p, keep_nll;
+  float temperature, top_p, min_p, keep_a, keep_b, probe_q;
   int32_t top_k, pos, probe, keep, n_edits, n_top;
   uint64_t seed;
 } ask_wire;
 
-_Static_assert(sizeof(step_head) == 48 && sizeof(ask_wire) == 48 && sizeof(weir_logit_edit) == 12,
+_Static_assert(sizeof(step_head) == 48 && sizeof(ask_wire) == 56 && sizeof(weir_logit_edit) == 12,
                "no holes: what is written is what was meant");
 
 /* Where a step's arrays lie, in bytes from its start. */
@@ -257,7 +257,9 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
     const ask_wire x = {.temperature = a->temperature,
                         .top_p = a->top_p,
                         .min_p = a->min_p,
-                        .keep_nll = a->keep_nll,
+                        .keep_a = a->keep_a,
+                        .keep_b = a->keep_b,
+                        .probe_q = a->probe_q,
                         .top_k = a->top_k,
                         .pos = a->pos,
                         .probe = a->probe,
@@ -294,7 +296,7 @@ static weir_status get_asks(const char *d, const step_head *h, const layout *l, 
   for (int32_t i = 0; i < h->n_out; i++) {
     ask_wire x;
     memcpy(&x, d + l->ask + (size_t)i * sizeof x, sizeof x);
-    if (x.keep < WEIR_KEEP_ALL || x.keep > WEIR_KEEP_NLL || x.n_edits < 0 || x.n_edits > h->n_edits - at)
+    if (x.keep < WEIR_KEEP_ALL || x.keep >= WEIR_N_KEEPS || x.n_edits < 0 || x.n_edits > h->n_edits - at)
       return weir_fail(e, WEIR_EFORMAT, "ask %d: rule %d, %d edits of %d", i, x.keep, x.n_edits,
                        h->n_edits - at);
     ask[i] =
@@ -306,7 +308,9 @@ static weir_status get_asks(const char *d, const step_head *h, const layout *l, 
                    .pos = x.pos,
                    .probe = x.probe,
                    .keep = (weir_keep)x.keep,
-                   .keep_nll = x.keep_nll,
+                   .keep_a = x.keep_a,
+                   .keep_b = x.keep_b,
+                   .probe_q = x.probe_q,
                    .edit = x.n_edits > 0 ? (const weir_logit_edit *)(const void *)(d + l->edit) + at : NULL,
                    .n_edits = x.n_edits,
                    .n_top = x.n_top};

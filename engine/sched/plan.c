@@ -211,6 +211,7 @@ static void add_rows(builder *b, weir_request *r, int32_t to, const shaped *x) {
     a->n_edits = r->shaper ? x->n[pos - first] : 0;
     a->n_top = r->n_top;
     weir_cascade_ask(&r->cascade, &r->view, q, pos, a);
+    if (pos + 1 >= r->n_prompt && a->probe >= 0) a->probe_q = r->stat[pos + 1 - r->n_prompt].logprob;
     it->n_out++;
   }
   if (it->n_out > 0 && r->n_top > p->n_top) p->n_top = r->n_top;

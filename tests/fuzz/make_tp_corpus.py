@@ -8,7 +8,7 @@ import struct
 (HELLO, PLAN, REFUSED, PROGRESS, LOADED, SEATS, OFFERS, INVITE, READY, FAILED, ABORT, STEP) = range(1, 13)
 
 
-def message(kind, body=b"", version=1, length=None):
+def message(kind, body=b"", version=2, length=None):
     return struct.pack("<BBHI", kind, version, 0, 8 + len(body) if length is None else length) + body
 
 
@@ -20,8 +20,8 @@ def plan(nodes=2, local=2, comm=2, ctx=4096, tokens=512, seqs=16, valid=0, kv=1,
     return message(PLAN, struct.pack("<8iq", nodes, local, comm, ctx, tokens, seqs, valid, kv, bound))
 
 
-def ask(temperature=0.0, top_p=1.0, min_p=0.0, keep_nll=0.0, top_k=0, pos=1, probe=-1, keep=0, edits=0, top=0, seed=0):
-    return struct.pack("<4f6iQ", temperature, top_p, min_p, keep_nll, top_k, pos, probe, keep, edits, top, seed)
+def ask(temperature=0.0, top_p=1.0, min_p=0.0, keep_a=0.0, keep_b=0.0, probe_q=0.0, top_k=0, pos=1, probe=-1, keep=0, edits=0, top=0, seed=0):
+    return struct.pack("<6f6iQ", temperature, top_p, min_p, keep_a, keep_b, probe_q, top_k, pos, probe, keep, edits, top, seed)
 
 
 def edit(i, scale=1.0, add=0.0):
@@ -74,10 +74,10 @@ SEEDS = {
     "failed": message(FAILED, struct.pack("<Qi", 3, 2) + text(b"rank 2: cuda: out of memory\ntwo lines")),
     "abort": message(ABORT, struct.pack("<Q", 3) + text(b"large: rank 2 is gone")),
     "unknown": message(13, b"abcd"),
-    "version": message(READY, struct.pack("<Q", 3), version=2),
+    "version": message(READY, struct.pack("<Q", 3), version=3),
     "length": message(READY, struct.pack("<Q", 3), length=99),
     "empty": b"",
-    "step-decode": step(DECODE, [ask(pos=18), ask(0.7, 0.9, 0.05, seed=42, top_k=40, probe=9, keep=2, keep_nll=3.0)]),
+    "step-decode": step(DECODE, [ask(pos=18), ask(0.7, 0.9, 0.05, seed=42, top_k=40, probe=9, keep=6, keep_a=0.09, keep_b=0.3, probe_q=-1.5)]),
     "step-prompt": step(PROMPT, [ask(pos=36, top=5)]),
     "step-no-answers": step([(list(range(20)), 0, [4, 5], [])]),
     "step-mixed": step(DECODE[:1] + PROMPT, [ask(), ask(probe=3, keep=1)], pairs=[(1, 2), (3, 30)], group=7, number=9),

@@ -97,6 +97,17 @@ double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t pur
   const weir_noise4 x = weir_noise_quad(ask->seed, ask->pos, purpose, (uint32_t)v / 4);
   return -log1p(-weir_noise_unit(x.v[v % 4])) / r->w[v];
 }
+double sample_ref_keep(const sample_ref *r, const weir_ask *ask) {
+  const double p = r->p[ask->probe], a = (double)ask->keep_a, open = (double)ask->keep_b * exp(-r->entropy);
+  switch (ask->keep) {
+    case WEIR_KEEP_NLL: return a + log(p);
+    case WEIR_KEEP_V1: return (exp((double)ask->probe_q) - (r->p_max - a)) / r->p_max;
+    case WEIR_KEEP_V2: return (p - (r->p_max - a)) / r->p_max;
+    case WEIR_KEEP_V3: return p / r->p_max - (1 - a);
+    case WEIR_KEEP_TYPICAL: return (p - fmin(a, open)) / r->p_max;
+    default: return NAN;
+  }
+}
 int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose) {
   if (r->w == NULL) return r->top;
   double first = INFINITY;

@@ -24,6 +24,9 @@ void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_a
 void sample_ref_free(sample_ref *r);
 /* When token v arrives under the noise of that purpose; infinity when it does not race. */
 double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t purpose, int32_t v);
+/* How far the probe is on the right side of what ask->keep demands, as a share of p_max (NLL: nats): > 0 it
+ * stands, < 0 it falls. Only for rules that ask for probabilities. */
+double sample_ref_keep(const sample_ref *r, const weir_ask *ask);
 /* The first to arrive, or the top when greedy. */
 int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose);
 

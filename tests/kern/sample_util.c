@@ -184,10 +184,10 @@ void check_row(const weir_row *row, const weir_top *top, const weir_ask *ask, co
   }
   uint32_t purpose = WEIR_NOISE_DRAW;
   bool kept = ask->probe >= 0 && ask->keep == WEIR_KEEP_ALL;
-  if (ask->probe >= 0 && ask->keep == WEIR_KEEP_NLL) {
-    const double nll = -ref_logprob(logits, &ref, ask->probe);
-    if (fabs(nll - (double)ask->keep_nll) < 1e-5) goto out;
-    kept = nll <= (double)ask->keep_nll;
+  if (ask->probe >= 0 && ask->keep > WEIR_KEEP_OWN) {
+    const double by = sample_ref_keep(&ref, ask);
+    if (fabs(by) < 1e-5) goto out;
+    kept = by > 0;
     purpose = WEIR_NOISE_AGAIN;
   }
   const int32_t want = kept ? ask->probe : sample_ref_draw(&ref, ask, purpose);
@@ -208,15 +208,18 @@ out:
 
 weir_ask random_ask(kern_rng *rng, int32_t n) {
   static const float temps[] = {0, 0.3f, 0.7f, 1, 1.5f, 8};
-  static const float nlls[] = {-1, 0.5f, 3, 8};
+  static const float nlls[] = {-1, 0.5f, 3, 8}, alphas[] = {0.01f, 0.1f, 0.4f, 0.9f},
+                     deltas[] = {0.05f, 0.3f, 2};
   weir_ask a = plain_ask(temps[kern_below(rng, 6)], kern_u64(rng), kern_below(rng, 100000));
   if (kern_below(rng, 3) == 0) a.top_k = 1 + kern_below(rng, kern_below(rng, 2) ? 64 : n + 2);
   if (kern_below(rng, 3) == 0) a.top_p = (float)(0.05 + 0.94 * kern_unit(rng));
   if (kern_below(rng, 4) == 0) a.min_p = (float)(0.3 * kern_unit(rng));
   if (kern_below(rng, 2) == 0) {
     a.probe = kern_below(rng, n);
-    a.keep = (weir_keep)kern_below(rng, 3);
-    a.keep_nll = nlls[kern_below(rng, 4)];
+    a.keep = (weir_keep)kern_below(rng, WEIR_N_KEEPS);
+    a.keep_a = (a.keep > WEIR_KEEP_NLL ? alphas : nlls)[kern_below(rng, 4)];
+    a.keep_b = deltas[kern_below(rng, 3)];
+    a.probe_q = (float)log(1e-3 + kern_unit(rng));
   }
   return a;
 }

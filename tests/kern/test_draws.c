@@ -66,7 +66,7 @@ static void read_draw(const json_t *o, golden *g) {
                       .seed = strtoull(text(o, "seed"), NULL, 16),
                       .pos = (int32_t)number(o, "pos"),
                       .probe = (int32_t)number(o, "probe"),
-                      .keep_nll = (float)number(o, "keep_nll")};
+                      .keep_a = (float)number(o, "keep_nll")};
   if (strcmp(keep, "own") == 0)
     d->ask.keep = WEIR_KEEP_OWN;
   else if (strcmp(keep, "nll") == 0)

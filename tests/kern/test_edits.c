@@ -116,7 +116,7 @@ static void test_rules(void **state) {
         ask.top_k = top_1;
         ask.probe = cases[k].probe;
         ask.keep = cases[k].keep;
-        ask.keep_nll = cases[k].nll;
+        ask.keep_a = cases[k].nll;
         raw = ask;
         raw.probe = cases[k].want;
         raw.keep = WEIR_KEEP_ALL;

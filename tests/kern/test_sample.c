@@ -188,7 +188,7 @@ static void test_draws_follow_the_distribution(void **state) {
         ask[r].min_p = laws[k].m;
         ask[r].edit = edit;
         ask[r].n_edits = laws[k].n_edits;
-        if (laws[k].again) ask[r].probe = 3, ask[r].keep = WEIR_KEEP_NLL, ask[r].keep_nll = -1;
+        if (laws[k].again) ask[r].probe = 3, ask[r].keep = WEIR_KEEP_NLL, ask[r].keep_a = -1;
       }
       kern_ok(answer(dev, l, BATCH, N, ask, row, &e), &e, "sample");
       for (int32_t r = 0; r < BATCH; r++) seen[row[r].token]++;
@@ -232,7 +232,7 @@ static void test_noise_is_independent(void **state) {
     for (int32_t r = 0; r < BATCH; r++) ask[r].pos--, ask[r].seed++;
     kern_ok(answer(dev, l, BATCH, N, ask, b[1], &e), &e, "sample");
     for (int32_t r = 0; r < BATCH; r++)
-      ask[r].seed--, ask[r].probe = 0, ask[r].keep = WEIR_KEEP_NLL, ask[r].keep_nll = -1;
+      ask[r].seed--, ask[r].probe = 0, ask[r].keep = WEIR_KEEP_NLL, ask[r].keep_a = -1;
     kern_ok(answer(dev, l, BATCH, N, ask, b[2], &e), &e, "sample");
     for (int k = 0; k < 3; k++)
       for (int32_t r = 0; r < BATCH; r++) seen[k][a[r].token * N + b[k][r].token]++;
@@ -299,10 +299,48 @@ static void test_rules(void **state) {
   static const struct {
     int32_t probe, want;
     weir_keep keep;
-    float nll;
-  } cases[] = {{-1, 0, WEIR_KEEP_ALL, 0}, {2, 2, WEIR_KEEP_ALL, 0},    {2, 0, WEIR_KEEP_OWN, 0},
-               {0, 0, WEIR_KEEP_OWN, 0},  {1, 1, WEIR_KEEP_NLL, 1.4f}, {1, 0, WEIR_KEEP_NLL, 1.38f},
-               {0, 0, WEIR_KEEP_NLL, 0},  {3, 3, WEIR_KEEP_NLL, 2.1f}, {3, 0, WEIR_KEEP_NLL, 2.0f}};
+    float a, b, q;
+  } cases[] = {{-1, 0, WEIR_KEEP_ALL, 0, 0, 0},
+               {2, 2, WEIR_KEEP_ALL, 0, 0, 0},
+               {2, 0, WEIR_KEEP_OWN, 0, 0, 0},
+               {0, 0, WEIR_KEEP_OWN, 0, 0, 0},
+               {1, 1, WEIR_KEEP_NLL, 1.4f, 0, 0},
+               {1, 0, WEIR_KEEP_NLL, 1.38f, 0, 0},
+               {0, 0, WEIR_KEEP_NLL, 0, 0, 0},
+               {3, 3, WEIR_KEEP_NLL, 2.1f, 0, 0},
+               {3, 0, WEIR_KEEP_NLL, 2.0f, 0, 0},
+               /* q >= 0.5 - a, whatever this tier thinks of the token */
+               {1, 1, WEIR_KEEP_V1, 0.1f, 9, -0.91f},
+               {1, 0, WEIR_KEEP_V1, 0.1f, 9, -0.93f},
+               {0, 0, WEIR_KEEP_V1, 0, 9, -0.6f},
+               {3, 3, WEIR_KEEP_V1, 0, 9, -0.6f},
+               {3, 3, WEIR_KEEP_V1, 0.51f, 9, -INFINITY},
+               {3, 0, WEIR_KEEP_V1, 0.49f, 9, -INFINITY},
+               {3, 0, WEIR_KEEP_V1, 0.9f, 9, NAN},
+               /* p >= 0.5 - a */
+               {1, 1, WEIR_KEEP_V2, 0.26f, 9, 0},
+               {1, 0, WEIR_KEEP_V2, 0.24f, 9, 0},
+               {3, 3, WEIR_KEEP_V2, 0.38f, 9, 0},
+               {3, 0, WEIR_KEEP_V2, 0.37f, 9, 0},
+               {0, 0, WEIR_KEEP_V2, 0, 9, 0},
+               {3, 3, WEIR_KEEP_V2, 1, 9, 0},
+               /* p >= 0.5 (1 - a) */
+               {1, 1, WEIR_KEEP_V3, 0.51f, 9, 0},
+               {1, 0, WEIR_KEEP_V3, 0.49f, 9, 0},
+               {3, 3, WEIR_KEEP_V3, 0.76f, 9, 0},
+               {3, 0, WEIR_KEEP_V3, 0.74f, 9, 0},
+               {0, 0, WEIR_KEEP_V3, 0, 9, 0},
+               {3, 3, WEIR_KEEP_V3, 1, 9, 0},
+               {3, 0, WEIR_KEEP_V3, NAN, 9, 0},
+               /* p > min(a, b exp(-H)), exp(-H) = 2^-1.75 = 0.2973 */
+               {1, 1, WEIR_KEEP_TYPICAL, 0.24f, 1, 0},
+               {1, 0, WEIR_KEEP_TYPICAL, 0.26f, 1, 0},
+               {1, 1, WEIR_KEEP_TYPICAL, 0.9f, 0.83f, 0},
+               {1, 0, WEIR_KEEP_TYPICAL, 0.9f, 0.85f, 0},
+               {3, 3, WEIR_KEEP_TYPICAL, 0.09f, 0.3f, 0},
+               {3, 3, WEIR_KEEP_TYPICAL, 1, 0, 0},
+               {3, 3, WEIR_KEEP_TYPICAL, 0, 1, 0},
+               {3, 0, WEIR_KEEP_TYPICAL, 1, 1e9f, 0}};
   kern_devs devs;
   (void)state;
   kern_devs_open(&devs, &sample_limits);
@@ -313,7 +351,9 @@ static void test_rules(void **state) {
       weir_err e = {0};
       ask.probe = cases[k].probe;
       ask.keep = cases[k].keep;
-      ask.keep_nll = cases[k].nll;
+      ask.keep_a = cases[k].a;
+      ask.keep_b = cases[k].b;
+      ask.probe_q = cases[k].q;
       kern_ok(answer(devs.dev[i], l, 1, 4, &ask, &row, &e), &e, "sample");
       if (row.token != cases[k].want) fail_msg("case %zu: token %d, want %d", k, row.token, cases[k].want);
       assert_true(fabs((double)row.p_max - 0.5) < 1e-6 && fabs((double)row.margin - 0.25) < 1e-6);

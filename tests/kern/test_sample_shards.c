@@ -120,7 +120,7 @@ static void test_random_rows(void **state) {
   close_world(&w);
 }
 
-/* Every combination of what can be asked, a batch of 64 at a time; 1536 rows. */
+/* Every combination of what can be asked, a batch of 64 at a time; all rules. */
 static void test_every_combination(void **state) {
   enum { N = 3 * WEIR_SAMPLE_CHUNK + 5 };
   static const int32_t probes[] = {-1, 0, N - 1};
@@ -135,7 +135,7 @@ static void test_every_combination(void **state) {
   int32_t n = 0, batch = 0;
   for (int32_t bits = 0; bits < 64; bits++)
     for (int32_t p = 0; p < COUNT(probes); p++)
-      for (int32_t keep = 0; keep < 3; keep++) {
+      for (int32_t keep = 0; keep < WEIR_N_KEEPS; keep++) {
         weir_ask *a = &ask[n];
         *a = plain_ask(bits & 1 ? 0.8f : 0, kern_u64(&rng), kern_below(&rng, 5000));
         if (bits & 2) a->top_k = 1 + kern_below(&rng, 200);
@@ -145,8 +145,10 @@ static void test_every_combination(void **state) {
         a->n_top = bits & 32 ? 1 + kern_below(&rng, WEIR_TOP_MAX) : 0;
         a->probe = probes[p];
         a->keep = (weir_keep)keep;
-        a->keep_nll = (float)kern_below(&rng, 12);
-        if (++n < ROWS && !(bits == 63 && p == 2 && keep == 2)) continue;
+        a->keep_a = keep == WEIR_KEEP_NLL ? (float)kern_below(&rng, 12) : 0.1f * (float)kern_below(&rng, 9);
+        a->keep_b = 0.3f;
+        a->probe_q = -0.5f * (float)kern_below(&rng, 9);
+        if (++n < ROWS && !(bits == 63 && p == 2 && keep == WEIR_N_KEEPS - 1)) continue;
         make_rows(&rng, l, n, N, N);
         shard_call c = {.logits = l, .rows = n, .n_vocab = N, .n_valid = N, .ask = ask};
         w.crew.n = shard_counts[1 + batch++ % 4];
@@ -239,11 +241,11 @@ static void test_exchanges(void **state) {
       {"greedy with edits", {.temperature = 0, .top_p = 1, .probe = -1}, true, 1},
       {"a measured probe", {.temperature = 1, .top_k = 5, .top_p = 0.5f, .probe = 7}, true, 1},
       {"a probe that stands",
-       {.temperature = 1, .top_p = 0.5f, .probe = 7, .keep = WEIR_KEEP_NLL, .keep_nll = 1e9f},
+       {.temperature = 1, .top_p = 0.5f, .probe = 7, .keep = WEIR_KEEP_NLL, .keep_a = 1e9f},
        false,
        1},
       {"a probe that falls",
-       {.temperature = 1, .top_p = 1, .probe = 7, .keep = WEIR_KEEP_NLL, .keep_nll = -1},
+       {.temperature = 1, .top_p = 1, .probe = 7, .keep = WEIR_KEEP_NLL, .keep_a = -1},
        false,
        2},
       {"a draw", {.temperature = 1, .top_p = 1, .probe = -1}, false, 2},

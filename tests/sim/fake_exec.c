@@ -77,6 +77,21 @@ static void top_of(const double *logit, int32_t n, int32_t n_top, weir_top *out)
   }
 }
 
+/* The rules of kernels/row.h. */
+static bool stands(const weir_ask *a, double p, double p_max, double entropy) {
+  const double x = (double)a->keep_a, open = (double)a->keep_b * exp(-entropy);
+  switch (a->keep) {
+    case WEIR_KEEP_ALL: return true;
+    case WEIR_KEEP_OWN: return false;
+    case WEIR_KEEP_NLL: return -log(p) <= x;
+    case WEIR_KEEP_V1: return exp((double)a->probe_q) >= p_max - x;
+    case WEIR_KEEP_V2: return p >= p_max - x;
+    case WEIR_KEEP_V3: return p >= (1 - x) * p_max;
+    case WEIR_KEEP_TYPICAL: return p > (open < x ? open : x);
+  }
+  return false;
+}
+
 /* Double-precision sampling, independent of the engine's kernels. */
 static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
   double p[MAX_VOCAB], shaped[MAX_VOCAB], max = -INFINITY, second = -INFINITY, z = 0, h = 0;
@@ -92,11 +107,10 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
     h -= p[v] > 0 ? p[v] * log(p[v]) : 0;
     if (v != arg && p[v] > second) second = p[v];
   }
-  const bool keep_nll = a->probe >= 0 && a->keep == WEIR_KEEP_NLL;
   int32_t draw = shape(logit, n, a, shaped);
   const double top = shaped[draw];
   if (a->temperature > 0) {
-    const uint32_t purpose = keep_nll ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
+    const uint32_t purpose = a->probe >= 0 && a->keep > WEIR_KEEP_OWN ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
     double best = INFINITY;
     for (int32_t v = 0; v < n; v++) {
       const weir_noise4 q = weir_noise_quad(a->seed, a->pos, purpose, (uint32_t)v / 4);
@@ -109,8 +123,7 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
   }
   weir_row r = {
       .token = draw, .entropy = (float)h, .p_max = (float)p[arg], .margin = (float)(p[arg] - second)};
-  if (a->probe >= 0 && (a->keep == WEIR_KEEP_ALL || (keep_nll && -log(p[a->probe]) <= (double)a->keep_nll)))
-    r.token = a->probe;
+  if (a->probe >= 0 && stands(a, p[a->probe], p[arg], h)) r.token = a->probe;
   r.logprob = (float)log(p[r.token]);
   r.probe_logprob = a->probe >= 0 ? (float)log(p[a->probe]) : r.logprob;
   return r;

@@ -48,7 +48,13 @@ static void test_law(void **state) {
     for (int32_t i = 0; i < n; i++) tok[i] = below(VOCAB);
     weir_ask a = {.temperature = (float)below(3) / 2, .top_p = 1, .seed = 5, .pos = n, .probe = -1};
     a.n_top = WEIR_TOP_MAX;
-    if (below(2)) a.probe = below(VOCAB), a.keep = (weir_keep)below(3), a.keep_nll = (float)below(4);
+    if (below(2)) {
+      a.probe = below(VOCAB);
+      a.keep = (weir_keep)below(WEIR_N_KEEPS);
+      a.keep_a = a.keep == WEIR_KEEP_NLL ? (float)below(4) : 0.03f + 0.1f * (float)below(9);
+      a.keep_b = 0.31f * (float)below(4);
+      a.probe_q = -0.31f * (float)below(9);
+    }
     const weir_row raw = fake_law_row(&LAW, tier, tok, n, &a);
     a.edit = edit;
     a.n_edits = random_adds(edit);
@@ -60,10 +66,10 @@ static void test_law(void **state) {
     for (int32_t i = 0; i < VOCAB; i++)
       if (top[i].id != ref.order[i]) fail_msg("round %d: top %d is %d", round, i, top[i].id);
     assert_true(fabs((double)row.entropy - ref.entropy) < 1e-5 && fabs((double)row.p_max - ref.p_max) < 1e-5);
-    const bool nll = a.probe >= 0 && a.keep == WEIR_KEEP_NLL;
-    const bool stands = a.probe >= 0 && (a.keep == WEIR_KEEP_ALL || (nll && -l[a.probe] <= a.keep_nll));
+    const bool again = a.probe >= 0 && a.keep > WEIR_KEEP_OWN;
+    const bool stands = again ? sample_ref_keep(&ref, &a) > 0 : a.probe >= 0 && a.keep == WEIR_KEEP_ALL;
     const int32_t want =
-        stands ? a.probe : sample_ref_draw(&ref, &a, nll ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW);
+        stands ? a.probe : sample_ref_draw(&ref, &a, again ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW);
     if (row.token != want) fail_msg("round %d: token %d, want %d", round, row.token, want);
     assert_true(fabs((double)row.logprob - (double)l[want]) < 1e-6);
     moved += row.token != raw.token;

@@ -157,15 +157,27 @@ static int32_t race(const double *p, const weir_ask *a, uint32_t purpose) {
   return best;
 }
 
+static bool stands(const weir_ask *a, double p, const weir_row *s) {
+  const double x = (double)a->keep_a, max = (double)s->p_max;
+  switch (a->keep) {
+    case WEIR_KEEP_ALL: return true;
+    case WEIR_KEEP_OWN: return false;
+    case WEIR_KEEP_NLL: return -log(p) <= x;
+    case WEIR_KEEP_V1: return exp((double)a->probe_q) >= max - x;
+    case WEIR_KEEP_V2: return p >= max - x;
+    case WEIR_KEEP_V3: return p >= (1 - x) * max;
+    case WEIR_KEEP_TYPICAL: return p > fmin(x, (double)a->keep_b * exp(-(double)s->entropy));
+  }
+  return false;
+}
+
 void fake_row(weir_row *out, int32_t model, int32_t ctx, const weir_ask *a) {
   const double *p = fake_law(model, ctx, a->temperature, a->top_k), *p1 = raw[model][ctx];
   *out = stats[model][ctx];
-  if (a->probe < 0 || a->keep == WEIR_KEEP_OWN)
-    out->token = race(p, a, WEIR_NOISE_DRAW);
-  else if (a->keep == WEIR_KEEP_ALL || -log(p1[a->probe]) <= (double)a->keep_nll)
+  if (a->probe >= 0 && stands(a, p1[a->probe], out))
     out->token = a->probe;
   else
-    out->token = race(p, a, WEIR_NOISE_AGAIN);
+    out->token = race(p, a, a->probe < 0 || a->keep == WEIR_KEEP_OWN ? WEIR_NOISE_DRAW : WEIR_NOISE_AGAIN);
   out->logprob = (float)log(p1[out->token]);
   out->probe_logprob = a->probe < 0 ? out->logprob : (float)log(p1[a->probe]);
 }

@@ -13,15 +13,18 @@ static void begin(const fake_job *j, fake_text *x) {
 }
 
 static weir_row look(const fake_job *j, const fake_text *x, int32_t model, int32_t n, weir_keep keep,
-                     float nll, int32_t probe) {
-  const weir_ask a = {.temperature = j->temperature,
-                      .top_k = j->top_k,
-                      .top_p = 1,
-                      .seed = j->seed,
-                      .pos = n,
-                      .probe = probe,
-                      .keep = keep,
-                      .keep_nll = nll};
+                     float keep_a, float keep_b, int32_t probe) {
+  weir_ask a = {.temperature = j->temperature,
+                .top_k = j->top_k,
+                .top_p = 1,
+                .seed = j->seed,
+                .pos = n,
+                .probe = probe,
+                .keep = keep,
+                .keep_a = keep_a,
+                .keep_b = keep_b};
+  if (probe >= 0)
+    a.probe_q = (float)log(fake_raw(0, fake_context(x->tok, n))[probe]); /* its drafts alone are judged */
   weir_row r;
   fake_row(&r, model, fake_context(x->tok, n), &a);
   return r;
@@ -30,7 +33,7 @@ static weir_row look(const fake_job *j, const fake_text *x, int32_t model, int32
 void fake_alone(const fake_job *j, int32_t model, fake_text *x) {
   begin(j, x);
   while (!fake_ended(x->tok, x->n, j->n_prompt, j->n_max)) {
-    x->tok[x->n] = look(j, x, model, x->n, WEIR_KEEP_ALL, 0, -1).token;
+    x->tok[x->n] = look(j, x, model, x->n, WEIR_KEEP_ALL, 0, 0, -1).token;
     x->n++;
   }
 }
@@ -45,7 +48,7 @@ static void write(fake_text *x, int32_t token, int tier, weir_why why, float ent
 static bool judge(const fake_job *j, fake_text *x, int32_t first) {
   const weir_cascade_cfg *g = j->cfg;
   for (int32_t pos = first; pos < x->n; pos++) {
-    const weir_row r = look(j, x, 2, pos, g->keep[1], g->keep_nll[1], x->tok[pos]);
+    const weir_row r = look(j, x, 2, pos, g->keep[1], g->keep_a[1], g->keep_b[1], x->tok[pos]);
     if (r.token != x->tok[pos]) {
       const float entropy = x->receipt[pos].entropy;
       x->n = pos;
@@ -72,7 +75,7 @@ void fake_oracle(const fake_job *j, fake_text *x) {
     float entropy = NAN;
     weir_why why = WEIR_WHY_HOLD;
     if (j->pinned || (!ended && hold == 0 && !full && !no_small)) { /* the small tier's turn */
-      const weir_row r = look(j, x, j->pinned && g->n_tiers == 1 ? 2 : 0, x->n, WEIR_KEEP_ALL, 0, -1);
+      const weir_row r = look(j, x, j->pinned && g->n_tiers == 1 ? 2 : 0, x->n, WEIR_KEEP_ALL, 0, 0, -1);
       const bool defers = weir_gate_defers(g->gate[0], &r);
       x->calls[0]++;
       if (j->pinned || !defers) {
@@ -88,7 +91,7 @@ void fake_oracle(const fake_job *j, fake_text *x) {
     x->calls[1]++; /* the large tier's: judge what is not shown yet, then write */
     const bool stands = judge(j, x, passed > shown ? passed : shown);
     if (stands && !ended) {
-      const weir_row r = look(j, x, 2, x->n, WEIR_KEEP_ALL, 0, -1);
+      const weir_row r = look(j, x, 2, x->n, WEIR_KEEP_ALL, 0, 0, -1);
       if (no_small)
         write(x, r.token, 1, WEIR_WHY_EASY, r.entropy);
       else
@@ -123,20 +126,23 @@ weir_cascade_cfg fake_verified(int32_t n_tiers, int32_t window, weir_gate gate, 
     g.hold[t] = 1;
     g.gate[t] = gate;
     g.keep[t] = keep;
-    g.keep_nll[t] = 1;
+    g.keep_a[t] = 1;
   }
   return g;
 }
 
 weir_cascade_cfg fake_any_cfg(void) {
-  static const weir_keep keeps[] = {WEIR_KEEP_ALL, WEIR_KEEP_OWN, WEIR_KEEP_NLL, WEIR_KEEP_OWN};
+  static const weir_keep keeps[] = {WEIR_KEEP_ALL, WEIR_KEEP_OWN,    WEIR_KEEP_OWN, WEIR_KEEP_OWN,
+                                    WEIR_KEEP_OWN, WEIR_KEEP_NLL,    WEIR_KEEP_V1,  WEIR_KEEP_V2,
+                                    WEIR_KEEP_V3,  WEIR_KEEP_TYPICAL};
   weir_cascade_cfg g =
       fake_verified(2 + (int32_t)fake_rnd(2), 1 + (int32_t)fake_rnd(6), fake_any_gate(), WEIR_KEEP_ALL);
   for (int t = 0; t < 3; t++) {
     if (fake_rnd(2)) g.gate[t] = fake_any_gate();
     g.hold[t] = (int32_t)fake_rnd(5);
-    g.keep[t] = keeps[fake_rnd(4)];
-    g.keep_nll[t] = 0.5f * (float)fake_rnd(6);
+    g.keep[t] = keeps[fake_rnd(10)];
+    g.keep_a[t] = g.keep[t] > WEIR_KEEP_NLL ? 0.2f * (float)fake_rnd(6) : 0.5f * (float)fake_rnd(6);
+    g.keep_b[t] = 0.3f * (float)fake_rnd(6);
   }
   switch (fake_rnd(4)) {
     case 0: g.commit_tier = 0; break;

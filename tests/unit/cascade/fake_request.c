@@ -207,10 +207,12 @@ static void run_rows(fake_req *r, const weir_need *q, weir_row *rows) {
     weir_ask a = {.temperature = r->job.temperature, .top_k = r->job.top_k, .top_p = 1, .seed = r->job.seed};
     weir_cascade_ask(&r->c, &r->v, q, p, &a);
     const bool last = p == q->to - 1;
+    if (!last) a.probe_q = r->logprob[p + 1];
     FAKE_CHECK(a.pos == p + 1 && a.probe == (last ? -1 : r->tok[p + 1]), "row %d asks for %d about %d",
                (int)p, (int)a.pos, (int)a.probe);
-    FAKE_CHECK(last || (a.keep == g->keep[q->tier] && a.keep_nll == g->keep_nll[q->tier]), "row %d: rule %d",
-               (int)p, a.keep);
+    FAKE_CHECK(last || (a.keep == g->keep[q->tier] && a.keep_a == g->keep_a[q->tier] &&
+                        a.keep_b == g->keep_b[q->tier]),
+               "row %d: rule %d", (int)p, a.keep);
     weir_row *o = &rows[p - q->out_from];
     fake_row(o, fake_model_of(g, q->tier), fake_context(r->kv_tok[q->tier], p + 1), &a);
     fake_count.rows++;
@@ -258,6 +260,10 @@ bool fake_turn(fake_req *r, const fake_chaos *x) {
   weir_cascade_observe(&r->c, v, &q, rows, &e);
   check_effect(r, &before, &q, rows, &e);
   note_receipt(r, &e);
+  if (e.append >= 0) {
+    const int32_t at = e.truncate_to >= 0 ? e.truncate_to : v->n;
+    r->logprob[at] = rows[at - 1 - q.out_from].logprob;
+  }
   weir_cascade_apply(&r->c, &e, r->tok, v);
   check_state(r);
   show(r);

@@ -24,6 +24,7 @@ typedef struct fake_req {
   weir_cascade c;
   weir_view v;
   int32_t tok[FAKE_LONG], sent[FAKE_LONG];
+  float logprob[FAKE_LONG];               /* of each token, by the tier that wrote it */
   int32_t kv_tok[FAKE_MODELS][FAKE_LONG]; /* what each tier was fed: the fake's KV */
   weir_receipt receipt[FAKE_LONG + 1];
   int32_t n_sent, steps, calls[FAKE_MODELS]; /* calls: steps that gave rows */

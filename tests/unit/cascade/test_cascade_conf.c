@@ -59,7 +59,7 @@ static void defaults(void **state) {
     FAKE_CHECK(g.n_tiers == 2 && g.commit_tier == want[i].commit && g.horizon == WEIR_FAR &&
                    g.window[0] == want[i].window && g.keep[1] == want[i].keep && g.hold[1] == 1 &&
                    g.gate[0].kind == WEIR_GATE_ENTROPY && g.gate[0].threshold == want[i].threshold &&
-                   g.keep_nll[1] == 3,
+                   g.keep_a[1] == 3,
                "commit %d window %d keep %d threshold %g", (int)g.commit_tier, (int)g.window[0], g.keep[1],
                (double)g.gate[0].threshold);
   }
@@ -147,7 +147,7 @@ static void options(void **state) {
   }
   weir_cascade_cfg g; /* all of them arrive */
   assert_int_equal(weir_cascade_cfg_make(&table[20].o, &g, NULL), WEIR_OK);
-  assert_true(g.gate[0].kind == WEIR_GATE_MARGIN && g.gate[0].threshold == 0.25f && g.keep_nll[1] == 2);
+  assert_true(g.gate[0].kind == WEIR_GATE_MARGIN && g.gate[0].threshold == 0.25f && g.keep_a[1] == 2);
   assert_true(g.window[0] == 7 && g.hold[1] == 3 && g.horizon == 4);
   assert_false(weir_budget_moves(&g.budget));
   const weir_cascade_opts *last = &table[sizeof table / sizeof *table - 1].o;

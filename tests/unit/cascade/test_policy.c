@@ -83,9 +83,25 @@ static void hold_negative(weir_cascade_cfg *g) { g->hold[1] = -1; }
 static void hold_beyond(weir_cascade_cfg *g) { g->hold[0] = WEIR_FAR + 1; }
 static void gate_unknown(weir_cascade_cfg *g) { g->gate[0].kind = (weir_gate_kind)4; }
 static void gate_nan(weir_cascade_cfg *g) { g->gate[0].threshold = NAN; }
-static void keep_unknown(weir_cascade_cfg *g) { g->keep[1] = (weir_keep)3; }
-static void nll_nan(weir_cascade_cfg *g) { g->keep_nll[1] = NAN; }
-static void nll_negative(weir_cascade_cfg *g) { g->keep_nll[1] = -0.1f; }
+static void keep_unknown(weir_cascade_cfg *g) { g->keep[1] = (weir_keep)WEIR_N_KEEPS; }
+static void nll_nan(weir_cascade_cfg *g) { g->keep_a[1] = NAN; }
+static void nll_negative(weir_cascade_cfg *g) { g->keep_a[1] = -0.1f; }
+static void alpha_of(weir_cascade_cfg *g, weir_keep keep, float alpha) {
+  g->keep[1] = keep;
+  g->keep_a[1] = alpha;
+}
+static void v1_above(weir_cascade_cfg *g) { alpha_of(g, WEIR_KEEP_V1, 1.01f); }
+static void v2_negative(weir_cascade_cfg *g) { alpha_of(g, WEIR_KEEP_V2, -0.01f); }
+static void v3_nan(weir_cascade_cfg *g) { alpha_of(g, WEIR_KEEP_V3, NAN); }
+static void epsilon_above(weir_cascade_cfg *g) { alpha_of(g, WEIR_KEEP_TYPICAL, 1.01f); }
+static void delta_negative(weir_cascade_cfg *g) {
+  alpha_of(g, WEIR_KEEP_TYPICAL, 0.1f);
+  g->keep_b[1] = -0.1f;
+}
+static void delta_nan(weir_cascade_cfg *g) {
+  alpha_of(g, WEIR_KEEP_TYPICAL, 0.1f);
+  g->keep_b[1] = NAN;
+}
 static void eager_judge(weir_cascade_cfg *g) { g->commit_tier = 0; }
 static void eager_own(weir_cascade_cfg *g) {
   g->commit_tier = 0;
@@ -113,6 +129,12 @@ static void unsound(void **state) {
       {keep_unknown, "keep rule"},
       {nll_nan, "not a number >= 0"},
       {nll_negative, "not a number >= 0"},
+      {v1_above, "alpha is not in 0 .. 1"},
+      {v2_negative, "alpha is not in 0 .. 1"},
+      {v3_nan, "alpha is not in 0 .. 1"},
+      {epsilon_above, "epsilon is not in 0 .. 1"},
+      {delta_negative, "delta is not a number >= 0"},
+      {delta_nan, "delta is not a number >= 0"},
       {eager_judge, "cannot be recalled"},
       {eager_own, "cannot be recalled"},
   };
@@ -130,10 +152,10 @@ static void unsound(void **state) {
   g.gate[1].threshold = NAN;
   g.window[1] = 0;
   g.keep[0] = (weir_keep)9;
-  g.keep_nll[0] = NAN;
+  g.keep_a[0] = NAN;
   assert_null(weir_cascade_cfg_error(&g));
   g.keep[1] = WEIR_KEEP_OWN;
-  g.keep_nll[1] = NAN;
+  g.keep_a[1] = NAN;
   assert_null(weir_cascade_cfg_error(&g));
   g = fake_verified(4, WEIR_FAR, (weir_gate){WEIR_GATE_MARGIN, INFINITY},
                     WEIR_KEEP_OWN); /* limits are allowed */

@@ -48,6 +48,21 @@ static void branch(const law *x, int32_t *tok, int32_t n, const double *w, int32
   }
 }
 
+/* Whether the large tier lets v stand: the rules of kernels/row.h as masks over a context's tokens. */
+static bool in_mask(const weir_cascade_cfg *g, int32_t ctx, int v) {
+  const weir_row *s = fake_stats(2, ctx);
+  const double p = fake_raw(2, ctx)[v], q = fake_raw(0, ctx)[v], a = (double)g->keep_a[1],
+               max = (double)s->p_max;
+  switch (g->keep[1]) {
+    case WEIR_KEEP_NLL: return -log(p) <= a;
+    case WEIR_KEEP_V1: return q >= max - a;
+    case WEIR_KEEP_V2: return p >= max - a;
+    case WEIR_KEEP_V3: return p >= (1 - a) * max;
+    case WEIR_KEEP_TYPICAL: return p > a || p > (double)g->keep_b[1] * exp(-(double)s->entropy);
+    default: return false;
+  }
+}
+
 static void enumerate(const law *x, int32_t *tok, int32_t n, int32_t phase, int32_t held, double prob) {
   if (fake_ended(tok, n, N_PROMPT, N_PROMPT + L)) {
     x->prob[cell_of(tok, n)] += prob;
@@ -67,10 +82,9 @@ static void enumerate(const law *x, int32_t *tok, int32_t n, int32_t phase, int3
   } else if (eager || g->keep[1] == WEIR_KEEP_ALL) {
     branch(x, tok, n, q, phase + 1, 0, prob);
   } else { /* a refused token is replaced by an independent draw from p: pi = q m + (1 - sum q m) p */
-    const double *p1 = fake_raw(2, ctx);
     double stays[FAKE_V], put[FAKE_V], qm = 0;
     bool m[FAKE_V];
-    for (int v = 0; v < FAKE_V; v++) qm += (m[v] = -log(p1[v]) <= (double)g->keep_nll[1]) ? q[v] : 0;
+    for (int v = 0; v < FAKE_V; v++) qm += (m[v] = in_mask(g, ctx, v)) ? q[v] : 0;
     for (int v = 0; v < FAKE_V; v++) {
       stays[v] = m[v] ? q[v] : q[v] * p[v]; /* the redraw may come out the same */
       put[v] = (m[v] ? q[v] : 0) + (1 - qm) * p[v] - stays[v];
@@ -184,7 +198,7 @@ static void nll(void **state) {
   const weir_gate gates[] = {open, entropy_high, top_prob, margin};
   for (int i = 0; i < 9; i++) {
     weir_cascade_cfg g = fake_verified(2, 1 + i % 5, gates[i % 4], WEIR_KEEP_NLL);
-    g.keep_nll[1] = limits[i % 3];
+    g.keep_a[1] = limits[i % 3];
     follows("nll", &g, temps[i / 3], 0);
   }
   for (int i = 0; i < 3; i++) {
@@ -192,6 +206,67 @@ static void nll(void **state) {
     g.hold[1] = i + 1;
     g.horizon = 4; /* not below the window: nothing is shown unjudged */
     follows("nll, hold, top-k", &g, temps[i], i ? 3 : 0);
+  }
+}
+
+static void rules(void **state) {
+  (void)state;
+  static const struct {
+    weir_keep keep;
+    const char *name;
+    float a[3], b;
+  } rule[] = {{WEIR_KEEP_V1, "v1", {0.05f, 0.2f, 0.5f}, 0},
+              {WEIR_KEEP_V2, "v2", {0.05f, 0.2f, 0.5f}, 0},
+              {WEIR_KEEP_V3, "v3", {0.1f, 0.5f, 0.9f}, 0},
+              {WEIR_KEEP_TYPICAL, "typical", {0.09f, 0.2f, 0.6f}, 0.8f}};
+  static const float temps[] = {0.7f, 1, 1.4f};
+  const weir_gate gates[] = {open, entropy_high, top_prob, margin};
+  for (size_t k = 0; k < sizeof rule / sizeof *rule; k++)
+    for (int i = 0; i < 5; i++) {
+      weir_cascade_cfg g = fake_verified(2, 1 + (i + (int)k) % 5, gates[i % 4], rule[k].keep);
+      g.keep_a[1] = rule[k].a[i % 3];
+      g.keep_b[1] = rule[k].b;
+      if (i > 2) g.hold[1] = i - 1, g.horizon = 5;
+      follows(rule[k].name, &g, temps[(i + (int)k) % 3], i == 4 ? 3 : 0);
+    }
+}
+
+/* Where the knobs end: all is kept, or nothing, and then each rule is the neighbour's law. */
+static void ends(void **state) {
+  (void)state;
+  static const struct {
+    weir_keep keep, claim;
+    float a, b;
+  } end[] = {{WEIR_KEEP_V1, WEIR_KEEP_ALL, 1, 0},      {WEIR_KEEP_V2, WEIR_KEEP_ALL, 1, 0},
+             {WEIR_KEEP_V3, WEIR_KEEP_ALL, 1, 0},      {WEIR_KEEP_TYPICAL, WEIR_KEEP_ALL, 0, 0},
+             {WEIR_KEEP_TYPICAL, WEIR_KEEP_ALL, 1, 0}, {WEIR_KEEP_TYPICAL, WEIR_KEEP_OWN, 1, 1e9f}};
+  for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
+    weir_cascade_cfg g = fake_verified(2, 3, open, end[i].keep);
+    const weir_cascade_cfg claim = fake_verified(2, 3, open, end[i].claim);
+    g.keep_a[1] = end[i].a;
+    g.keep_b[1] = end[i].b;
+    fake_case("ends", (long)i);
+    const double z = run_law(&g, &claim, 1, 0);
+    worst = fmax(worst, z);
+    FAKE_CHECK(z < 4.5, "z %.2f", z);
+  }
+}
+
+/* At temperature 0 and alpha 0, V2 and V3 keep the arg-max alone: the large tier's own text. */
+static void greedy_ends(void **state) {
+  (void)state;
+  static fake_req r;
+  static fake_text x;
+  for (int i = 0; i < 400; i++) {
+    fake_case("greedy ends", i);
+    fake_seed((uint64_t)i);
+    weir_cascade_cfg g = fake_verified(2, 1 + i % 6, fake_any_gate(), i % 2 ? WEIR_KEEP_V2 : WEIR_KEEP_V3);
+    g.keep_a[1] = 0;
+    const fake_job j = {.cfg = &g, .seed = (uint64_t)i, .n_prompt = 1 + i % 7, .n_max = 40 + i % 7};
+    fake_open(&r, &j);
+    fake_finish(&r, &fake_calm);
+    fake_alone(&j, 2, &x);
+    fake_same_text(&r, &x, "alpha 0");
   }
 }
 
@@ -214,9 +289,9 @@ static void not_any_law(void **state) {
   const weir_cascade_cfg p = fake_verified(2, 3, open, WEIR_KEEP_OWN);
   weir_cascade_cfg g = fake_verified(2, 3, open, WEIR_KEEP_NLL);
   fake_case("not any law", 0);
-  g.keep_nll[1] = 0;
+  g.keep_a[1] = 0;
   const double same = run_law(&g, &p, 1, 0);
-  g.keep_nll[1] = 1.2f;
+  g.keep_a[1] = 1.2f;
   const double other = run_law(&g, &p, 1, 0);
   print_message("  nll against the large tier's law: at 0 z %+.2f, at 1.2 z %+.2f\n", same, other);
   FAKE_CHECK(same < 4.5 && other > 10, "z %.2f and %.2f", same, other);
@@ -226,9 +301,8 @@ int main(int argc, char **argv) {
   if (fake_long(argc, argv)) n_runs = 200000;
   fake_models_make(99);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(exact),
-      cmocka_unit_test(nll),
-      cmocka_unit_test(trust),
+      cmocka_unit_test(exact),       cmocka_unit_test(nll),         cmocka_unit_test(rules),
+      cmocka_unit_test(ends),        cmocka_unit_test(greedy_ends), cmocka_unit_test(trust),
       cmocka_unit_test(not_any_law),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -171,7 +171,13 @@ static void ask_all_kinds(weir_batch_builder *b, int32_t first, int32_t n, weir_
     if (i % 3 == 1) a->n_top = WEIR_TOP_MAX;
     if (i % 4 == 2) a->top_k = 40, a->min_p = 0.01f;
     if (i % 5 == 3) a->top_p = 0.7f;
-    if (i % 6 == 5) a->probe = rand() % VALID, a->keep = (weir_keep)(i / 6 % 3), a->keep_nll = 9;
+    if (i % 6 == 5) {
+      a->probe = rand() % VALID;
+      a->keep = (weir_keep)(i / 6 % WEIR_N_KEEPS);
+      a->keep_a = i % 2 ? 9 : 0.3f;
+      a->keep_b = 0.5f;
+      a->probe_q = -1;
+    }
     if (i % 3 == 0) continue;
     a->edit = edit + (size_t)i * VOCAB;
     for (int32_t v = 0; v < VOCAB; v++)
