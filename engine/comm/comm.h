@@ -12,7 +12,8 @@
  * stream. A communicator belongs to one thread at a time, but for abort.
  *
  * Nothing waits for ever: a call that lasts longer than the group's bound fails, and says which rank did not
- * come. After the first failure, of whatever kind, the group is over: all calls of all ranks fail from then
+ * come. On shm and tcp who was stopped or suspended itself meanwhile gives the others half the bound more.
+ * After the first failure, of whatever kind, the group is over: all calls of all ranks fail from then
  * on with the same reason where they can be told, and a new group is to be made (comm/meet.h). */
 #ifndef WEIR_COMM_COMM_H
 #define WEIR_COMM_COMM_H

@@ -275,8 +275,9 @@ static weir_status say_gone(const place *p, weir_err *e) {
 static weir_status open_place(const place *p, int *fd, weir_err *e) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/fd/%d", p->process, p->fd);
-  *fd = open(path, O_RDWR | O_CLOEXEC);
-  if (*fd < 0 && (errno == ENOENT || errno == ESRCH)) return say_gone(p, e);
+  *fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY); /* the number may be another file's by now */
+  if (*fd < 0 && (errno == ENOENT || errno == ESRCH || errno == ENXIO))
+    return say_gone(p, e); /* ENXIO: a socket */
   if (*fd < 0)
     return weir_fail(e, WEIR_EIO, "open the shared memory of process %d: %s", p->process, strerror(errno));
   return WEIR_OK;

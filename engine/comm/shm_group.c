@@ -220,21 +220,38 @@ static bool shares_core(const weir_shm_group *g) {
   return false;
 }
 
+/* What the clock says. Who was stopped, or was on a machine that was suspended, finds the bound over when it
+ * goes on; the others may have stood still as well. */
+static int64_t look_at_clock(weir_shm_group *g) {
+  const int64_t now = now_ns(), until = now + g->bound_ns / 2;
+  if (g->deadline_ns == 0)
+    g->deadline_ns = now + g->bound_ns;
+  else if (now - g->looked_ns > slice_ns + g->bound_ns / 4 && g->deadline_ns < until)
+    g->deadline_ns = until;
+  g->looked_ns = now;
+  return now;
+}
+
+/* The group is over. Who has come may have seen all others come, and left: then this rank has them all too.
+ */
+static weir_status come_or_over(const weir_shm_group *g, int32_t rank) {
+  return has_come(g, rank) ? WEIR_OK : WEIR_EDEVICE;
+}
+
 static weir_status wait_for(weir_shm_group *g, int32_t rank, weir_err *e) {
   if (look(g, rank)) return WEIR_OK;
-  int64_t now = now_ns();
+  int64_t now = look_at_clock(g);
   const int64_t awake_until = now + (shares_core(g) ? awake_sharing_ns : awake_ns);
-  if (g->deadline_ns == 0) g->deadline_ns = now + g->bound_ns;
-  for (; now < awake_until && now < g->deadline_ns; now = now_ns()) {
+  for (; now < awake_until && now < g->deadline_ns; now = look_at_clock(g)) {
     sched_yield();
     if (look(g, rank)) return WEIR_OK;
-    if (is_over(g, e)) return WEIR_EDEVICE;
+    if (is_over(g, e)) return come_or_over(g, rank);
   }
-  for (;; now = now_ns()) {
+  for (;; now = look_at_clock(g)) {
     const int64_t left = g->deadline_ns - now;
     if (left <= 0) return has_come(g, rank) ? WEIR_OK : say_late(g, e);
     if (sleep_on(g, rank, left < slice_ns ? left : slice_ns)) return WEIR_OK;
-    if (is_over(g, e)) return WEIR_EDEVICE;
+    if (is_over(g, e)) return come_or_over(g, rank);
     if (is_gone(g, rank)) return has_come(g, rank) ? WEIR_OK : say_gone(g, rank, e);
   }
 }

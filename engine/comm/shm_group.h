@@ -44,6 +44,7 @@ typedef struct weir_shm_group {
   int32_t rank, n_ranks;
   int64_t bound_ns;
   int64_t deadline_ns;            /* of the call under way; 0: the clock was not looked at yet */
+  int64_t looked_ns;              /* when it was last */
   uint32_t phase;                 /* this rank has come to */
   weir_shm_call call;             /* under way, or the last one */
   bool checked;                   /* the others make the same call */

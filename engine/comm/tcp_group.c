@@ -233,7 +233,8 @@ weir_status tcp_begin(tcp_group *g, tcp_op op, size_t bytes, int32_t root, weir_
   put_le(g->head + 12, 0, 4);
   put_le(g->head + 16, g->call.bytes, 8);
   g->headed = true;
-  if (op != TCP_JOIN) g->deadline_ns = tcp_now_ns() + g->bound_ns;
+  g->looked_ns = tcp_now_ns();
+  if (op != TCP_JOIN) g->deadline_ns = g->looked_ns + g->bound_ns;
   for (int32_t r = 0; r < g->n_ranks; r++)
     if (g->peer[r].left) return tcp_gone(g, r, "has left", e);
   return WEIR_OK;
@@ -319,6 +320,16 @@ static short wanted(const tcp_peer *p, const tcp_flow *f, size_t head) {
   return (short)((p->sent < head + f->out_bytes ? POLLOUT : 0) | (p->got < head + f->in_bytes ? POLLIN : 0));
 }
 
+/* What the clock says. Who was stopped, or was on a machine that was suspended, finds the bound over when it
+ * goes on; the others may have stood still as well. */
+static int64_t look_at_clock(tcp_group *g) {
+  const int64_t now = tcp_now_ns(), until = now + g->bound_ns / 2;
+  if (!g->drains && now - g->looked_ns > g->bound_ns / 4 + g->bound_ns / 8 && g->deadline_ns < until)
+    g->deadline_ns = until;
+  g->looked_ns = now;
+  return now;
+}
+
 /* Sleeps until something can go on; ready[] are those with which it can. */
 static weir_status wait_for_some(tcp_group *g, const tcp_flow *flow, size_t head, bool *ready, weir_err *e) {
   struct pollfd p[WEIR_MAX_RANKS + 1];
@@ -332,7 +343,8 @@ static weir_status wait_for_some(tcp_group *g, const tcp_flow *flow, size_t head
     p[n++] = (struct pollfd){.fd = g->peer[r].data, .events = events};
   }
   p[n] = (struct pollfd){.fd = g->drains ? -1 : g->watch, .events = POLLIN};
-  const int got = tcp_wait(p, n + 1, g->deadline_ns);
+  const int64_t slice = look_at_clock(g) + g->bound_ns / 8;
+  const int got = tcp_wait(p, n + 1, slice < g->deadline_ns ? slice : g->deadline_ns);
   if (got < 0 && errno != EINTR) {
     char why[96];
     snprintf(why, sizeof why, "rank %d cannot wait: %s", (int)g->rank, strerror(errno));
@@ -346,7 +358,7 @@ static weir_status wait_for_some(tcp_group *g, const tcp_flow *flow, size_t head
     g->drains = true;
     return WEIR_OK;
   }
-  if (got != 0 || tcp_now_ns() < g->deadline_ns) return WEIR_OK;
+  if (got != 0 || look_at_clock(g) < g->deadline_ns) return WEIR_OK;
   if (g->drains) return say_over(g, e);
   bool missing[WEIR_MAX_RANKS] = {false};
   for (int i = 0; i < n; i++) missing[of[i]] = true;

@@ -56,6 +56,7 @@ typedef struct tcp_peer {
 typedef struct tcp_group {
   int32_t rank, n_ranks;
   int64_t bound_ns, deadline_ns;
+  int64_t looked_ns;             /* when the clock was looked at last, in the call under way */
   tcp_peer peer[WEIR_MAX_RANKS]; /* the rank's own is not used */
   int watch;                     /* readable: a word has come, or this rank's group is over */
   int over_fd;                   /* of watch: readable for ever once it is over */

@@ -253,6 +253,26 @@ void procs_check_stopped(const comm_conf *c, int32_t n) {
   finish(&t, -1);
 }
 
+/* Nothing is said for so long. */
+static void hear_nothing(const proc *p, int64_t ns) {
+  struct pollfd f = {.fd = p->from, .events = POLLIN};
+  assert_int_equal(poll(&f, 1, (int)(ns / 1000000)), 0);
+}
+
+void procs_check_all_stopped(const comm_conf *c, int32_t n) {
+  const int64_t bound = INT64_C(1000000000);
+  troupe t;
+  set_off(&t, c, n, bound);
+  for (int32_t r = 0; r < n; r++) stop(&t.p[r]);
+  hear_nothing(&t.p[1], bound * 5 / 4);
+  for (int32_t r = 1; r < n; r++) kill(t.p[r].pid, SIGCONT);
+  hear_nothing(&t.p[1], bound / 20); /* the others wait for rank 0, which was stopped first */
+  kill(t.p[0].pid, SIGCONT);
+  tell(&t.p[0], "abort");
+  hear_failures(&t, -1, "the furnace is cold");
+  finish(&t, -1);
+}
+
 void procs_check_stopped_abort(const comm_conf *c, int32_t n) {
   troupe t;
   set_off(&t, c, n, long_bound);

@@ -15,6 +15,8 @@ void procs_check_killed(const comm_conf *, int32_t n, int64_t bound_ns);
 void procs_check_stopped(const comm_conf *, int32_t n);
 /* One is stopped, another aborts: all know at once. */
 void procs_check_stopped_abort(const comm_conf *, int32_t n);
+/* All are stopped, for longer than the bound, and go on as if nothing had been. */
+void procs_check_all_stopped(const comm_conf *, int32_t n);
 /* One dies before it joins. */
 void procs_check_killed_joining(const comm_conf *, int32_t n);
 

@@ -135,6 +135,7 @@ static void test_processes(void **state) {
   procs_check_ops(&shm_small, n);
   procs_check_killed(&shm_small, n, INT64_C(60000000000)); /* seen long before the bound */
   procs_check_stopped(&shm_small, n);
+  procs_check_all_stopped(&shm_small, n);
   procs_check_stopped_abort(&shm_small, n);
   procs_check_killed_joining(&shm_small, n);
   conf_check_traces(before);

@@ -230,6 +230,7 @@ static void test_processes(void **state) {
   procs_check_ops(&tcp_small, 3);
   procs_check_killed(&tcp_small, 3, 20 * second);
   procs_check_stopped(&tcp_small, 3);
+  procs_check_all_stopped(&tcp_small, 3);
   procs_check_stopped_abort(&tcp_small, 3);
   procs_check_killed_joining(&tcp_small, 3);
   conf_check_traces(before);

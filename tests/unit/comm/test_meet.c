@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -195,18 +197,22 @@ static void test_invitations(void **state) {
   conf_check_traces(before);
 }
 
-/* The same file number, another file: the token tells. */
+/* The same file number, another file: the token tells, and of a socket that it cannot be opened. */
 static void test_other_file(void **state) {
   (void)state;
   static char invite[WEIR_COMM_INVITE_BYTES];
-  weir_err e = {0};
-  weir_comm *comm = NULL;
-  weir_comm_seat *first = sit(WEIR_COMM_SHM);
-  const char *offer[2] = {weir_comm_seat_offer(first), weir_comm_seat_offer(first)};
-  want(weir_comm_invite(WEIR_COMM_SHM, 2, offer, invite, &e), WEIR_OK, &e, "");
-  weir_comm_seat_close(first);
-  weir_comm_seat *second = sit(WEIR_COMM_SHM); /* takes the number */
-  want(weir_comm_join(second, invite, 1, &comm, &e), WEIR_EDEVICE, &e, "rank 0");
+  for (int is_socket = 0; is_socket < 2; is_socket++) {
+    weir_err e = {0};
+    weir_comm *comm = NULL;
+    weir_comm_seat *first = sit(WEIR_COMM_SHM);
+    const char *offer[2] = {weir_comm_seat_offer(first), weir_comm_seat_offer(first)};
+    want(weir_comm_invite(WEIR_COMM_SHM, 2, offer, invite, &e), WEIR_OK, &e, "");
+    weir_comm_seat_close(first);
+    const int s = is_socket ? socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    weir_comm_seat *second = sit(WEIR_COMM_SHM); /* one of them takes the number */
+    want(weir_comm_join(second, invite, 1, &comm, &e), WEIR_EDEVICE, &e, "rank 0");
+    if (s >= 0) close(s);
+  }
 }
 
 /* A rank is taken once: of two that want to be rank 1 one is refused, and the group is none the worse. */
