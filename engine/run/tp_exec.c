@@ -71,11 +71,11 @@ static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, wei
   if (st != WEIR_OK) return st;
 
   weir_err mine = {0};
-  bool over = false; /* for a part of the workers may have heard of the step */
+  bool over = false; /* for workers may have heard of the step */
   st = encode(tp, b, group, number, &mine);
   if (st == WEIR_OK) {
+    over = tp->plan.n_nodes > 1;
     st = send(tp, &mine);
-    over = st != WEIR_OK;
   }
   if (st == WEIR_OK) st = weir_tp_ranks_step(&tp->ranks, &tp->batch, &mine);
   if (st == WEIR_OK) return WEIR_OK;

@@ -3,7 +3,10 @@
  * steps. Reasons and times are printed. */
 #define _GNU_SOURCE /* setns */
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "run/tp_in.h"
 #include "step/batch.h"
 #include "tp_crowd.h"
 
@@ -175,6 +179,40 @@ static void test_worker_hangs(void **state) {
   crowd_end(&c);
 }
 
+static sem_t let_go;
+
+static weir_status sit(void *ctx, int32_t i, weir_err *e) {
+  (void)ctx;
+  (void)i;
+  (void)e;
+  while (sem_wait(&let_go) != 0) {
+  }
+  return WEIR_OK;
+}
+
+/* Workers have heard of a step that the leader's own ranks do not take: it cannot be taken back. */
+static void test_half_a_step(void **state) {
+  crowd c;
+  weir_err e = {0};
+  (void)state;
+  crowd_prepare(&c, 2, 1, 0);
+  crowd_begin(&c);
+  weir_tp *tp = (weir_tp *)c.r.exec;
+  assert_int_equal(rig_step(c.r.exec, 2, &e), WEIR_OK);
+  assert_int_equal(sem_init(&let_go, 0, 0), 0);
+  assert_int_equal(weir_tp_team_start(tp->ranks.team, sit, NULL, &e), WEIR_OK);
+  assert_int_equal(rig_step(c.r.exec, 2, &e), WEIR_EDEVICE);
+  assert_int_equal(c.r.exec->life->number(c.r.exec, NULL), 0);
+  for (bool waits = false; !waits; poll(NULL, 0, 1)) { /* for its ranks, after the group's end */
+    pthread_mutex_lock(&tp->lock);
+    waits = tp->busy && !tp->alive;
+    pthread_mutex_unlock(&tp->lock);
+  }
+  sem_post(&let_go);
+  crowd_expect_alive(&c, 2, "after half a step");
+  crowd_end(&c);
+}
+
 /* Destroyed while it waits for a worker that is dead. */
 static void test_end_without_worker(void **state) {
   crowd c;
@@ -258,7 +296,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       CROWD_TEST(test_worker_dies),        CROWD_TEST(test_worker_stops), CROWD_TEST(test_worker_dies_tcp),
       CROWD_TEST(test_one_of_three_dies),  CROWD_TEST(test_worker_fails), CROWD_TEST(test_worker_hangs),
-      CROWD_TEST(test_end_without_worker), CROWD_TEST(test_cable),
+      CROWD_TEST(test_end_without_worker), CROWD_TEST(test_cable),        CROWD_TEST(test_half_a_step),
   };
   return crowd_main(argc, argv, tests, sizeof tests / sizeof *tests);
 }
