@@ -117,6 +117,7 @@ void weir_request_observe(weir_request *r, int64_t now_ns, int32_t *truncated_to
   if (r->shaper && fx.truncate_to >= 0) weir_shaper_truncate(r->shaper, r->tok, fx.truncate_to);
   weir_receipts_note(r->receipt, n, &fx);
   if (fx.truncate_to >= 0) r->counts.refused += n - fx.truncate_to;
+  r->effect = fx;
   *truncated_to = at;
   weir_cascade_apply(&r->cascade, &fx, r->tok, &r->view);
 }
@@ -129,6 +130,7 @@ weir_token_receipt weir_request_receipt(const weir_request *r, int32_t i) {
                               .why = (weir_why)c->why,
                               .wanted_up = c->wanted_up,
                               .entropy = c->entropy,
+                              .tau = c->tau,
                               .p_max = s->p_max,
                               .margin = s->margin,
                               .logprob = s->logprob,

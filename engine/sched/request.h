@@ -22,6 +22,7 @@ typedef struct weir_token_receipt {
   bool wanted_up; /* the gate asked for a tier that is not there */
   float entropy;  /* nats, of the row the gate judged by: the lowest tier's at this position; NaN when only
                      higher */
+  float tau;      /* the gate's threshold when it judged by that row; NaN likewise */
   float p_max,
       margin;    /* ones looked (a token under hold, the one after a full window). p_max, margin: likewise */
   float logprob; /* log p(token) by the tier that wrote it */
@@ -36,6 +37,10 @@ typedef struct weir_counts {
   int64_t fed[WEIR_MAX_TIERS];        /* rows fed: prompt, decode, catch-up and what was rolled back */
   int64_t prefix_hit[WEIR_MAX_TIERS]; /* tokens found in the prefix cache when a tier first met it */
   int32_t refused;                    /* tokens a judge refused or that fell with one */
+  /* Of a request with a budget (cascade/budget.h): decisions of the gate and tokens under hold, those of them
+   * that went to the large tier, the threshold of the last decision (NaN: none yet). */
+  int32_t budgeted, deferred;
+  float tau;
 } weir_counts;
 
 typedef struct weir_request_spec {
@@ -76,6 +81,7 @@ typedef struct weir_request {
 
   bool waiting; /* `need` holds what it waits for */
   weir_need need;
+  weir_effect effect;  /* what the last need led to */
   int32_t fed_to;      /* positions of the need already fed, chunk by chunk */
   weir_row *row;       /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
   weir_top *row_top;   /* [max_new + 2][n_top], likewise; NULL when n_top is 0 */

@@ -24,6 +24,7 @@ enum {
    * steps lose little; a device that is not wants more. */
   DEFAULT_PROMPT_CHUNK = 64,
   MAX_ACTIVE = 1 << 20,
+  TENANTS = 1024,   /* that have a tracker of their deferrals at once */
   LONGEST_NAP_S = 1 /* without a word of an executor, timers are looked at again */
 };
 #define DEFAULT_AGE_NS 5000000000LL
@@ -144,6 +145,8 @@ weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, we
   for (g->n_buckets = 64; g->n_buckets < g->cfg.max_active + g->cfg.max_queued;) g->n_buckets *= 2;
   WEIR_TRY(WEIR_NEW((size_t)g->n_buckets, &g->bucket, e));
   WEIR_TRY(WEIR_NEW((size_t)g->cfg.max_active, &g->active, e));
+  WEIR_TRY(WEIR_NEW((size_t)TENANTS, &g->rates.slot, e));
+  g->rates.n_slots = TENANTS;
   WEIR_TRY(collect_ends(g, e));
   find_stillborn(g);
   *out = g;
@@ -195,6 +198,7 @@ void weir_engine_destroy(weir_engine *g) {
   free(g->active);
   free(g->leaver);
   free(g->bucket);
+  free(g->rates.slot);
   free(g->end);
   pthread_cond_destroy(&g->signal);
   pthread_mutex_destroy(&g->lock);
@@ -311,6 +315,7 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
                                   .n_end = g->n_end};
   WEIR_TRY(weir_request_create(&spec, g->next_id, &j->req, e));
   j->req->owner = j;
+  weir_engine_budget_begin(j);
   WEIR_TRY(weir_stream_init(&j->stream, g->cfg.tokenizer, max_new, s->show_special, s->stop, s->n_stop, e));
   j->stream.min_new = min_new;
   /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
@@ -447,6 +452,7 @@ weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
                          .queued = g->queue.n,
                          .last_step_ns = g->last_step_ns,
                          .tokens_wanted_up = g->tokens_wanted_up,
+                         .budget = weir_engine_budget_stats(g),
                          .goodput = weir_goodput_rate(&g->speed, now)};
   if (g->cfg.n_tiers > 1) s.large_only_goodput = weir_goodput_large_only(&g->speed, now, g->n_active);
   memcpy(s.tokens_by_tier, g->tokens_by_tier, sizeof s.tokens_by_tier);

@@ -169,11 +169,22 @@ typedef struct weir_tier_stats {
   int64_t comm_bytes, comm_ns;         /* of its first rank, said to the others; 0 where there are none */
 } weir_tier_stats;
 
+/* Requests with a budget (weir_cascade_cfg.budget), all together. */
+typedef struct weir_budget_stats {
+  int64_t counts, deferred; /* decisions and held tokens; of these, those that went to the large tier */
+  int64_t blocked;          /* decisions that a bucket kept on the small tier */
+  float tau;                /* the threshold of the last decision, a bucket aside; 0: none yet */
+  double price;             /* of load, in it */
+  int32_t tenants;          /* that have a tracker */
+  int64_t forgotten;        /* trackers that others took the place of */
+} weir_budget_stats;
+
 typedef struct weir_engine_stats {
   weir_tier_stats tier[WEIR_MAX_TIERS];
   int32_t active, queued;
   int64_t tokens_by_tier[WEIR_MAX_TIERS]; /* committed */
   int64_t tokens_wanted_up;               /* of these: for a tier that was not there */
+  weir_budget_stats budget;
   int64_t jobs_done[WEIR_END_DEADLINE + 1];
   int64_t last_step_ns; /* by the engine's clock: when a step last ended; 0: none has. For a health probe */
   /* Measured over the last seconds, tokens a second, by all requests together: what was committed, and what

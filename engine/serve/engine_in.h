@@ -18,6 +18,11 @@ typedef struct weir_engine_job {
   weir_job spec; /* prompt, cascade, bias and stop are not to be read: they were copied */
   int64_t submitted_ns, started_ns, first_ns;
   bool active, cancelled, at_eos;
+  struct {
+    weir_bucket bucket;
+    float threshold, open; /* that it came with; of the last decision, as far as the bucket lets */
+    int32_t at;            /* of its tenant's tracker in the table */
+  } budget;
   uint8_t lost[WEIR_MAX_TIERS]; /* steps of a tier that failed with it, up to the most that are borne */
   struct weir_engine_job *next; /* with the same bits of its id */
 } weir_engine_job;
@@ -59,6 +64,11 @@ struct weir_engine {
   weir_goodput speed; /* of late */
   int64_t tokens_by_tier[WEIR_MAX_TIERS], jobs_done[WEIR_END_DEADLINE + 1], last_step_ns;
   int64_t tokens_wanted_up;
+  weir_rate_table rates;    /* of tenants */
+  weir_budget_stats budget; /* the counters of it */
+  int32_t large_waiting;    /* requests that waited for the large tier when the small one's step ended */
+  double large_step_ns;     /* of late */
+  double load_price;        /* of the last decision */
 
   pthread_mutex_t lock; /* of signals */
   pthread_cond_t signal;
@@ -80,6 +90,16 @@ void weir_engine_advance(weir_engine *, weir_engine_job *);
 /* Lets cancelled, expired and finished jobs go, admits others, and asks all what they need. True when anybody
  * came or went. */
 bool weir_engine_sweep(weir_engine *);
+
+/* ---- engine_budget.c ---- */
+/* A request with a budget: when it is taken; around the observe of its rows. */
+void weir_engine_budget_begin(weir_engine_job *);
+void weir_engine_budget_set(weir_engine *, weir_engine_job *);
+void weir_engine_budget_note(weir_engine *, weir_engine_job *);
+/* Before a step's rows are looked at; after a step of the large tier without prompts. */
+void weir_engine_budget_load(weir_engine *);
+void weir_engine_budget_step(weir_engine *, int64_t device_ns);
+weir_budget_stats weir_engine_budget_stats(const weir_engine *);
 
 /* ---- engine_life.c ---- */
 /* The tier has died: who needs it ends with the reason, at once or when dead_wait_ns is over, the others go

@@ -84,7 +84,9 @@ void weir_engine_advance(weir_engine *g, weir_engine_job *j) {
   weir_status st = WEIR_OK;
   weir_err e;
   int32_t same;
+  weir_engine_budget_set(g, j);
   weir_request_observe(r, weir_engine_now(g), &same);
+  weir_engine_budget_note(g, j);
   weir_stream_truncate(&j->stream, same - r->n_prompt);
   while (j->stream.n < weir_request_n_new(r)) {
     const int32_t id = r->tok[r->n_prompt + j->stream.n];

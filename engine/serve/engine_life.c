@@ -18,7 +18,7 @@ enum { MOST_LOST = 3 };
  * large one by those, and where nothing is shown without its judgement: a mode that promises its word does
  * not go on without it. */
 bool weir_engine_needs_tier(const weir_cascade_cfg *c, bool pinned, int32_t t) {
-  const bool alone = pinned || c->n_tiers < 2, skips_small = !alone && weir_gate_never_passes(c->gate[0]);
+  const bool alone = pinned || c->n_tiers < 2, skips_small = !alone && weir_cascade_skips(c, 0);
   if (t == 0) return !skips_small;
   return !alone && (skips_small || c->commit_tier > 0);
 }

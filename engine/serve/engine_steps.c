@@ -74,6 +74,8 @@ static void finish(weir_engine *g, int32_t t) {
   }
   weir_plan_finish(&y->plan, t, y->rows, y->top, &y->kv);
   note_step(g, t, done);
+  if (t == 1 && y->plan.rows.prompt == 0) weir_engine_budget_step(g, done->device_ns);
+  if (t == 0) weir_engine_budget_load(g);
   for (int32_t i = 0; i < y->plan.n_items; i++) {
     const weir_plan_item *it = &y->plan.item[i];
     if (!it->req || it->ahead || it->req->fed_to < it->req->need.to) continue; /* or more chunks to come */
@@ -118,7 +120,7 @@ static bool likely_to_need_large(const weir_engine *g, const weir_request *r) {
   const weir_cascade_cfg *c = &r->cfg;
   if (c->n_tiers < 2 || r->cascade.pinned || r->view.ended) return false;
   if (c->commit_tier > 0) return true;
-  if (!gate_may_defer(&c->gate[0])) return false;
+  if (!weir_budget_moves(&c->budget) && !gate_may_defer(&c->gate[0])) return false;
   return g->defers >= 0.25 ||
          (c->gate[0].kind == WEIR_GATE_ENTROPY && r->last_entropy > c->gate[0].threshold / 2);
 }

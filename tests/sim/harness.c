@@ -87,6 +87,7 @@ void sim_submit(sim *s, const sim_job *j, sim_out *o, int64_t *id) {
                         .draw = j->draw,
                         .cascade = &j->cascade,
                         .pinned = j->pinned,
+                        .salt = j->salt,
                         .ignore_eos = j->ignore_eos,
                         .stop = j->stop,
                         .n_stop = j->n_stop,

@@ -17,6 +17,7 @@ typedef struct sim_job {
   weir_cascade_cfg cascade;
   weir_ask draw;
   bool pinned, ignore_eos;
+  uint64_t salt;
   const char *stop[2];
   int32_t n_stop;
 } sim_job;
