@@ -38,6 +38,11 @@ static inline int64_t crew_between(int64_t least, int64_t x, int64_t most) {
 static inline int64_t crew_look_ns(const weir_crew *c) {
   return crew_between(10000000, c->bound_ns / 20, 100000000);
 }
+/* Whether so much time between two turns of the thread is more than it sleeps: what has come is still on its
+ * way through the sockets. */
+static inline bool crew_stood_still(const weir_crew *c, int64_t ns) {
+  return ns > crew_look_ns(c) + c->bound_ns / 8;
+}
 /* "node 1 (gpu17, process 4711)" */
 void crew_put_who(char *out, size_t cap, int32_t node, const crew_hello *);
 /* "nothing was heard of it for 5.0 s" */

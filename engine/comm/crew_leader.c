@@ -30,13 +30,14 @@ typedef struct peer {
   int64_t heard_ns, park_ns, until_ns; /* until: the parked poll is answered then, with nothing */
   int64_t suspect_ns;                  /* since then its connection may have broken; 0: it has not */
   uint64_t suspect_beat;               /* heard: it has not */
+  uint64_t broken;                     /* connections that had broken when it came */
 } peer;
 
 struct crew_leader {
   crew_port port;
   peer peer[WEIR_CREW_MAX_NODES];
   int64_t turned_ns, complained_ns, look_ns;
-  uint64_t broken;
+  uint64_t connected; /* connections at the last look */
   bool closing;
 };
 
@@ -112,6 +113,9 @@ static void join(weir_crew *c, int32_t node, const crew_frame *f, const crew_hel
   const int64_t bound = h->bound_ns < c->bound_ns ? h->bound_ns : c->bound_ns;
   p->turn = 0;
   p->suspect_ns = 0;
+  p->broken = crew_port_broken(&c->leader->port);
+  const uint64_t connected = crew_port_connected(&c->leader->port); /* it may be gone before the next look */
+  if (connected > c->leader->connected) c->leader->connected = connected;
   p->heard_ns = crew_now(c);
   p->park_ns = crew_between(10000000, bound / 3, c->bound_ns);
   pthread_mutex_lock(&c->lock);
@@ -150,6 +154,20 @@ static void refuse(weir_crew *c, const crew_frame *f, const crew_hello *h, void 
   answer_text(c, from, (crew_frame){.kind = CREW_REFUSED, .node = f->node, .link = f->link}, why);
 }
 
+/* With the lock: its answer to this shows that it is alive. */
+static void ask(weir_crew *c, int32_t node) {
+  c->leader->peer[node].beat++;
+  answer_parked(c, node);
+}
+
+/* With the lock: it may be its connection that has broken. */
+static void suspect(weir_crew *c, int32_t node, int64_t now) {
+  peer *p = &c->leader->peer[node];
+  ask(c, node);
+  p->suspect_ns = now;
+  p->suspect_beat = p->beat;
+}
+
 /* Another process says that it is a node that is here. If that does not answer any more it will be lost when
  * the bound is over; if it does, which its next poll shows, the other one is refused. */
 static void meet_rival(weir_crew *c, const crew_frame *f, const crew_hello *h, void *from) {
@@ -164,8 +182,11 @@ static void meet_rival(weir_crew *c, const crew_frame *f, const crew_hello *h, v
   pthread_mutex_lock(&c->lock);
   uint64_t beat = f->beat;
   if (beat == 0 || beat > p->beat) { /* its first try: from now on the answer counts */
-    beat = ++p->beat;
-    answer_parked(c, f->node);
+    if (!p->suspect_ns && crew_port_broken(&c->leader->port) != p->broken)
+      suspect(c, f->node, crew_now(c));
+    else
+      ask(c, f->node);
+    beat = p->beat;
   }
   snprintf(why, sizeof why, "%s may be here still", who);
   answer_text(c, from, (crew_frame){.kind = CREW_WAIT, .node = f->node, .link = f->link, .beat = beat}, why);
@@ -293,31 +314,30 @@ static void on_mail(weir_crew *c, crew_mail *m) {
 /* Who was stopped itself has heard nobody: what came meanwhile is still in the sockets. */
 static void forgive(weir_crew *c, int64_t now) {
   crew_leader *l = c->leader;
-  const bool slept = l->turned_ns && now - l->turned_ns > c->bound_ns / 2 + c->bound_ns / 3;
+  const int64_t stood = l->turned_ns ? now - l->turned_ns : 0, half = c->bound_ns / 2;
   l->turned_ns = now;
-  for (int32_t k = 1; slept && k < c->o.n_nodes; k++) {
-    if (l->peer[k].heard_ns < now - c->bound_ns / 2) l->peer[k].heard_ns = now - c->bound_ns / 2;
-    if (l->peer[k].suspect_ns) l->peer[k].suspect_ns = now;
+  for (int32_t k = 1; crew_stood_still(c, stood) && k < c->o.n_nodes; k++) {
+    peer *p = &l->peer[k];
+    if (p->suspect_ns) p->suspect_ns = now;
+    if (stood > half && p->heard_ns < now - half) p->heard_ns = now - half;
   }
 }
 
 /* A connection that breaks is most often a process that has died, sooner known so than by its silence: all
- * are asked whether they are there. */
+ * are asked whether they are there. Counted are those that have greeted: who only looks whether the port is
+ * open casts no doubt on anybody. When another has connected at the same time it goes unnoticed here; if that
+ * wants the place of the one that died, meet_rival sees to it. */
 static void look_at_connections(weir_crew *c, int64_t now) {
   crew_leader *l = c->leader;
   if (now < l->look_ns) return;
   l->look_ns = now + crew_look_ns(c);
-  const uint64_t broken = crew_port_broken(&l->port);
-  if (broken == l->broken) return;
-  l->broken = broken;
+  const uint64_t connected = crew_port_connected(&l->port);
+  const bool fewer = connected < l->connected;
+  l->connected = connected;
+  if (!fewer) return;
   pthread_mutex_lock(&c->lock);
-  for (int32_t k = 1; k < c->o.n_nodes; k++) {
-    peer *p = &l->peer[k];
-    if (!p->here || p->suspect_ns) continue;
-    p->suspect_ns = now;
-    p->suspect_beat = ++p->beat;
-    answer_parked(c, k);
-  }
+  for (int32_t k = 1; k < c->o.n_nodes; k++)
+    if (l->peer[k].here && !l->peer[k].suspect_ns) suspect(c, k, now);
   pthread_mutex_unlock(&c->lock);
 }
 

@@ -117,10 +117,14 @@ void crew_port_drop(void *from) {
   if (from) nn_freemsg(from);
 }
 
-uint64_t crew_port_broken(const crew_port *p) {
-  const uint64_t n = nn_get_statistic(p->socket, NN_STAT_BROKEN_CONNECTIONS);
+static uint64_t statistic(const crew_port *p, int which) {
+  const uint64_t n = nn_get_statistic(p->socket, which);
   return n == UINT64_MAX ? 0 : n;
 }
+
+uint64_t crew_port_broken(const crew_port *p) { return statistic(p, NN_STAT_BROKEN_CONNECTIONS); }
+
+uint64_t crew_port_connected(const crew_port *p) { return statistic(p, NN_STAT_CURRENT_CONNECTIONS); }
 
 static size_t data_bytes(const crew_frame *f, const crew_out *out) {
   if (!out) return f->bytes;

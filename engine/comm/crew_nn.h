@@ -25,8 +25,10 @@ void crew_mail_fini(crew_mail *);
 /* Takes `from`. The frame's data, or when `out` is not NULL the next part of that. Any thread. */
 void crew_port_answer(crew_port *, void *takes_from, const crew_frame *, const crew_out *out);
 void crew_port_drop(void *takes_from);
-/* Connections that have broken so far; whose, it does not say. */
+/* Connections that have broken so far, those of strangers that never greeted as crews do among them; and
+ * those that have greeted and are there. Whose, neither says. */
 uint64_t crew_port_broken(const crew_port *);
+uint64_t crew_port_connected(const crew_port *);
 
 typedef struct crew_lane {
   int socket, recv_fd, send_fd; /* send_fd turns readable when a connection is there */

@@ -218,10 +218,10 @@ static void hear(weir_crew *c, bool up) {
 /* Who was stopped itself has heard nobody: what came meanwhile is still in the sockets. */
 static void forgive(weir_crew *c, int64_t now) {
   crew_worker *w = c->worker;
-  if (w->turned_ns && now - w->turned_ns > c->bound_ns / 2 && w->heard_ns < now - c->bound_ns / 2)
-    w->heard_ns = now - c->bound_ns / 2;
-  if (w->turned_ns && now - w->turned_ns > c->bound_ns / 2 && w->cut_ns) w->cut_ns = now;
+  const int64_t stood = w->turned_ns ? now - w->turned_ns : 0, half = c->bound_ns / 2;
   w->turned_ns = now;
+  if (crew_stood_still(c, stood) && w->cut_ns) w->cut_ns = now;
+  if (stood > half && w->heard_ns < now - half) w->heard_ns = now - half;
 }
 
 /* What time brings. Returns when it brings the next. */

@@ -234,6 +234,27 @@ static int dial(const char *addr) {
   return s;
 }
 
+/* Somebody looks whether the port is open. That connection breaks, and says nothing about a worker that is
+ * held up: it has the whole bound. */
+static void test_probe(void **state) {
+  char addr[64];
+  crew_box b = {0};
+  (void)state;
+  box_address(addr);
+  open_box(&b, opts(addr, 0));
+  child a = start(1, addr);
+  assert_true(box_wait(&b, &b.joined[1], 1));
+  talk(&b, 1);
+  const int64_t from = box_now_ns();
+  kill(a.pid, SIGSTOP);
+  close(dial(addr));
+  check_lost(&b, 1, from, silence);
+  kill(a.pid, SIGCONT);
+  assert_true(box_wait(&b, &b.joined[1], 2));
+  end(&a, false);
+  box_close(&b);
+}
+
 static void put(int s, const void *data, size_t n) {
   const ssize_t sent = send(s, data, n, MSG_NOSIGNAL); /* the leader may have hung up: its right */
   (void)sent;
@@ -375,7 +396,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_worker_dies),   cmocka_unit_test(test_leader_dies),
       cmocka_unit_test(test_worker_stops),  cmocka_unit_test(test_leader_stops),
       cmocka_unit_test(test_dies_for_good), cmocka_unit_test(test_second_worker),
-      cmocka_unit_test(test_strangers),
+      cmocka_unit_test(test_strangers),     cmocka_unit_test(test_probe),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
