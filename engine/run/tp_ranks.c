@@ -22,17 +22,31 @@ static weir_status said(const weir_tp_ranks *r, int32_t i, weir_status st, weir_
 
 /* ---- load ---- */
 
+typedef struct loading {
+  weir_tp_ranks *r;
+  weir_tp_rank *k;
+} loading;
+
 static void on_progress(void *ctx, int64_t done, int64_t total) {
-  weir_tp_rank *k = ctx;
+  weir_tp_rank *k = ((loading *)ctx)->k;
   k->load = total;
   k->loaded = done;
+}
+
+static bool is_aborted(void *ctx) {
+  weir_tp_ranks *r = ((loading *)ctx)->r;
+  pthread_mutex_lock(&r->lock);
+  const bool is = r->aborted;
+  pthread_mutex_unlock(&r->lock);
+  return is;
 }
 
 static weir_status load(void *ctx, int32_t i, weir_err *e) {
   weir_tp_ranks *r = ctx;
   weir_tp_rank *k = &r->rank[i];
   const weir_tp_plan *p = &r->plan;
-  const weir_load_progress progress = {.report = on_progress, .ctx = k};
+  loading l = {r, k};
+  const weir_load_progress progress = {.report = on_progress, .ctx = &l, .stop = is_aborted};
   weir_status st = WEIR_OK;
   weir_shard shard;
   weir_instance_destroy(k->instance);

@@ -51,7 +51,7 @@ weir_status weir_tp_ranks_init(weir_tp_ranks *, const weir_tp_team_opts *team, w
 bool weir_tp_ranks_fini(weir_tp_ranks *);
 
 /* ---- jobs ---- */
-/* The instances, of file and h, on rank[].dev; those that are there go first. */
+/* The instances, of file and h, on rank[].dev; those that are there go first. abort ends it too. */
 weir_status weir_tp_ranks_load(weir_tp_ranks *, weir_err *e);
 /* Leaves the group, and gives KV back. */
 weir_status weir_tp_ranks_clear(weir_tp_ranks *, weir_err *e);

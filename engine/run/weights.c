@@ -34,6 +34,11 @@ static void report(const loader *l) {
   if (l->progress && l->progress->report) l->progress->report(l->progress->ctx, l->done, l->total);
 }
 
+static weir_status go_on(const loader *l) {
+  if (!l->progress || !l->progress->stop || !l->progress->stop(l->progress->ctx)) return WEIR_OK;
+  return weir_fail(l->e, WEIR_ECANCEL, "loading was stopped");
+}
+
 /* Looks for a tensor of [rows, cols]; cols < 0: for a vector of `rows`. */
 static weir_status look(loader *l, const char *name, int64_t rows, int64_t cols, weir_tensor_info *t) {
   if (!weir_mfile_find(l->file, name, t)) return weir_fail(l->e, WEIR_EFORMAT, "tensor %s is missing", name);
@@ -84,6 +89,7 @@ static weir_status take_floats(loader *l, int32_t layer, const part *p, float *t
     l->total += (int64_t)bytes;
     return WEIR_OK;
   }
+  WEIR_TRY(go_on(l));
   WEIR_TRY(weir_mfile_read(l->file, name, &t, l->e));
   WEIR_TRY(WEIR_NEW((size_t)p->rows, &whole, l->e));
   WEIR_TRY(weir_dequantize_row(t.info.dtype, t.data, whole, p->rows, l->e));
@@ -134,6 +140,7 @@ static weir_status take_part(loader *l, int32_t layer, const part *p, int64_t co
   WEIR_TRY(look(l, name, p->rows, cols, &info));
   *bytes = cut.n < cols ? share_of(&info, cut, cols) : share_of(&info, p->take, p->rows);
   if (l->counting) return WEIR_OK;
+  WEIR_TRY(go_on(l));
   const weir_tensor_part in = {p->take.first, p->take.n, cut.first, cut.n};
   WEIR_TRY(weir_mfile_read_part(l->file, name, in, t, l->e));
 out:

@@ -2,6 +2,9 @@
 /* A model's weights on a device, found in the file by name and checked against the hyper-parameters. */
 #ifndef WEIR_RUN_WEIGHTS_H
 #define WEIR_RUN_WEIGHTS_H
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/err.h"
 #include "kernels/device.h"
 #include "model/hparams.h"
@@ -43,7 +46,8 @@ typedef struct weir_weights {
 /* Progress of loading: bytes of the file's tensors done so far, of those that belong to the rank. */
 typedef struct weir_load_progress {
   void (*report)(void *ctx, int64_t done, int64_t total);
-  void *ctx;
+  void *ctx;               /* of both */
+  bool (*stop)(void *ctx); /* asked before each tensor: true ends loading with WEIR_ECANCEL. NULL: never */
 } weir_load_progress;
 
 /* The rank's part of a model, of which h are the whole's numbers; a shard of NULL: all of it. Only that part

@@ -124,7 +124,7 @@ static weir_status load_weights(weir_pair *p, opened *m, int32_t tier, const wei
                                 weir_err *e) {
   weir_status st = WEIR_OK;
   report r = {o, m->role, 0, m->at.n};
-  const weir_load_progress progress = {forward_report, &r};
+  const weir_load_progress progress = {.report = forward_report, .ctx = &r};
   const weir_instance_opts opts = {.n_ctx = n_ctx,
                                    .max_tokens = max_tokens(o),
                                    .max_seqs = o->max_seqs,

@@ -180,7 +180,7 @@ static void a_rank_reads_its_own_part(void **state) {
       m[r] = mask_of(&part[r], &h, &s);
       pages += spoil(&part[r], &m[r]);
       each[r] = part[r].file;
-      progress[r] = (weir_load_progress){see, &saw[r]};
+      progress[r] = (weir_load_progress){.report = see, .ctx = &saw[r]};
     }
     const tp_opts o = {.n_ranks = n, .isa = WEIR_ISA_BEST, .kv = WEIR_F32},
                   spoilt = {

@@ -211,7 +211,7 @@ static void loads_and_refusals(void **state) {
     weir_weights w;
     progress_seen seen = {0};
     e.msg[0] = '\0';
-    const weir_status st = load(&cases[i], &w, dev, &(weir_load_progress){see, &seen}, &e);
+    const weir_status st = load(&cases[i], &w, dev, &(weir_load_progress){.report = see, .ctx = &seen}, &e);
     if (st != cases[i].status || (cases[i].fragment && !strstr(e.msg, cases[i].fragment)))
       fail_msg("row %zu: got %d \"%s\", want %d with \"%s\"", i, st, e.msg, cases[i].status,
                cases[i].fragment ? cases[i].fragment : "");
@@ -219,6 +219,24 @@ static void loads_and_refusals(void **state) {
     assert_true(seen.calls > 8 && w.bytes > 0);
     if (!cases[i].change[0].name) assert_int_equal(seen.done, seen.total);
     weir_weights_release(&w);
+  }
+  weir_dev_destroy(dev);
+}
+
+static bool seen_enough(void *ctx) { return ((progress_seen *)ctx)->calls == 5; }
+
+/* Nothing of what was loaded is left. */
+static void stops(void **state) {
+  (void)state;
+  weir_dev *dev;
+  weir_err e = {0};
+  assert_int_equal(weir_dev_open_cpu(&(weir_cpu_opts){.n_threads = 1}, &dev, &e), WEIR_OK);
+  for (int32_t i = 0; i < 2; i++) {
+    weir_weights w;
+    progress_seen seen = {0};
+    const weir_load_progress p = {.report = see, .ctx = &seen, .stop = seen_enough};
+    assert_int_equal(load(&(load_case){.experts = i > 0}, &w, dev, &p, &e), WEIR_ECANCEL);
+    assert_true(seen.calls == 5 && seen.done < seen.total && !w.layer);
   }
   weir_dev_destroy(dev);
 }
@@ -249,6 +267,7 @@ static void flops(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(loads_and_refusals), cmocka_unit_test(flops)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(loads_and_refusals), cmocka_unit_test(stops),
+                                     cmocka_unit_test(flops)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
