@@ -255,10 +255,19 @@ static void hang_up(guest *k) {
   *k = (guest){.fd = -1};
 }
 
-static void let_in(joining *j) {
+static weir_status give_up(joining *j, const char *what, weir_err *e) {
+  char why[160];
+  snprintf(why, sizeof why, "rank %d %s: %s", (int)j->g->rank, what, strerror(errno));
+  return tcp_end(j->g, why, e);
+}
+
+/* Whoever stands at the door; one who has gone meanwhile is no fault. */
+static weir_status let_in(joining *j, weir_err *e) {
   for (int i = 0; i < BACKLOG; i++) {
     const int fd = accept4(j->door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0) return;
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+      return give_up(j, "cannot take a connection", e);
+    if (fd < 0) return WEIR_OK;
     int32_t k = 0;
     while (k < GUESTS && j->guest[k].fd >= 0) k++;
     if (k == GUESTS) {
@@ -270,6 +279,7 @@ static void let_in(joining *j) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     j->guest[k] = (guest){.fd = fd};
   }
+  return WEIR_OK;
 }
 
 static bool is_welcome(joining *j, const guest *k) {
@@ -323,14 +333,16 @@ static weir_status go_on(joining *j, weir_err *e) {
   for (int32_t i = 0; i < j->n_out; i++) /* a descriptor of -1 is passed over */
     p[n++] = (struct pollfd){.fd = j->out[i].fd, .events = j->out[i].state == CONNECTING ? POLLOUT : POLLIN};
   for (int32_t i = 0; i < GUESTS; i++) p[n++] = (struct pollfd){.fd = j->guest[i].fd, .events = POLLIN};
-  if (tcp_wait(p, n, j->g->deadline_ns) <= 0) return WEIR_OK;
+  const int got = tcp_wait(p, n, j->g->deadline_ns);
+  if (got < 0 && errno != EINTR) return give_up(j, "cannot wait", e);
+  if (got <= 0) return WEIR_OK;
   if (p[1].revents) WEIR_TRY(tcp_hear(j->g, e));
   for (int32_t i = 0; i < j->n_out; i++)
     if (j->out[i].fd >= 0 && p[2 + i].revents)
       WEIR_TRY(j->out[i].state == CONNECTING ? say_hello(j, &j->out[i], e) : hear_reply(j, &j->out[i], e));
   for (int32_t i = 0; i < GUESTS; i++)
     if (j->guest[i].fd >= 0 && p[2 + j->n_out + i].revents) WEIR_TRY(hear_guest(j, &j->guest[i], e));
-  if (p[0].revents) let_in(j); /* last: it fills places that were looked at above */
+  if (p[0].revents) WEIR_TRY(let_in(j, e)); /* last: it fills places that were looked at above */
 out:
   return st;
 }

@@ -2,6 +2,7 @@
 /* The communicator over TCP: all that communicators promise, with threads; strangers at its doors, a process
  * that is killed in the middle, and texts from outside. */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -183,6 +185,34 @@ static void test_somebody_else(void **state) {
   close(door);
 }
 
+/* A rank that may open no more files says so, at once, and does not blame others. */
+static void test_no_files(void **state) {
+  enum { FILES = 300 };
+  static seat s[2];
+  static char invite[WEIR_COMM_INVITE_BYTES];
+  static int filler[FILES];
+  struct rlimit had;
+  int n = 0;
+  (void)state;
+  open_seats(s, 2, 20 * second, invite);
+  const int k = dial(port_of(weir_comm_seat_offer(s[1].seat)));
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &had), 0);
+  const struct rlimit few = {.rlim_cur = FILES, .rlim_max = had.rlim_max};
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+  while ((filler[n] = fcntl(k, F_DUPFD_CLOEXEC, 0)) >= 0) n++;
+  assert_true(n > 2);
+  for (int i = 0; i < 2; i++) close(filler[--n]); /* what a group opens before it lets anybody in */
+  const int64_t from = conf_now_ns();
+  join_main(&s[1]);
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &had), 0);
+  while (n > 0) close(filler[--n]);
+  assert_int_equal(s[1].st, WEIR_EDEVICE);
+  if (!strstr(s[1].e.msg, "rank 1 cannot take a connection: ")) fail_msg("%s", s[1].e.msg);
+  assert_true(conf_now_ns() - from < 10 * second);
+  close(k);
+  weir_comm_seat_close(s[0].seat);
+}
+
 /* ---- a rank that is cut off in the middle ---- */
 
 typedef struct cut {
@@ -301,6 +331,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(test_cut), /* the first threads: what a sanitizer starts beside them stays */
       cmocka_unit_test(test_strangers),
       cmocka_unit_test(test_somebody_else),
+      cmocka_unit_test(test_no_files),
       cmocka_unit_test(test_ipv6),
       cmocka_unit_test(test_processes),
       {"two ranks", test_threads, NULL, NULL, &two},
