@@ -100,10 +100,10 @@ static weir_status check_sampling(const Weir__V1__Sampling *s, const char **para
 }
 
 static weir_status check_cascade(const Weir__V1__Cascade *c, const char **param, weir_err *e) {
-  static const char *const modes[] = {"", "small", "large", "defer", "rollback", "exact"};
+  static const char *const modes[] = {"", "small", "large", "defer", "rollback", "exact", "speculate"};
   bool known = false;
   for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) known |= !strcmp(c->mode, modes[i]);
-  ASK(known, "cascade.mode", "\"%.40s\", not small, large, defer, rollback or exact", c->mode);
+  ASK(known, "cascade.mode", "\"%.40s\", not small, large, defer, rollback, exact or speculate", c->mode);
   if (c->has_entropy_case == WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY)
     ASK(!isnan(c->entropy), "cascade.entropy", "not a number");
   return WEIR_OK;

@@ -8,6 +8,9 @@
 
 /* A gate that alone decides who writes can have a budget; that of `exact` decides nothing but speed. */
 #define BUDGET (WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE)
+/* What an accept rule may be told. */
+#define ACCEPT_PARAMETERS \
+  (WEIR_OPT_ACCEPT_NLL | WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA)
 
 static const struct {
   const char *name;
@@ -27,6 +30,24 @@ static const struct {
                             true, true, WEIR_KEEP_NLL, 10},
     [WEIR_MODE_EXACT] = {"exact", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD, false,
                          true, WEIR_KEEP_OWN, 5},
+    [WEIR_MODE_SPECULATE] = {"speculate",
+                             WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD |
+                                 WEIR_OPT_HORIZON | WEIR_OPT_ACCEPT | ACCEPT_PARAMETERS,
+                             false, true, WEIR_KEEP_V3, 5},
+};
+
+/* Accept rules by name and the options that mean something with them: a lossless rule has no horizon. */
+static const struct {
+  const char *name;
+  uint32_t options;
+} accepts[WEIR_N_KEEPS] = {
+    [WEIR_KEEP_ALL] = {NULL, 0}, /* none: that is no rule */
+    [WEIR_KEEP_OWN] = {"own", 0},
+    [WEIR_KEEP_NLL] = {"nll", WEIR_OPT_ACCEPT_NLL | WEIR_OPT_HORIZON},
+    [WEIR_KEEP_V1] = {"v1", WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_HORIZON},
+    [WEIR_KEEP_V2] = {"v2", WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_HORIZON},
+    [WEIR_KEEP_V3] = {"v3", WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_HORIZON},
+    [WEIR_KEEP_TYPICAL] = {"typical", WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA | WEIR_OPT_HORIZON},
 };
 
 static const struct {
@@ -42,6 +63,10 @@ static const struct {
     {WEIR_OPT_DEFER_RATE, "defer-rate"},
     {WEIR_OPT_DEFER_BURST, "defer-burst"},
     {WEIR_OPT_LOAD_PRICE, "load-price"},
+    {WEIR_OPT_ACCEPT, "accept"},
+    {WEIR_OPT_ACCEPT_ALPHA, "accept-alpha"},
+    {WEIR_OPT_ACCEPT_EPSILON, "accept-epsilon"},
+    {WEIR_OPT_ACCEPT_DELTA, "accept-delta"},
 };
 
 static const char *const gate_names[] = {[WEIR_GATE_ENTROPY] = "entropy",
@@ -65,6 +90,19 @@ bool weir_mode_parse(const char *name, weir_mode *out) {
 
 const char *weir_mode_name(weir_mode m) {
   return (unsigned)m < WEIR_N_MODES ? modes[m].name : "unknown mode";
+}
+
+bool weir_accept_parse(const char *name, weir_keep *out) {
+  for (int i = 0; i < WEIR_N_KEEPS; i++)
+    if (accepts[i].name && !strcmp(name, accepts[i].name)) {
+      *out = (weir_keep)i;
+      return true;
+    }
+  return false;
+}
+
+const char *weir_accept_name(weir_keep k) {
+  return (unsigned)k < WEIR_N_KEEPS && accepts[k].name ? accepts[k].name : "no accept rule";
 }
 
 bool weir_gate_parse(const char *name, weir_gate_kind *out) {
@@ -107,6 +145,44 @@ static weir_status check_budget(const weir_cascade_opts *o, weir_err *e) {
   return WEIR_OK;
 }
 
+static weir_keep rule_of(const weir_cascade_opts *o) {
+  return o->set & WEIR_OPT_ACCEPT ? o->accept : modes[o->mode].keep;
+}
+
+static weir_status check_accept(const weir_cascade_opts *o, weir_err *e) {
+  if ((o->set & WEIR_OPT_ACCEPT) && ((unsigned)o->accept >= WEIR_N_KEEPS || !accepts[o->accept].name))
+    return weir_fail(e, WEIR_EINVAL, "accept: rule %d is not known", (int)o->accept);
+  const uint32_t extra = o->set & (ACCEPT_PARAMETERS | WEIR_OPT_HORIZON) & ~accepts[rule_of(o)].options;
+  for (int i = 0; i < N_OPTIONS; i++)
+    if (extra & option_names[i].option)
+      return weir_fail(e, WEIR_EINVAL, "%s has no meaning with accept %s", option_names[i].name,
+                       weir_accept_name(rule_of(o)));
+  if ((o->set & WEIR_OPT_ACCEPT_NLL) && !(o->accept_nll >= 0))
+    return weir_fail(e, WEIR_EINVAL, "accept-nll: want nats >= 0, got %g", (double)o->accept_nll);
+  if ((o->set & WEIR_OPT_ACCEPT_ALPHA) && !(o->accept_alpha >= 0 && o->accept_alpha <= 1))
+    return weir_fail(e, WEIR_EINVAL, "accept-alpha: want 0 .. 1, got %g", (double)o->accept_alpha);
+  if ((o->set & WEIR_OPT_ACCEPT_EPSILON) && !(o->accept_epsilon >= 0 && o->accept_epsilon <= 1))
+    return weir_fail(e, WEIR_EINVAL, "accept-epsilon: want 0 .. 1, got %g", (double)o->accept_epsilon);
+  if ((o->set & WEIR_OPT_ACCEPT_DELTA) && !(o->accept_delta >= 0))
+    return weir_fail(e, WEIR_EINVAL, "accept-delta: want a number >= 0, got %g", (double)o->accept_delta);
+  return WEIR_OK;
+}
+
+/* What the rule is told, by its options or by default. */
+static void make_keep(const weir_cascade_opts *o, weir_cascade_cfg *g) {
+  g->keep[1] = rule_of(o);
+  switch (g->keep[1]) {
+    case WEIR_KEEP_V1:
+    case WEIR_KEEP_V2:
+    case WEIR_KEEP_V3: g->keep_a[1] = o->set & WEIR_OPT_ACCEPT_ALPHA ? o->accept_alpha : 0.1f; break;
+    case WEIR_KEEP_TYPICAL:
+      g->keep_a[1] = o->set & WEIR_OPT_ACCEPT_EPSILON ? o->accept_epsilon : 0.09f;
+      g->keep_b[1] = o->set & WEIR_OPT_ACCEPT_DELTA ? o->accept_delta : 0.3f;
+      break;
+    default: g->keep_a[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
+  }
+}
+
 static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
   const uint32_t extra = o->set & ~modes[o->mode].options;
   for (int i = 0; i < N_OPTIONS; i++)
@@ -118,15 +194,14 @@ static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
     return weir_fail(e, WEIR_EINVAL, "gate %d is not known", (int)o->gate);
   if ((o->set & WEIR_OPT_THRESHOLD) && isnan(o->threshold))
     return weir_fail(e, WEIR_EINVAL, "threshold is not a number");
-  if ((o->set & WEIR_OPT_ACCEPT_NLL) && !(o->accept_nll >= 0))
-    return weir_fail(e, WEIR_EINVAL, "accept-nll: want nats >= 0, got %g", (double)o->accept_nll);
   if ((o->set & WEIR_OPT_WINDOW) && (o->window < 1 || o->window > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "window: want 1 .. %d tokens, got %d", WEIR_FAR, (int)o->window);
   if ((o->set & WEIR_OPT_HOLD) && (o->hold < 0 || o->hold > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "hold: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->hold);
   if ((o->set & WEIR_OPT_HORIZON) && (o->horizon < 0 || o->horizon > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "horizon: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->horizon);
-  return check_budget(o, e);
+  const weir_status st = modes[o->mode].verified ? check_accept(o, e) : WEIR_OK;
+  return st == WEIR_OK ? check_budget(o, e) : st;
 }
 
 static weir_gate make_gate(const weir_cascade_opts *o) {
@@ -152,8 +227,7 @@ weir_status weir_cascade_cfg_make(const weir_cascade_opts *o, weir_cascade_cfg *
     g.keep[t] = WEIR_KEEP_ALL;
   }
   g.gate[0] = make_gate(o);
-  g.keep[1] = modes[o->mode].keep;
-  g.keep_a[1] = o->set & WEIR_OPT_ACCEPT_NLL ? o->accept_nll : 3;
+  make_keep(o, &g);
   if (o->set & WEIR_OPT_HORIZON) g.horizon = o->horizon;
   g.budget = (weir_budget){.rated = o->set & WEIR_OPT_DEFER_RATE,
                            .rate = o->set & WEIR_OPT_DEFER_RATE ? o->defer_rate : 0,

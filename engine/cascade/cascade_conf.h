@@ -15,18 +15,24 @@ typedef enum {
   WEIR_MODE_DEFER,    /* gate, trust, eager: a token the gate lets pass is shown at once and never recalled */
   WEIR_MODE_ROLLBACK, /* the same gate; shown when the large tier has found it likely enough, else rolled back
                        */
-  WEIR_MODE_EXACT     /* the large tier's own text, seed for seed; the small tier drafts */
+  WEIR_MODE_EXACT,    /* the large tier's own text, seed for seed; the small tier drafts */
+  WEIR_MODE_SPECULATE /* the same drafts, judged by an accept rule of one's choice; lossless with `own` alone
+                       */
 } weir_mode;
 
-enum { WEIR_N_MODES = WEIR_MODE_EXACT + 1 };
+enum { WEIR_N_MODES = WEIR_MODE_SPECULATE + 1 };
 
-/* False when the name is none of "small", "large", "defer", "rollback", "exact". */
+/* False when the name is none of "small", "large", "defer", "rollback", "exact", "speculate". */
 bool weir_mode_parse(const char *name, weir_mode *out);
 const char *weir_mode_name(weir_mode); /* never NULL */
 
 /* False when the name is none of "entropy", "top-prob", "margin", "chance". */
 bool weir_gate_parse(const char *name, weir_gate_kind *out);
 const char *weir_gate_name(weir_gate_kind); /* never NULL */
+
+/* False when the name is none of "own", "nll", "v1", "v2", "v3", "typical". */
+bool weir_accept_parse(const char *name, weir_keep *out);
+const char *weir_accept_name(weir_keep); /* never NULL */
 
 /* Which options somebody has set; the others take the mode's default, printed below. */
 enum {
@@ -38,21 +44,30 @@ enum {
   WEIR_OPT_HORIZON = 1 << 5,
   WEIR_OPT_DEFER_RATE = 1 << 6,
   WEIR_OPT_DEFER_BURST = 1 << 7,
-  WEIR_OPT_LOAD_PRICE = 1 << 8
+  WEIR_OPT_LOAD_PRICE = 1 << 8,
+  WEIR_OPT_ACCEPT = 1 << 9,
+  WEIR_OPT_ACCEPT_ALPHA = 1 << 10,
+  WEIR_OPT_ACCEPT_EPSILON = 1 << 11,
+  WEIR_OPT_ACCEPT_DELTA = 1 << 12
 };
 
 typedef struct weir_cascade_opts {
   weir_mode mode;
   uint32_t set;        /* WEIR_OPT_* */
-  weir_gate_kind gate; /* defer, rollback: entropy. exact: entropy; it may only end a draft early */
-  float threshold;     /* defer, rollback: weir_gate_default(gate). exact: none, unless a gate is set */
-  float accept_nll;    /* rollback: 3 nats */
-  int32_t window;      /* rollback: 10 tokens, exact: 5 */
-  int32_t hold;        /* defer, rollback, exact: 1 */
-  int32_t horizon; /* rollback: no limit. Not in exact: a token shown before it is judged need not be exact */
-  float defer_rate;    /* defer, rollback: none. Instead of a threshold; it starts at the gate's default */
-  int32_t defer_burst; /* defer, rollback, with a rate: 0, no limit */
-  float load_price;    /* defer, rollback: 0, off */
+  weir_gate_kind gate; /* entropy. In exact and speculate it may only end a draft early */
+  float
+      threshold; /* defer, rollback: weir_gate_default(gate). exact, speculate: none, unless a gate is set */
+  float accept_nll; /* rollback, speculate with nll: 3 nats */
+  int32_t window;   /* rollback: 10 tokens, exact, speculate: 5 */
+  int32_t hold;     /* all but small and large: 1 */
+  int32_t horizon;  /* rollback, speculate: no limit. Not in exact, nor with own: a token shown before it is
+                       judged  need not be exact */
+  float defer_rate; /* defer, rollback: none. Instead of a threshold; it starts at the gate's default */
+  int32_t defer_burst;                /* defer, rollback, with a rate: 0, no limit */
+  float load_price;                   /* defer, rollback: 0, off */
+  weir_keep accept;                   /* speculate: v3 */
+  float accept_alpha;                 /* speculate with v1, v2, v3: 0.1, our choice */
+  float accept_epsilon, accept_delta; /* speculate with typical: 0.09 and 0.3, as Medusa has them */
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped

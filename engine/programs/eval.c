@@ -295,7 +295,8 @@ static weir_status read_thresholds(evaluation *x, weir_err *e) {
                      "--random says nothing in mode exact: its text is that of the large model");
   /* There the large model writes more tokens than the gate defers, and the share to repeat is not the gate's.
    */
-  const bool more = x->opts.mode == WEIR_MODE_ROLLBACK || ((x->opts.set & WEIR_OPT_HOLD) && x->opts.hold > 1);
+  const bool more = x->opts.mode == WEIR_MODE_ROLLBACK || x->opts.mode == WEIR_MODE_SPECULATE ||
+                    ((x->opts.set & WEIR_OPT_HOLD) && x->opts.hold > 1);
   if (weir_config_bool(x->c, "random") && more)
     return weir_fail(e, WEIR_EINVAL,
                      "--random is for mode defer with --hold 1: there the gate alone decides who writes");
@@ -304,8 +305,9 @@ static weir_status read_thresholds(evaluation *x, weir_err *e) {
 
 /* One model alone has no use for the settings of a cascade: those of the command line are refused. */
 static weir_status check_single(const evaluation *x, weir_err *e) {
-  static const char *const option[] = {"mode",   "entropy", "threshold", "gate",  "accept-nll",
-                                       "window", "hold",    "horizon",   "random"};
+  static const char *const option[] = {
+      "mode",           "entropy",      "threshold", "gate", "accept-nll", "accept", "accept-alpha",
+      "accept-epsilon", "accept-delta", "window",    "hold", "horizon",    "random"};
   if (x->paths.small[0] && x->paths.large[0]) return WEIR_OK;
   for (size_t i = 0; i < sizeof option / sizeof *option; i++)
     if (!strcmp(weir_config_source(x->c, option[i]), "command line"))

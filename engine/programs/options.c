@@ -98,11 +98,11 @@ const weir_option weir_options[] = {
    "recognise. Default: what the model's own template is recognised as; /template lists the names."},
   {"system", 0, STRING, CHAT, "Chat", "TEXT", NULL, ANY, NULL, false, "The system message."},
 
-  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact", NULL, false,
+  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact|speculate", NULL, false,
    "small, large: that model alone. defer: the small model writes, and tokens the gate stops are written by the large "
    "one. rollback: the same, and the large model takes back small tokens it finds unlikely. exact: the text of the "
-   "large model, seed for seed, drafted by the small one."},
-  {"mode", 'm', ENUM, EVAL, "Cascade", NULL, "defer", 0, 0, "defer|rollback|exact", NULL, false,
+   "large model, seed for seed, drafted by the small one. speculate: the same drafts, kept by the rule --accept."},
+  {"mode", 'm', ENUM, EVAL, "Cascade", NULL, "defer", 0, 0, "defer|rollback|exact|speculate", NULL, false,
    "The cascade that is set beside the small and the large model alone."},
   {"modes", 0, STRINGS, SERVE, "Cascade", "MODE", NULL, ANY, NULL, false,
    "The modes that requests may ask for. Default: all that the models allow."},
@@ -124,13 +124,24 @@ const weir_option weir_options[] = {
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
   {"accept-nll", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
-   "Mode rollback: the large model lets a token stand while -log p is at most this. Default 3."},
+   "Mode rollback, and --accept nll: the large model lets a token stand while -log p is at most this. Default 3."},
+  {"accept", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "own|nll|v1|v2|v3|typical", NULL, false,
+   "Mode speculate: which drafted tokens stand, by the probability p of the large model and q of the small one at "
+   "temperature 1. own: the large model's own draw, as in exact. nll: -log p <= --accept-nll. v1: q >= max p - ALPHA. "
+   "v2: p >= max p - ALPHA. v3: p >= (1 - ALPHA) max p. typical: p > min(EPSILON, DELTA exp(-entropy)). Others are "
+   "replaced by a draw of the large model. Default v3."},
+  {"accept-alpha", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "ALPHA", NULL, 0, 1, NULL, NULL, false,
+   "--accept v1, v2, v3: 1 keeps all. Default 0.1."},
+  {"accept-epsilon", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "EPSILON", NULL, 0, 1, NULL, NULL, false,
+   "--accept typical: 0 keeps all. Default 0.09."},
+  {"accept-delta", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "DELTA", NULL, 0, 1000, NULL, NULL, false,
+   "--accept typical: 0 keeps all. Default 0.3."},
   {"window", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
-   "Tokens the small model may write before the large one must look. Default: rollback 10, exact 5."},
+   "Tokens the small model may write before the large one must look. Default: rollback 10, exact and speculate 5."},
   {"hold", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
    "Tokens the large model writes once it was asked. Default 1."},
   {"horizon", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
-   "Mode rollback: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
+   "Modes rollback and speculate: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
    "Beside each threshold, the control: as many tokens deferred, but by chance."},
 

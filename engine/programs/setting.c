@@ -24,6 +24,24 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->accept_nll = (float)weir_config_float(c, "accept-nll");
     o->set |= WEIR_OPT_ACCEPT_NLL;
   }
+  if (given(c, "accept", o->mode)) {
+    const char *accept = weir_config_string(c, "accept");
+    if (!weir_accept_parse(accept, &o->accept))
+      return weir_fail(e, WEIR_EINVAL, "accept rule %s is not known", accept);
+    o->set |= WEIR_OPT_ACCEPT;
+  }
+  const struct {
+    const char *name;
+    uint32_t option;
+    float *value;
+  } parameter[] = {{"accept-alpha", WEIR_OPT_ACCEPT_ALPHA, &o->accept_alpha},
+                   {"accept-epsilon", WEIR_OPT_ACCEPT_EPSILON, &o->accept_epsilon},
+                   {"accept-delta", WEIR_OPT_ACCEPT_DELTA, &o->accept_delta}};
+  for (size_t i = 0; i < sizeof parameter / sizeof *parameter; i++)
+    if (given(c, parameter[i].name, o->mode)) {
+      *parameter[i].value = (float)weir_config_float(c, parameter[i].name);
+      o->set |= parameter[i].option;
+    }
   if (given(c, "window", o->mode)) {
     o->window = (int32_t)weir_config_int(c, "window");
     o->set |= WEIR_OPT_WINDOW;

@@ -13,8 +13,8 @@
 /* --mode, and which of the models found it needs: the others are emptied. With one model given the mode
  * follows from it. */
 weir_status weir_setting_mode(const weir_config *, weir_model_paths *io, weir_mode *out, weir_err *e);
-/* The cascade options of a mode as given, without the threshold (of which eval has a list): gate, accept-nll,
- * window, hold, horizon. */
+/* The cascade options of a mode as given, without the threshold (of which eval has a list): gate, accept and
+ * its parameters, window, hold, horizon. */
 weir_status weir_setting_cascade(const weir_config *, weir_mode, weir_cascade_opts *out, weir_err *e);
 /* Adds the threshold of `run`: --entropy or --threshold. */
 weir_status weir_setting_threshold(const weir_config *, weir_cascade_opts *io, weir_err *e);

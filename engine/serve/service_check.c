@@ -241,7 +241,7 @@ static weir_status check_cascade(const weir_service *g, const weir_service_reque
   r->job.cascade = &r->cascade;
   r->job.pinned = q->pin;
   NEED(!asked[0] || weir_mode_parse(asked, &mode), "cascade.mode",
-       "\"%.40s\", not small, large, defer, rollback or exact", asked);
+       "\"%.40s\", not small, large, defer, rollback, exact or speculate", asked);
   NEED(!q->pin || !asked[0] || mode == WEIR_MODE_SMALL, "cascade.pin",
        "a request that is pinned to the small tier cannot run in mode %s", asked);
   NEED(!q->has_entropy || !isnan(q->entropy), "cascade.entropy", "it is not a number");

@@ -30,10 +30,19 @@ static void test_bad_usage(void **state) {
       {"run -p x --temperature -1", "--temperature: -1 is out of range, want 0 .. 100"},
       {"run -p x --top-p 1.5", "--top-p"},
       {"run -p x --entropy nan", "--entropy"},
-      {"run -p x --mode fast", "small|large|defer|rollback|exact"},
+      {"run -p x --mode fast", "small|large|defer|rollback|exact|speculate"},
       {"run -p x --mode small --window 3", "window"},
       {"run -p x --mode defer --accept-nll 2", "accept-nll"},
       {"run -p x --mode exact --horizon 2", "horizon"},
+      {"run -p x --mode exact --accept v3", "accept has no meaning in mode exact"},
+      {"run -p x --mode rollback --accept-alpha 0.2", "accept-alpha has no meaning in mode rollback"},
+      {"run -p x --mode speculate --accept-nll 2", "accept-nll has no meaning with accept v3"},
+      {"run -p x --mode speculate --accept typical --accept-alpha 0.5",
+       "accept-alpha has no meaning with accept typical"},
+      {"run -p x --mode speculate --accept own --horizon 3", "horizon has no meaning with accept own"},
+      {"run -p x --mode speculate --accept v4", "own|nll|v1|v2|v3|typical"},
+      {"run -p x --mode speculate --accept-alpha 1.1", "--accept-alpha: 1.1 is out of range, want 0 .. 1"},
+      {"run -p x --mode speculate --defer-rate 0.2", "defer-rate"},
       {"run -p x --entropy 1 --threshold 1", "--threshold"},
       {"run -p x --gate margin --entropy 1", "--gate margin"},
       {"run -p x --small models/weir-demo-small-Q8_0.gguf --mode exact", "mode exact needs --large"},
@@ -185,7 +194,7 @@ static void test_ends_of_text(void **state) {
                {"--stop 'minutes.'", "stop", -1, "minutes."},
                {"--ignore-eos -n 70", "length", 70, NULL}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    static const char *const modes[] = {"small", "large", "defer", "rollback", "exact"};
+    static const char *const modes[] = {"small", "large", "defer", "rollback", "exact", "speculate"};
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
       json_t *all = e2e_json_of("run -q --json -p %s --mode %s %s", QUESTION, modes[m], cases[i].options);
       const json_t *a = json_array_get(all, 0);

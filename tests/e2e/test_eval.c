@@ -167,10 +167,33 @@ static void test_svg(void **state) {
   e2e_free(&r);
 }
 
+/* A verified mode gives a row like any other: with everything refused that the large model would not have
+ * written, that of the large model alone. */
+static void test_speculate(void **state) {
+  (void)state;
+  static const char *const rule[] = {"v3 --accept-alpha 0", "v3 --accept-alpha 0.5", "typical", "v1"};
+  for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
+    json_t *all = e2e_json_of(
+        "eval models/tasks-valid.jsonl -q --json --limit 6 --entropy inf --mode speculate --accept %s",
+        rule[i]);
+    json_t *rows = e2e_of_schema(all, "weir.eval.row.v1");
+    assert_int_equal(json_array_size(rows), 3); /* small, large, the cascade */
+    const json_t *large = json_array_get(rows, 1), *row = json_array_get(rows, 2);
+    assert_true(number(row, "tokens") > 0 && number(row, "tok_s") > 0);
+    assert_true(number(row, "deferral_rate") > 0 && number(row, "deferral_rate") < 1);
+    if (i == 0) {
+      assert_true(number(row, "exact_match") == number(large, "exact_match"));
+      assert_true(number(row, "tokens") == number(large, "tokens"));
+    }
+    json_decref(rows);
+    json_decref(all);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_rows),    cmocka_unit_test(test_chance), cmocka_unit_test(test_answer_rule),
-      cmocka_unit_test(test_summary), cmocka_unit_test(test_svg),
+      cmocka_unit_test(test_rows),        cmocka_unit_test(test_speculate), cmocka_unit_test(test_chance),
+      cmocka_unit_test(test_answer_rule), cmocka_unit_test(test_summary),   cmocka_unit_test(test_svg),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }

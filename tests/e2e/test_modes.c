@@ -115,7 +115,8 @@ static void test_models_differ(void **state) {
 static void test_company_changes_nothing(void **state) {
   (void)state;
   static const char *const modes[] = {"--mode defer --entropy 0.4", "--mode rollback --entropy 0.4",
-                                      "--mode exact", "--mode defer --gate margin --threshold 0.5 --hold 3"};
+                                      "--mode exact", "--mode defer --gate margin --threshold 0.5 --hold 3",
+                                      "--mode speculate --accept v1 --accept-alpha 0.3 --horizon 4"};
   for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
     char alone[320], threads[320], waiting[320], batched[256];
     snprintf(batched, sizeof batched, "%s -t 0.7 --seed 5", modes[i]);
@@ -148,11 +149,46 @@ static void test_rollback(void **state) {
   }
 }
 
+/* Where the rules' knobs end they meet what needs no rule. */
+static void test_speculate(void **state) {
+  (void)state;
+  static const struct {
+    const char *one, *other;
+  } same[] = {
+      {"--mode speculate --accept own -t 0.8 --seed 3", "--mode exact -t 0.8 --seed 3"},
+      {"--mode speculate --accept v3 --accept-alpha 0 -t 0", "--mode exact -t 0"},
+      {"--mode speculate --accept v2 --accept-alpha 0 -t 0", "--mode exact -t 0"},
+      {"--mode speculate --accept typical --accept-epsilon 1 --accept-delta 1000 -t 0", "--mode exact -t 0"},
+      {"--mode speculate --accept nll --accept-nll 2 --window 10 --entropy 0.45 -t 0.7",
+       "--mode rollback --accept-nll 2 -t 0.7"},
+      {"--mode speculate --accept v3 --accept-alpha 1 --window 3 -t 0.7",
+       "--mode speculate --accept typical --accept-epsilon 0 --window 3 -t 0.7"},
+      {"--mode speculate --accept v2 --accept-alpha 1 --window 3 -t 0.7",
+       "--mode speculate --accept v1 --accept-alpha 1 --window 3 -t 0.7"}};
+  for (size_t i = 0; i < sizeof same / sizeof *same; i++) want_same_runs(same[i].one, same[i].other);
+  /* strict rules refuse, those that keep all do not */
+  static const char *const rule[] = {"v1", "v3"};
+  for (int k = 0; k < 2; k++) {
+    json_int_t refused[2];
+    for (int i = 0; i < 2; i++) {
+      static const char *const alpha[] = {"0.02", "1"};
+      json_t *all =
+          e2e_json_of("run %s --mode speculate --accept %s --accept-alpha %s", prompts, rule[k], alpha[i]);
+      json_t *sum = e2e_of_schema(all, "weir.run.summary.v1");
+      refused[i] = json_integer_value(json_object_get(json_array_get(sum, 0), "refused"));
+      json_decref(sum);
+      json_decref(all);
+    }
+    if (refused[0] == 0 || refused[1] > 0)
+      fail_msg("%s: %lld and %lld taken back", rule[k], refused[0], refused[1]);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ends),          cmocka_unit_test(test_exact_is_large),
       cmocka_unit_test(test_models_differ), cmocka_unit_test(test_company_changes_nothing),
-      cmocka_unit_test(test_rollback),
+      cmocka_unit_test(test_rollback),      cmocka_unit_test(test_speculate),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,7 +128,8 @@ static void test_ends(void **state) {
 static void test_verified(void **state) {
   (void)state;
   static const char *const modes[] = {"--mode exact", "--mode exact -t 1 --seed 9",
-                                      "--mode rollback --entropy 0.5"};
+                                      "--mode rollback --entropy 0.5", "--mode speculate --accept v1 -t 0.9",
+                                      "--mode speculate --accept-alpha 0.8"};
   for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
     receipts r = run_with(modes[i]);
     const size_t large = want_complete(&r);

@@ -137,7 +137,7 @@ static void check_text(const world *w, const world_job *j, uint64_t seed, int32_
   static weir_token_receipt receipt[WORLD_NEW];
   static world_job by_itself;
   const bool whole = j->end != WEIR_END_CANCEL && j->end != WEIR_END_DEADLINE;
-  if (j->mode == WEIR_MODE_ROLLBACK && !j->pinned) {
+  if ((j->mode == WEIR_MODE_ROLLBACK || j->mode == WEIR_MODE_SPECULATE) && !j->pinned) {
     alone(j, &by_itself);
     n = by_itself.n;
     memcpy(tok, by_itself.tok, sizeof tok);

@@ -14,7 +14,8 @@
 
 static void names(void **state) {
   (void)state;
-  static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact"};
+  static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact", "speculate"};
+  static const char *const accept_names[] = {NULL, "own", "nll", "v1", "v2", "v3", "typical"};
   static const char *const gate_names[] = {"entropy", "top-prob", "margin", "chance"};
   weir_mode m;
   weir_gate_kind k;
@@ -29,8 +30,17 @@ static void names(void **state) {
     assert_string_equal(weir_gate_name((weir_gate_kind)i), gate_names[i]);
   }
   static const char *const strange[] = {"", "Small", "exact ", "speculative"};
+  weir_keep rule = WEIR_KEEP_ALL;
   for (int i = 0; i < 4; i++)
-    assert_false(weir_mode_parse(strange[i], &m) || weir_gate_parse(strange[i], &k));
+    assert_false(weir_mode_parse(strange[i], &m) || weir_gate_parse(strange[i], &k) ||
+                 weir_accept_parse(strange[i], &rule));
+  for (int i = 1; i < WEIR_N_KEEPS; i++) {
+    assert_true(weir_accept_parse(accept_names[i], &rule));
+    assert_int_equal(rule, i);
+    assert_string_equal(weir_accept_name((weir_keep)i), accept_names[i]);
+  }
+  assert_non_null(weir_accept_name(WEIR_KEEP_ALL));
+  assert_non_null(weir_accept_name((weir_keep)-1));
   assert_non_null(weir_mode_name((weir_mode)99));
   assert_non_null(weir_gate_name((weir_gate_kind)-1));
 }
@@ -47,6 +57,7 @@ static void defaults(void **state) {
       [WEIR_MODE_DEFER] = {0, WEIR_FAR, WEIR_KEEP_ALL, 0.45f},
       [WEIR_MODE_ROLLBACK] = {1, 10, WEIR_KEEP_NLL, 0.45f},
       [WEIR_MODE_EXACT] = {1, 5, WEIR_KEEP_OWN, INFINITY},
+      [WEIR_MODE_SPECULATE] = {1, 5, WEIR_KEEP_V3, INFINITY},
   };
   for (int i = 0; i < WEIR_N_MODES; i++) {
     weir_cascade_cfg g;
@@ -59,7 +70,7 @@ static void defaults(void **state) {
     FAKE_CHECK(g.n_tiers == 2 && g.commit_tier == want[i].commit && g.horizon == WEIR_FAR &&
                    g.window[0] == want[i].window && g.keep[1] == want[i].keep && g.hold[1] == 1 &&
                    g.gate[0].kind == WEIR_GATE_ENTROPY && g.gate[0].threshold == want[i].threshold &&
-                   g.keep_a[1] == 3,
+                   g.keep_a[1] == (i == WEIR_MODE_SPECULATE ? 0.1f : 3),
                "commit %d window %d keep %d threshold %g", (int)g.commit_tier, (int)g.window[0], g.keep[1],
                (double)g.gate[0].threshold);
   }
@@ -160,6 +171,85 @@ static void options(void **state) {
   assert_true(weir_cascade_skips(&g, 0));
 }
 
+#define SPECULATE(bits, ...) \
+  { .mode = WEIR_MODE_SPECULATE, .set = WEIR_OPT_ACCEPT | (bits), __VA_ARGS__ }
+static void accepts(void **state) {
+  (void)state;
+  static const struct {
+    weir_cascade_opts o;
+    const char *refused; /* NULL: taken, and these arrive: */
+    float a, b;
+  } table[] = {
+      {SPECULATE(0, .accept = WEIR_KEEP_OWN), NULL, 3, 0},
+      {SPECULATE(0, .accept = WEIR_KEEP_NLL), NULL, 3, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_NLL, .accept = WEIR_KEEP_NLL, .accept_nll = 1.5f), NULL, 1.5f, 0},
+      {SPECULATE(0, .accept = WEIR_KEEP_V1), NULL, 0.1f, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_V1, .accept_alpha = 1), NULL, 1, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_V2, .accept_alpha = 0), NULL, 0, 0},
+      {SPECULATE(WEIR_OPT_HORIZON, .accept = WEIR_KEEP_V3, .horizon = 4), NULL, 0.1f, 0},
+      {SPECULATE(0, .accept = WEIR_KEEP_TYPICAL), NULL, 0.09f, 0.3f},
+      {SPECULATE(WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA, .accept = WEIR_KEEP_TYPICAL,
+                 .accept_epsilon = 0.5f, .accept_delta = 2),
+       NULL, 0.5f, 2},
+      {{.mode = WEIR_MODE_SPECULATE, .set = WEIR_OPT_ACCEPT_ALPHA, .accept_alpha = 0.25f}, NULL, 0.25f, 0},
+      {SPECULATE(0, .accept = WEIR_KEEP_ALL), "rule 0 is not known", 0, 0},
+      {SPECULATE(0, .accept = (weir_keep)WEIR_N_KEEPS), "rule 7 is not known", 0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_OWN),
+       "accept-alpha has no meaning with accept own", 0, 0},
+      {SPECULATE(WEIR_OPT_HORIZON, .accept = WEIR_KEEP_OWN), "horizon has no meaning with accept own", 0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_NLL),
+       "accept-alpha has no meaning with accept nll", 0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_NLL, .accept = WEIR_KEEP_V2), "accept-nll has no meaning with accept v2", 0,
+       0},
+      {SPECULATE(WEIR_OPT_ACCEPT_DELTA, .accept = WEIR_KEEP_V3), "accept-delta has no meaning with accept v3",
+       0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_TYPICAL),
+       "accept-alpha has no meaning with accept typical", 0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_V1, .accept_alpha = 1.5f), "accept-alpha: want",
+       0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_V1, .accept_alpha = NAN), "accept-alpha: want", 0,
+       0},
+      {SPECULATE(WEIR_OPT_ACCEPT_EPSILON, .accept = WEIR_KEEP_TYPICAL, .accept_epsilon = -1),
+       "accept-epsilon: want", 0, 0},
+      {SPECULATE(WEIR_OPT_ACCEPT_DELTA, .accept = WEIR_KEEP_TYPICAL, .accept_delta = NAN),
+       "accept-delta: want", 0, 0},
+      {{.mode = WEIR_MODE_SPECULATE, .set = WEIR_OPT_DEFER_RATE, .defer_rate = 0.1f},
+       "defer-rate has no meaning in mode speculate",
+       0,
+       0},
+      {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_ACCEPT, .accept = WEIR_KEEP_V3},
+       "accept has no meaning in mode exact",
+       0,
+       0},
+      {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_ALPHA},
+       "accept-alpha has no meaning in mode rollback",
+       0,
+       0},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_ACCEPT_EPSILON},
+       "accept-epsilon has no meaning in mode defer",
+       0,
+       0},
+  };
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    weir_cascade_cfg g = {.n_tiers = 77};
+    weir_err e = {0};
+    fake_case("accepts", (long)i);
+    const weir_status st = weir_cascade_cfg_make(&table[i].o, &g, &e);
+    if (table[i].refused) {
+      FAKE_CHECK(st == WEIR_EINVAL && strstr(e.msg, table[i].refused), "status %d, said \"%s\"", st, e.msg);
+      FAKE_CHECK(g.n_tiers == 77, "written to");
+      continue;
+    }
+    FAKE_CHECK(st == WEIR_OK, "%s", e.msg);
+    FAKE_CHECK(!(table[i].o.set & WEIR_OPT_ACCEPT) || g.keep[1] == table[i].o.accept, "rule %d", g.keep[1]);
+    FAKE_CHECK(g.keep_a[1] == table[i].a && g.keep_b[1] == table[i].b, "told %g, %g", (double)g.keep_a[1],
+               (double)g.keep_b[1]);
+    FAKE_CHECK(g.commit_tier == 1 && g.gate[0].threshold == INFINITY &&
+                   g.horizon == (table[i].o.set & WEIR_OPT_HORIZON ? 4 : WEIR_FAR),
+               "horizon %d", (int)g.horizon);
+  }
+}
+
 static void gate_defaults(void **state) {
   (void)state;
   static const float want[] = {0.45f, 0.6f, 0.3f};
@@ -184,7 +274,11 @@ static void do_as_they_say(void **state) {
     weir_cascade_cfg g;
     const weir_mode m = (weir_mode)(i % WEIR_N_MODES);
     weir_cascade_opts o = {.mode = m, .threshold = 1.2f};
-    if (m >= WEIR_MODE_DEFER && i % 2) o.set |= WEIR_OPT_THRESHOLD;
+    if (m >= WEIR_MODE_DEFER && i / WEIR_N_MODES % 2) o.set |= WEIR_OPT_THRESHOLD;
+    if (m == WEIR_MODE_SPECULATE && i % 5) {
+      o.set |= WEIR_OPT_ACCEPT;
+      o.accept = (weir_keep)(1 + i / WEIR_N_MODES % (WEIR_N_KEEPS - 1));
+    }
     fake_case(weir_mode_name(m), i);
     if (i % 100 == 0) fake_models_make((uint64_t)i);
     FAKE_CHECK(weir_cascade_cfg_make(&o, &g, NULL) == WEIR_OK, "refused");
@@ -194,7 +288,7 @@ static void do_as_they_say(void **state) {
     fake_finish(&r, &fake_calm);
     if (m == WEIR_MODE_SMALL) fake_alone(&j, 0, &x);
     if (m == WEIR_MODE_LARGE || m == WEIR_MODE_EXACT) fake_alone(&j, 2, &x);
-    if (m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK) fake_oracle(&j, &x);
+    if (m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK || m == WEIR_MODE_SPECULATE) fake_oracle(&j, &x);
     fake_same_text(&r, &x, weir_mode_name(m));
     if (m == WEIR_MODE_SMALL) FAKE_CHECK(!r.calls[1] && !r.v.kv_len[1], "the large tier was fed");
     if (m == WEIR_MODE_LARGE) FAKE_CHECK(!r.calls[0] && !r.v.kv_len[0], "the small tier was fed");
@@ -229,8 +323,9 @@ static void single(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(names),         cmocka_unit_test(defaults),       cmocka_unit_test(options),
-      cmocka_unit_test(gate_defaults), cmocka_unit_test(do_as_they_say), cmocka_unit_test(single),
+      cmocka_unit_test(names),   cmocka_unit_test(defaults),      cmocka_unit_test(options),
+      cmocka_unit_test(accepts), cmocka_unit_test(gate_defaults), cmocka_unit_test(do_as_they_say),
+      cmocka_unit_test(single),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,7 @@ static void only_chat(parts *p) { p->m.prompt = "", p->m.chat = p->chat_at, p->m
   X(bias_wild, "sampling.logit_bias", false, p->sampling.logit_bias = p->bias_at;                          \
     p->sampling.n_logit_bias = 1; p->bias.add = 101)                                                       \
   X(mode_known, "", true, p->cascade.mode = "rollback")                                                    \
+  X(mode_speculate, "", true, p->cascade.mode = "speculate")                                               \
   X(mode_strange, "cascade.mode", false, p->cascade.mode = "Exact")                                        \
   X(entropy_nan, "cascade.entropy", false,                                                                 \
     p->cascade.has_entropy_case = WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;                                  \
