@@ -92,7 +92,8 @@ typedef struct weir_tp_worker_opts {
 /* Serves the leader until `stop` says so: joins, loads what it is told to, computes, and when the group or
  * the leader is gone joins again, with its weights kept. Returns WEIR_OK when stopped, and an error for what
  * trying again will not mend: refused by the leader (another model, version or token), weights that do not
- * load, a rank that does not come back from its device. Then a new process is to take its place. */
+ * load, a device that has died, a rank that does not come back from its device. Then a new process is to take
+ * its place. */
 weir_status weir_tp_worker_run(const weir_tp_worker_opts *, weir_err *e);
 
 /* Of the model's numbers, of the names, shapes and types of its tensors, and of some bytes of each. */

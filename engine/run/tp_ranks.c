@@ -101,9 +101,8 @@ static void leave_group(weir_tp_ranks *r, weir_tp_rank *k) {
 
 static weir_status leave(void *ctx, int32_t i, weir_err *e) {
   weir_tp_ranks *r = ctx;
-  (void)e;
   leave_group(r, &r->rank[i]);
-  return WEIR_OK;
+  return r->rank[i].dev ? said(r, i, weir_dev_sync(r->rank[i].dev, e), e) : WEIR_OK;
 }
 
 weir_status weir_tp_ranks_leave(weir_tp_ranks *r, weir_err *e) {

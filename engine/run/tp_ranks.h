@@ -60,7 +60,7 @@ weir_status weir_tp_ranks_seat(weir_tp_ranks *, int32_t n_pages, weir_err *e);
 weir_status weir_tp_ranks_join(weir_tp_ranks *, const char *invite, weir_err *e);
 /* The batch and what it points to stay as they are until the job is done. */
 weir_status weir_tp_ranks_step(weir_tp_ranks *, const weir_batch *, weir_err *e);
-/* Leaves the group. */
+/* Leaves the group; the error is of a device that will be in no other. */
 weir_status weir_tp_ranks_leave(weir_tp_ranks *, weir_err *e);
 
 /* While a job runs too: the group is over, the ranks come back from it, and one that is being joined is over

@@ -54,7 +54,7 @@ typedef struct worker {
   letter *step;           /* what the ranks work from */
   uint64_t group, number; /* the group that seats were taken for; its last step */
   bool in_group, broken;  /* all have joined; it is over, and to be left ... */
-  int64_t broken_ns;      /* ... since */
+  int64_t broken_ns;      /* ... since, or is being left since */
   int64_t progress_ns, told_ns;
   int32_t percent;
 
@@ -230,6 +230,7 @@ static weir_status start_job(worker *w, job j, weir_status st) {
 
 static void leave(worker *w) {
   w->broken = w->in_group = false;
+  w->broken_ns = now_ns();
   (void)start_job(w, LEAVE, weir_tp_ranks_leave(&w->ranks, NULL)); /* the team is idle */
 }
 
@@ -412,6 +413,8 @@ static weir_status on_job(worker *w, job was, weir_status job_st, const weir_err
     tell(w, "in the group, with ranks %d to %d of %d", w->ranks.first, w->ranks.first + w->ranks.n - 1,
          w->ranks.n_ranks);
     say(w, &m);
+  } else if (was == LEAVE && job_st != WEIR_OK) {
+    return weir_fail(e, job_st, "%s; that takes a new process", fail->msg);
   }
   if (w->broken) leave(w);
   return WEIR_OK;
@@ -491,11 +494,11 @@ static void watch_step(worker *w) {
   rank_failed(w, why);
 }
 
-/* Ranks that do not come back from a group that is over will be in no other: a new process has to take their
- * place. */
+/* Ranks that do not come back from a group that is over, or do not get out of it, will be in no other: a new
+ * process has to take their place. */
 static weir_status check_stuck(worker *w, weir_err *e) {
   const int64_t limit = 2 * w->ranks.bound_ns + (w->job == SEAT ? KV_NS : 0);
-  if (!w->broken || w->job == NO_JOB || now_ns() - w->broken_ns < limit) return WEIR_OK;
+  if (!(w->broken || w->job == LEAVE) || w->job == NO_JOB || now_ns() - w->broken_ns < limit) return WEIR_OK;
   w->bound_ns = 0; /* it was waited for */
   return weir_fail(e, WEIR_EDEVICE, "a rank does not come back from its device");
 }

@@ -179,6 +179,27 @@ static void test_worker_hangs(void **state) {
   crowd_end(&c);
 }
 
+/* One whose device has died is of no use to any group: it ends, and another process takes its place. */
+static void test_worker_device_dies(void **state) {
+  crowd c;
+  weir_err e = {0};
+  (void)state;
+  crowd_prepare(&c, 2, 1, 0);
+  proc_opts o = crowd_worker_opts(&c, 1);
+  o.fail_at = 60;
+  o.die = true;
+  c.worker[0] = proc_start(&o);
+  crowd_begin(&c);
+  for (int32_t i = 0; i < 200 && rig_step(c.r.exec, 2, &e) == WEIR_OK; i++) {
+  }
+  if (!strstr(e.msg, "rank 1: ") || !strstr(e.msg, "caught fire")) fail_msg("%s", e.msg);
+  proc_await(&c.worker[0], "error: rank 1: the device has caught fire; that takes a new process", 1, LONG_NS);
+  assert_int_equal(proc_end(&c.worker[0], 0), 1);
+  crowd_start_worker(&c, 1);
+  crowd_expect_alive(&c, 2, "another device");
+  crowd_end(&c);
+}
+
 static sem_t let_go;
 
 static weir_status sit(void *ctx, int32_t i, weir_err *e) {
@@ -297,6 +318,7 @@ int main(int argc, char **argv) {
       CROWD_TEST(test_worker_dies),        CROWD_TEST(test_worker_stops), CROWD_TEST(test_worker_dies_tcp),
       CROWD_TEST(test_one_of_three_dies),  CROWD_TEST(test_worker_fails), CROWD_TEST(test_worker_hangs),
       CROWD_TEST(test_end_without_worker), CROWD_TEST(test_cable),        CROWD_TEST(test_half_a_step),
+      CROWD_TEST(test_worker_device_dies),
   };
   return crowd_main(argc, argv, tests, sizeof tests / sizeof *tests);
 }

@@ -77,7 +77,8 @@ static int as_worker(const proc_opts *p) {
                                  .tell = print_line,
                                  .left = &left};
   if (st == WEIR_OK && p->fail_at > 0) rig_breakable(dev[0]);
-  if (st == WEIR_OK && p->fail_at > 0) rig_break_linear(dev[0], p->fail_at, p->hang ? RIG_HANGS : RIG_FAILS);
+  if (st == WEIR_OK && p->fail_at > 0)
+    rig_break_linear(dev[0], p->fail_at, p->hang ? RIG_HANGS : p->die ? RIG_DIES : RIG_FAILS);
   if (st == WEIR_OK) st = weir_tp_worker_run(&o, &e);
   if (st != WEIR_OK) fprintf(stderr, "error: %s\n", e.msg);
   for (int32_t i = 0; i < p->n_local && !left; i++) weir_dev_destroy(dev[i]);
@@ -117,6 +118,7 @@ int proc_main(int argc, char **argv) {
                        .bound_ns = atoll(argv[8]),
                        .fail_at = abs(atoi(argv[9])),
                        .hang = argv[9][0] == '-',
+                       .die = strchr(argv[9], 'd') != NULL,
                        .host = argv[10][0] ? argv[10] : NULL,
                        .netns = argv[11][0] ? argv[11] : NULL};
   if (p.netns && !netns_enter(p.netns)) return 1;
@@ -146,7 +148,7 @@ proc proc_start(const proc_opts *o) {
   snprintf(n_nodes, sizeof n_nodes, "%d", o->n_nodes);
   snprintf(n_local, sizeof n_local, "%d", o->n_local);
   snprintf(bound, sizeof bound, "%lld", (long long)o->bound_ns);
-  snprintf(fail_at, sizeof fail_at, "%d", o->hang ? -o->fail_at : o->fail_at);
+  snprintf(fail_at, sizeof fail_at, "%d%s", o->hang ? -o->fail_at : o->fail_at, o->die ? "d" : "");
   const char *const argv[] = {
       self,    o->role, o->model, o->addr, o->version ? o->version : "test", node,
       n_nodes, n_local, bound,    fail_at, o->host ? o->host : "",           o->netns ? o->netns : "",

@@ -15,7 +15,7 @@ typedef struct proc_opts {
   int32_t node, n_nodes, n_local;
   int64_t bound_ns;
   int32_t fail_at; /* a worker's device fails once, in this call of linear; 0: never */
-  bool hang;       /* ... or rather hangs for ever */
+  bool hang, die;  /* ... or rather hangs for ever; fails from then on */
 } proc_opts;
 
 typedef struct proc {

@@ -145,7 +145,8 @@ static struct {
 } broken = {.lock = PTHREAD_MUTEX_INITIALIZER, .mended = PTHREAD_COND_INITIALIZER};
 
 static weir_status misbehave(weir_err *e) {
-  if (broken.fault == RIG_FAILS) return weir_fail(e, WEIR_EDEVICE, "the device has caught fire");
+  if (broken.fault == RIG_DIES) broken.linears_left = broken.syncs_left = -1;
+  if (broken.fault != RIG_HANGS) return weir_fail(e, WEIR_EDEVICE, "the device has caught fire");
   pthread_mutex_lock(&broken.lock);
   while (broken.hangs) pthread_cond_wait(&broken.mended, &broken.lock);
   pthread_mutex_unlock(&broken.lock);

@@ -68,7 +68,7 @@ int64_t rig_now_ns(void);
 /* Before a device has work. Those of a rig are. */
 void rig_breakable(weir_dev *);
 /* One such device of this process misbehaves once: in its nth linear operation, or nth wait, from now on. */
-typedef enum { RIG_FAILS, RIG_HANGS } rig_fault;
+typedef enum { RIG_FAILS, RIG_HANGS, RIG_DIES /* fails from then on, in all it does */ } rig_fault;
 void rig_break_linear(weir_dev *, int32_t nth, rig_fault);
 void rig_break_sync(weir_dev *, int32_t nth, rig_fault);
 /* ... or in every one. */
