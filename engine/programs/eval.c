@@ -28,6 +28,7 @@ typedef struct evaluation {
   weir_cascade_opts opts;
   const double *threshold;
   int32_t n_thresholds;
+  bool rated; /* they are deferral rates */
   weir_loaded models;
   weir_answers answers;
   weir_eval v;
@@ -43,6 +44,8 @@ typedef struct evaluation {
 static void setting_name(const weir_eval_row *r, char *buf, size_t bytes) {
   if (r->mode == WEIR_MODE_SMALL || r->mode == WEIR_MODE_LARGE)
     snprintf(buf, bytes, "%s", weir_mode_name(r->mode));
+  else if (r->rated)
+    snprintf(buf, bytes, "%s %s rate %.3g", weir_mode_name(r->mode), weir_gate_name(r->gate.kind), r->rate);
   else
     snprintf(buf, bytes, "%s %s %.3g", weir_mode_name(r->mode),
              r->chance ? "chance" : weir_gate_name(r->gate.kind), (double)r->gate.threshold);
@@ -127,6 +130,7 @@ static weir_status score(evaluation *x, weir_eval_row *r, weir_err *e) {
   r->tokens = s.tokens;
   r->deferral_rate = s.deferral_rate;
   r->mean_entropy = s.mean_entropy;
+  r->tau = (double)x->answers.stats.budget.tau;
   r->large_passes =
       x->models.large >= 0 && s.tokens > 0 ? (double)s.steps[x->models.large] / (double)s.tokens : 0;
 out:
@@ -236,10 +240,16 @@ static weir_status measure_threshold(evaluation *x, double threshold, weir_err *
   weir_status st = WEIR_OK;
   weir_cascade_cfg cascade;
   weir_cascade_opts opts = x->opts;
-  opts.threshold = (float)threshold;
-  opts.set |= WEIR_OPT_THRESHOLD;
+  if (x->rated) {
+    opts.defer_rate = (float)threshold;
+  } else {
+    opts.threshold = (float)threshold;
+    opts.set |= WEIR_OPT_THRESHOLD;
+  }
   WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
-  WEIR_TRY(measure(x, &cascade, (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0]}, e));
+  WEIR_TRY(measure(
+      x, &cascade,
+      (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0], .rated = x->rated, .rate = threshold}, e));
 out:
   return st;
 }
@@ -253,6 +263,7 @@ static weir_status measure_chance(evaluation *x, weir_err *e) {
   opts.gate = WEIR_GATE_CHANCE;
   opts.threshold = (float)x->v.row[x->v.n - 1].deferral_rate;
   opts.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
+  opts.set &= ~(uint32_t)(WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE);
   WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
   WEIR_TRY(
       measure(x, &cascade, (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0], .chance = true}, e));
@@ -280,14 +291,30 @@ out:
 
 /* ---- the command ---- */
 
+/* --defer-rate: the list of settings is one of rates. */
+static weir_status read_rates(evaluation *x, weir_err *e) {
+  static const char *const other[] = {"entropy", "threshold"};
+  if (!weir_config_is_set(x->c, "defer-rate")) return WEIR_OK;
+  for (int i = 0; i < 2; i++)
+    if (weir_config_is_set(x->c, other[i]))
+      return weir_fail(e, WEIR_EINVAL, "--defer-rate sets the threshold itself: leave out --%s (%s: %s)",
+                       other[i], other[i], weir_config_source(x->c, other[i]));
+  x->threshold = weir_config_floats(x->c, "defer-rate", &x->n_thresholds);
+  x->rated = true;
+  x->opts.defer_rate = (float)x->threshold[0];
+  x->opts.set |= WEIR_OPT_DEFER_RATE;
+  return WEIR_OK;
+}
+
 static weir_status read_thresholds(evaluation *x, weir_err *e) {
   const bool other = (x->opts.set & WEIR_OPT_GATE) && x->opts.gate != WEIR_GATE_ENTROPY;
-  x->threshold = weir_config_floats(x->c, other ? "threshold" : "entropy", &x->n_thresholds);
+  if (!x->rated) x->threshold = weir_config_floats(x->c, other ? "threshold" : "entropy", &x->n_thresholds);
   if (other && weir_config_is_set(x->c, "entropy"))
     return weir_fail(e, WEIR_EINVAL, "--entropy is for the entropy gate; with --gate %s give --threshold",
                      weir_gate_name(x->opts.gate));
   if (other && x->n_thresholds == 0)
-    return weir_fail(e, WEIR_EINVAL, "--gate %s needs --threshold", weir_gate_name(x->opts.gate));
+    return weir_fail(e, WEIR_EINVAL, "--gate %s needs --threshold or --defer-rate",
+                     weir_gate_name(x->opts.gate));
   if (!other && weir_config_is_set(x->c, "threshold"))
     return weir_fail(e, WEIR_EINVAL, "--threshold is for another --gate; the entropy gate has --entropy");
   if (weir_config_bool(x->c, "random") && x->opts.mode == WEIR_MODE_EXACT)
@@ -305,9 +332,10 @@ static weir_status read_thresholds(evaluation *x, weir_err *e) {
 
 /* One model alone has no use for the settings of a cascade: those of the command line are refused. */
 static weir_status check_single(const evaluation *x, weir_err *e) {
-  static const char *const option[] = {
-      "mode",           "entropy",      "threshold", "gate", "accept-nll", "accept", "accept-alpha",
-      "accept-epsilon", "accept-delta", "window",    "hold", "horizon",    "random"};
+  static const char *const option[] = {"mode",         "entropy",    "threshold",    "gate",
+                                       "accept-nll",   "accept",     "accept-alpha", "accept-epsilon",
+                                       "accept-delta", "window",     "hold",         "horizon",
+                                       "random",       "defer-rate", "defer-burst",  "load-price"};
   if (x->paths.small[0] && x->paths.large[0]) return WEIR_OK;
   for (size_t i = 0; i < sizeof option / sizeof *option; i++)
     if (!strcmp(weir_config_source(x->c, option[i]), "command line"))
@@ -325,6 +353,7 @@ static weir_status read_input(evaluation *x, weir_err *e) {
   if (!weir_mode_parse(weir_config_string(x->c, "mode"), &mode))
     return weir_fail(e, WEIR_EINVAL, "mode %s is not known", weir_config_string(x->c, "mode"));
   WEIR_TRY(weir_setting_cascade(x->c, mode, &x->opts, e));
+  WEIR_TRY(read_rates(x, e));
   WEIR_TRY(weir_cascade_cfg_make(&x->opts, &checked, e)); /* refuses before anything is loaded */
   WEIR_TRY(read_thresholds(x, e));
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));

@@ -15,6 +15,9 @@
 typedef struct weir_eval_row {
   weir_mode mode;
   weir_gate gate; /* of the small tier; meaningful when mode is neither small nor large */
+  bool rated;     /* the gate's threshold was moved by a deferral rate: */
+  double rate;    /* which was asked for */
+  double tau;     /* the last it was moved to */
   bool chance;    /* the control: defers by chance, as often as the row before it */
   int32_t n_tasks, n_right;
   double exact, lo, hi; /* exact match and its 95 % interval, fractions */

@@ -43,11 +43,14 @@ double weir_eval_speedup(const weir_eval *v, int32_t i) {
   return v->large >= 0 && v->row[v->large].tok_s > 0 ? v->row[i].tok_s / v->row[v->large].tok_s : NAN;
 }
 
-/* "entropy 0.5", "chance 0.157"; "" for a model alone. */
+/* "entropy 0.5", "rate 0.1", "chance 0.157"; "" for a model alone. */
 static void gate_text(const weir_eval_row *r, char *buf, size_t bytes) {
   buf[0] = '\0';
   if (r->chance)
     snprintf(buf, bytes, "chance %.3f", (double)r->gate.threshold);
+  else if (r->rated)
+    snprintf(buf, bytes, "%s%srate %g", r->gate.kind == WEIR_GATE_ENTROPY ? "" : weir_gate_name(r->gate.kind),
+             r->gate.kind == WEIR_GATE_ENTROPY ? "" : " ", r->rate);
   else if (is_cascade(r))
     snprintf(buf, bytes, "%s %g", weir_gate_name(r->gate.kind), (double)r->gate.threshold);
 }
@@ -95,6 +98,9 @@ static double as_written(float x) {
   return strtod(text, NULL);
 }
 
+/* The one of a row; of one that was moved, the last. */
+static double tau_of(const weir_eval_row *r) { return r->rated ? r->tau : as_written(r->gate.threshold); }
+
 static const char *gate_name(const weir_eval_row *r) {
   return r->chance ? "chance" : weir_gate_name(r->gate.kind);
 }
@@ -103,11 +109,12 @@ json_t *weir_eval_row_json(const weir_eval *v, int32_t i) {
   const weir_eval_row *r = &v->row[i];
   const bool gated = is_cascade(r) || r->chance;
   return json_pack(
-      "{s:s, s:s, s:s?, s:o, s:b, s:i, s:f, s:[f,f], s:f, s:I, s:f, s:f, s:o, s:o, s:f, s:f, s:f}", /**/
+      "{s:s, s:s, s:s?, s:o, s:o, s:b, s:i, s:f, s:[f,f], s:f, s:I, s:f, s:f, s:o, s:o, s:f, s:f, s:f}", /**/
       "schema", "weir.eval.row.v1", "mode", weir_mode_name(r->mode), "gate", gated ? gate_name(r) : NULL,
-      "tau", gated ? weir_json_real(as_written(r->gate.threshold)) : json_null(), "chance", (int)r->chance,
-      "tasks", r->n_tasks, "exact_match", r->exact, "interval95", r->lo, r->hi, "deferral_rate",
-      r->deferral_rate, "tokens", (json_int_t)r->tokens, "seconds", r->seconds, "tok_s", r->tok_s, "speedup",
+      "tau", gated ? weir_json_real(tau_of(r)) : json_null(), "defer_rate",
+      r->rated ? weir_json_real(r->rate) : json_null(), "chance", (int)r->chance, "tasks", r->n_tasks,
+      "exact_match", r->exact, "interval95", r->lo, r->hi, "deferral_rate", r->deferral_rate, "tokens",
+      (json_int_t)r->tokens, "seconds", r->seconds, "tok_s", r->tok_s, "speedup",
       weir_json_real(weir_eval_speedup(v, i)), "mean_entropy", weir_json_real(r->mean_entropy),
       "large_passes_per_token", r->large_passes, "first_ms", r->first_ms, "total_ms", r->total_ms);
 }
@@ -129,9 +136,9 @@ json_t *weir_eval_summary_json(const weir_eval *v) {
       "schema", "weir.eval.summary.v1", "tokens", (json_int_t)r->tokens, "deferral_rate",
       value_of(v, c, r->deferral_rate), "entropy", value_of(v, c, r->mean_entropy), "cascade_tok_s",
       value_of(v, c, r->tok_s), "large_tok_s", value_of(v, v->large, l->tok_s), "small_tok_s",
-      value_of(v, v->small, s->tok_s), "exact_match", exact, "tau",
-      value_of(v, c, as_written(r->gate.threshold)), "mode", c >= 0 ? weir_mode_name(r->mode) : NULL,
-      "speedup", value_of(v, c, c >= 0 ? weir_eval_speedup(v, c) : NAN), "within_one_point", (int)v->within,
-      "tasks", v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa", v->isa, "threads", v->threads,
-      "device", v->device);
+      value_of(v, v->small, s->tok_s), "exact_match", exact, "tau", value_of(v, c, tau_of(r)), "mode",
+      c >= 0 ? weir_mode_name(r->mode) : NULL, "speedup",
+      value_of(v, c, c >= 0 ? weir_eval_speedup(v, c) : NAN), "within_one_point", (int)v->within, "tasks",
+      v->n > 0 ? v->row[0].n_tasks : 0, "batch", v->batch, "isa", v->isa, "threads", v->threads, "device",
+      v->device);
 }

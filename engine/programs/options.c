@@ -123,6 +123,17 @@ const weir_option weir_options[] = {
    "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it. Instead of --entropy."},
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
+  {"defer-rate", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "R", NULL, 0, 1, NULL, NULL, false,
+   "Instead of a threshold, modes defer and rollback: the share of tokens that the gate is to defer, by which the "
+   "threshold moves from token to token; in weir serve for each user apart. Not with --entropy or --threshold."},
+  {"defer-rate", 0, FLOATS, EVAL, "Cascade", "R,R..", NULL, 0, 1, NULL, NULL, false,
+   "The rates to measure, instead of thresholds."},
+  {"defer-burst", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
+   "With --defer-rate: tokens that one request may defer at once; each token it writes refills R of one. 0, the "
+   "default: no limit."},
+  {"load-price", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "X", NULL, 0, 100, NULL, NULL, false,
+   "Modes defer and rollback: what the threshold rises by at most while others wait for the large model, in nats (of "
+   "probability with the other gates). 0, the default: off."},
   {"accept-nll", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
    "Mode rollback, and --accept nll: the large model lets a token stand while -log p is at most this. Default 3."},
   {"accept", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "own|nll|v1|v2|v3|typical", NULL, false,

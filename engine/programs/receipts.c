@@ -3,6 +3,7 @@
 #include "programs/receipts.h"
 
 #include <jansson.h>
+#include <math.h>
 
 #include "cascade/cascade_conf.h"
 #include "programs/out.h"
@@ -12,12 +13,15 @@ static json_t *line_of(int32_t request, int32_t i, const weir_token_receipt *r, 
   json_t *o = json_object();
   if (!o) return NULL;
   const bool one_tier = g->n_tiers < 2;
+  /* Where no gate looked, the threshold that stood still; one that moves had no value there. */
+  const bool looked = !isnan(r->tau) || weir_budget_moves(&g->budget);
+  const float tau = looked ? r->tau : g->gate[0].threshold;
   int bad = json_object_set_new(o, "request", json_integer(request));
   bad |= json_object_set_new(o, "i", json_integer(i));
   bad |= json_object_set_new(o, "id", json_integer(r->id));
   bad |= json_object_set_new(o, "tier", json_string(models->tier_name[r->tier]));
   bad |= json_object_set_new(o, "H", weir_json_real((double)r->entropy));
-  bad |= json_object_set_new(o, "tau", one_tier ? json_null() : weir_json_real((double)g->gate[0].threshold));
+  bad |= json_object_set_new(o, "tau", one_tier ? json_null() : weir_json_real((double)tau));
   bad |= json_object_set_new(o, "reason", json_string(weir_why_name(r->why)));
   bad |= json_object_set_new(o, "wait_us", json_integer(r->wait_ns / 1000));
   if (!one_tier && g->gate[0].kind != WEIR_GATE_ENTROPY) {

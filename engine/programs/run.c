@@ -158,7 +158,12 @@ static void print_summary(const run *r, const weir_totals *s) {
   if (r->models.n_tiers > 1) {
     fprintf(stderr, "mode %s", weir_mode_name(r->opts.mode));
     const weir_gate g = r->how.cascade.gate[0];
-    if (isfinite(g.threshold)) fprintf(stderr, ", gate %s %g", weir_gate_name(g.kind), (double)g.threshold);
+    const weir_budget *b = &r->how.cascade.budget;
+    if (b->rated)
+      fprintf(stderr, ", gate %s at rate %g, tau %.3f at the end", weir_gate_name(g.kind), (double)b->rate,
+              (double)r->answers.stats.budget.tau);
+    else if (isfinite(g.threshold))
+      fprintf(stderr, ", gate %s %g", weir_gate_name(g.kind), (double)g.threshold);
     fprintf(stderr, ": small %lld, large %lld tokens, deferral rate %.3f", (long long)s->by_tier[0],
             (long long)s->large_tokens, s->deferral_rate);
     if (!isnan(s->mean_entropy)) fprintf(stderr, ", mean entropy %.3f nats", s->mean_entropy);

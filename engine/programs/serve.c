@@ -196,8 +196,9 @@ static void tell_models(const server *s) {
   char gate[64] = "";
   if (v->models.n_tiers > 1 && weir_cascade_cfg_make(&s->set.cascade, &cascade, &ignored) == WEIR_OK &&
       (s->set.cascade.mode == WEIR_MODE_DEFER || s->set.cascade.mode == WEIR_MODE_ROLLBACK))
-    snprintf(gate, sizeof gate, " (%s, threshold %g)", weir_gate_name(s->set.cascade.gate),
-             (double)cascade.gate[0].threshold);
+    snprintf(gate, sizeof gate, cascade.budget.rated ? " (%s, deferral rate %g)" : " (%s, threshold %g)",
+             weir_gate_name(s->set.cascade.gate),
+             (double)(cascade.budget.rated ? cascade.budget.rate : cascade.gate[0].threshold));
   weir_log(WEIR_LOG_INFO, "%s: mode %s%s, context %d tokens, chat format %s", s->set.model,
            weir_mode_name(s->set.cascade.mode), gate, v->n_ctx,
            v->has_chat ? weir_chat_name(&v->format) : "none");

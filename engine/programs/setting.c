@@ -54,6 +54,14 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->horizon = (int32_t)weir_config_int(c, "horizon");
     o->set |= WEIR_OPT_HORIZON;
   }
+  if (given(c, "defer-burst", o->mode)) {
+    o->defer_burst = (int32_t)weir_config_int(c, "defer-burst");
+    o->set |= WEIR_OPT_DEFER_BURST;
+  }
+  if (given(c, "load-price", o->mode)) {
+    o->load_price = (float)weir_config_float(c, "load-price");
+    o->set |= WEIR_OPT_LOAD_PRICE;
+  }
   return WEIR_OK;
 }
 
@@ -61,6 +69,15 @@ weir_status weir_setting_threshold(const weir_config *c, weir_cascade_opts *o, w
   const bool tau = given(c, "entropy", o->mode), threshold = given(c, "threshold", o->mode);
   if (tau && threshold)
     return weir_fail(e, WEIR_EINVAL, "--entropy and --threshold say the same thing: give one");
+  if (given(c, "defer-rate", o->mode)) {
+    if (tau || threshold)
+      return weir_fail(e, WEIR_EINVAL, "--defer-rate sets the threshold itself: leave out --%s (%s: %s)",
+                       tau ? "entropy" : "threshold", tau ? "entropy" : "threshold",
+                       weir_config_source(c, tau ? "entropy" : "threshold"));
+    o->defer_rate = (float)weir_config_float(c, "defer-rate");
+    o->set |= WEIR_OPT_DEFER_RATE;
+    return WEIR_OK;
+  }
   if (tau && (o->set & WEIR_OPT_GATE) && o->gate != WEIR_GATE_ENTROPY)
     return weir_fail(e, WEIR_EINVAL,
                      "--entropy is the threshold of the entropy gate; with --gate %s give --threshold",

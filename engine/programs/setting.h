@@ -14,9 +14,9 @@
  * follows from it. */
 weir_status weir_setting_mode(const weir_config *, weir_model_paths *io, weir_mode *out, weir_err *e);
 /* The cascade options of a mode as given, without the threshold (of which eval has a list): gate, accept and
- * its parameters, window, hold, horizon. */
+ * its parameters, window, hold, horizon, defer-burst, load-price. */
 weir_status weir_setting_cascade(const weir_config *, weir_mode, weir_cascade_opts *out, weir_err *e);
-/* Adds the threshold of `run`: --entropy or --threshold. */
+/* Adds the threshold of `run`: --entropy or --threshold, or --defer-rate in their place. */
 weir_status weir_setting_threshold(const weir_config *, weir_cascade_opts *io, weir_err *e);
 void weir_setting_draw(const weir_config *, weir_ask *out);
 

@@ -54,7 +54,7 @@ static weir_status put_series(const weir_eval *v, const frame *f, bool chance, c
     if (!chance)
       WEIR_TRY(weir_buf_printf(
           out, e, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" text-anchor=\"middle\">%g</text>\n", x, y - 9,
-          (double)r->gate.threshold));
+          r->rated ? r->rate : (double)r->gate.threshold));
   }
 out:
   return st;

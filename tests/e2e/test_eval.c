@@ -86,6 +86,57 @@ static void test_chance(void **state) {
   json_decref(all);
 }
 
+/* --defer-rate: the share of tokens of all tasks, within the bound that the tracker has; the pair's entropies
+ * lie below 6 nats, and its threshold moves by 0.05. */
+static void test_defer_rate(void **state) {
+  (void)state;
+  static const double rate[] = {0.05, 0.1, 0.3};
+  json_t *all = e2e_json_of("eval models/tasks-valid.jsonl -q --json --limit 40 --defer-rate 0.05,0.1,0.3");
+  for (size_t i = 0; i < 3; i++) {
+    const json_t *r = json_array_get(all, 2 + i);
+    const double got = number(r, "deferral_rate"), limit = 6.05 / (0.05 * number(r, "tokens"));
+    print_message("  rate %g: %g of %g tokens, tau %g at the end, exact match %g\n", rate[i], got,
+                  number(r, "tokens"), number(r, "tau"), number(r, "exact_match"));
+    assert_true(fabs(number(r, "defer_rate") - rate[i]) < 1e-6);
+    if (fabs(got - rate[i]) > limit) fail_msg("deferred %g, want %g within %g", got, rate[i], limit);
+  }
+  /* more is deferred where more is asked for, by a lower threshold */
+  const json_t *few = json_array_get(all, 2), *many = json_array_get(all, 4);
+  assert_true(number(few, "deferral_rate") < number(many, "deferral_rate"));
+  assert_true(json_is_null(json_object_get(json_array_get(all, 0), "defer_rate")));
+  json_decref(all);
+  /* a bucket of one for each task takes some of them away */
+  all = e2e_json_of(
+      "eval models/tasks-valid.jsonl -q --json --limit 40 --defer-rate 0.3 --defer-burst 1 --gate margin");
+  assert_true(number(json_array_get(all, 2), "deferral_rate") < 0.3 + 0.02);
+  json_decref(all);
+}
+
+/* What means nothing, or twice the same, is refused. */
+static void test_defer_rate_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *args, *said;
+  } wrong[] = {
+      {"eval models/tasks-valid.jsonl --defer-rate 0.1 --entropy 0.5", "leave out --entropy"},
+      {"eval models/tasks-valid.jsonl --defer-rate 0.1 --mode exact", "no meaning in mode exact"},
+      {"eval models/tasks-valid.jsonl --defer-rate 1.5", "out of range"},
+      {"eval models/tasks-valid.jsonl --defer-burst 2", "defer-burst needs defer-rate"},
+      {"run -p x --defer-rate 0.1 --threshold 0.5 --gate margin", "leave out --threshold"},
+      {"run -p x --defer-rate 0.1 -m small", "no meaning in mode small"},
+      {"run -p x --defer-rate 0.1 -m large", "no meaning in mode large"},
+      {"run -p x --load-price 1 -m exact", "no meaning in mode exact"},
+      {"run -p x --load-price -1", "out of range"},
+      {"run -p x --defer-rate nan", "defer-rate"},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    e2e_result r = e2e("%s", wrong[i].args);
+    e2e_want_status(&r, 2, wrong[i].args);
+    e2e_want_in(r.err, wrong[i].said, wrong[i].args);
+    e2e_free(&r);
+  }
+}
+
 /* The last group of the last match counts. The task's text is what the model writes: "... The result is 445
  * minutes." */
 static void test_answer_rule(void **state) {
@@ -192,8 +243,10 @@ static void test_speculate(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_rows),        cmocka_unit_test(test_speculate), cmocka_unit_test(test_chance),
-      cmocka_unit_test(test_answer_rule), cmocka_unit_test(test_summary),   cmocka_unit_test(test_svg),
+      cmocka_unit_test(test_rows),       cmocka_unit_test(test_speculate),
+      cmocka_unit_test(test_chance),     cmocka_unit_test(test_answer_rule),
+      cmocka_unit_test(test_summary),    cmocka_unit_test(test_svg),
+      cmocka_unit_test(test_defer_rate), cmocka_unit_test(test_defer_rate_refused),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
