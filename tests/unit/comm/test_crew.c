@@ -14,6 +14,15 @@
 
 #include "crew_box.h"
 
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#ifdef __SANITIZE_THREAD__
+enum { RACE_DETECTOR = 1 };
+#else
+enum { RACE_DETECTOR = __has_feature(thread_sanitizer) };
+#endif
+
 static const int64_t s_ns = 1000000000;
 
 static weir_crew_opts opts(const char *addr, int32_t node, int32_t n_nodes) {
@@ -325,7 +334,7 @@ static void test_open(void **state) {
 /* localhost is a name; a leader listens there without a token. */
 static void test_localhost(void **state) {
   char at[64], addr[64];
-  crew_box box[2] = {0}, lost = {0};
+  crew_box box[2] = {0};
   (void)state;
   box_address(at);
   snprintf(addr, sizeof addr, "localhost:%s", strchr(at, ':') + 1);
@@ -336,8 +345,13 @@ static void test_localhost(void **state) {
   }
   assert_true(box_wait(&box[0], &box[0].joined[1], 1));
   for (int k = 0; k < 2; k++) box_close(&box[k]);
+}
 
-  /* a name that is not known yet may be known later; to close does not wait for it */
+/* A name that is not known yet may be known later; to close does not wait for it. */
+static void test_unknown_name(void **state) {
+  crew_box lost = {0};
+  (void)state;
+  if (RACE_DETECTOR) skip(); /* the C library looks names up in a thread that it does not know, and crashes */
   open_box(&lost, opts("no-such-host.invalid:7000", 1, 2));
   const int64_t from = box_now_ns();
   box_close(&lost);
@@ -347,9 +361,11 @@ static void test_localhost(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_order_tcp), cmocka_unit_test(test_order_ipc),  cmocka_unit_test(test_largest),
-      cmocka_unit_test(test_many),      cmocka_unit_test(test_last_words), cmocka_unit_test(test_return),
-      cmocka_unit_test(test_refused),   cmocka_unit_test(test_open),       cmocka_unit_test(test_localhost),
+      cmocka_unit_test(test_order_tcp),  cmocka_unit_test(test_order_ipc),
+      cmocka_unit_test(test_largest),    cmocka_unit_test(test_many),
+      cmocka_unit_test(test_last_words), cmocka_unit_test(test_return),
+      cmocka_unit_test(test_refused),    cmocka_unit_test(test_open),
+      cmocka_unit_test(test_localhost),  cmocka_unit_test(test_unknown_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
