@@ -135,7 +135,7 @@ weir_status weir_dist_find(weir_dist *d, bool (*stop)(void *ctx), void *ctx, wei
   const weir_launch *l = &d->launch;
   char host[WEIR_LAUNCH_ADDR_BYTES], own[WEIR_DIST_HOST_BYTES] = "";
   const char *port = NULL;
-  bool loopback = false;
+  bool loopback = false, told = false;
   strcpy(d->listen, l->addr);
   if (!split(l->addr, host, &port) || weir_address_is_loopback(l->addr)) return WEIR_OK;
   while (!look_up(host, port, &loopback, own, sizeof own)) {
@@ -143,6 +143,11 @@ weir_status weir_dist_find(weir_dist *d, bool (*stop)(void *ctx), void *ctx, wei
     if (weir_now_ns(&clock) > until)
       return weir_fail(e, WEIR_EIO, "--dist-init-addr %s: the host is not known, or there is no way to it",
                        l->addr);
+    if (!told)
+      weir_log(WEIR_LOG_INFO,
+               "--dist-init-addr %s: the host is not known yet; waiting for that, at most %d s", l->addr,
+               (int)(RESOLVE_NS / INT64_C(1000000000)));
+    told = true;
     (void)poll(NULL, 0, RESOLVE_EVERY_MS);
   }
   if (loopback && l->n_local < l->n_nodes) { /* others are on other machines */

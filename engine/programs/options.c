@@ -266,7 +266,7 @@ const weir_option weir_options[] = {
    "Where the process with --node-rank 0 listens and the others find it."},
   {"dist-host", 0, STRING, MODELS | WORKER, "Tensor parallelism", "HOST", NULL, ANY, NULL, false,
    "The name or address under which the others reach this machine's ranks (tcp). Default: node 0 is at the host of "
-   "--dist-init-addr, others by the name of their machine."},
+   "--dist-init-addr, others at the address from which they reach that."},
   {"dist-token-file", 0, STRING, MODELS | WORKER, "Tensor parallelism", "FILE", NULL, ANY, NULL, false,
    "A secret that all processes share, the first line of the file; asked for where --dist-init-addr is reached from other "
    "machines."},
