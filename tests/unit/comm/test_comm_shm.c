@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The communicator over shared memory: all that communicators promise, with threads and
- * processes; and over memory of the
- * test's own, where a race detector sees who writes what. */
+/* The communicator over shared memory: all that communicators promise, with threads and processes; and over
+ * memory of the test's own, where a race detector sees who writes what. */
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
