@@ -67,6 +67,33 @@ static void race_of(const sample_ref *r, double *p) {
   for (int32_t v = 0; v < N; v++) p[v] = r->w[v] / sum;
 }
 
+/* The verdict is a function of what the row says, and of the redraw where it is a refusal. */
+static void decide_again(weir_dev *dev, const float *large, const weir_ask *ask, const weir_row *judged) {
+  weir_ask again[BATCH];
+  weir_row redrawn[BATCH];
+  weir_err e = {0};
+  for (int32_t r = 0; r < BATCH; r++) {
+    again[r] = ask[r];
+    again[r].keep = WEIR_KEEP_NLL;
+    again[r].keep_a = -1;
+  }
+  kern_ok(answer(dev, large, BATCH, N, again, redrawn, &e), &e, "redraw");
+  for (int32_t r = 0; r < BATCH; r++) {
+    const weir_row *j = &judged[r];
+    const double p = exp((double)j->probe_logprob), max = (double)j->p_max, a = (double)ask[r].keep_a;
+    bool stands = false;
+    switch (ask[r].keep) {
+      case WEIR_KEEP_NLL: stands = -(double)j->probe_logprob <= a; break;
+      case WEIR_KEEP_V1: stands = exp((double)ask[r].probe_q) >= max - a; break;
+      case WEIR_KEEP_V2: stands = p >= (max - a) * (1 - 1e-6); break; /* the row is in floats */
+      case WEIR_KEEP_V3: stands = p >= (1 - a) * max * (1 - 1e-6); break;
+      case WEIR_KEEP_TYPICAL: stands = p > fmin(a, (double)ask[r].keep_b * exp(-(double)j->entropy)); break;
+      default: fail_msg("rule %d", ask[r].keep);
+    }
+    assert_int_equal(j->token, stands ? ask[r].probe : redrawn[r].token);
+  }
+}
+
 /* z of the pairs' chi-squared, and the share that stood. */
 static double run(weir_dev *dev, const float *small, const float *large, const rule *k, const draw *d,
                   uint64_t seed, double *kept) {
@@ -88,6 +115,7 @@ static double run(weir_dev *dev, const float *small, const float *large, const r
     }
     kern_ok(answer(dev, large, BATCH, N, ask, judged, &e), &e, "judge");
     for (int32_t r = 0; r < BATCH; r++) seen[drafted[r].token * N + judged[r].token]++;
+    if (at == 0) decide_again(dev, large, ask, judged);
   }
   sample_ref ref_q, ref_p;
   weir_ask one = ask_of(d, seed, 0);

@@ -105,6 +105,85 @@ static void test_exact(void **state) {
   check_mode(WEIR_MODE_EXACT, 1.5f, -1, "exact with an early stop", 30);
 }
 
+/* Drafts and their judge, straight from the laws: the small tier writes until the window is full, its gate
+ * stops it or the text ends; the large one replaces the first token it refuses, or writes on. */
+static int32_t speculate(const sim *s, const sim_job *j, int32_t *tok, int32_t *refused) {
+  const weir_cascade_cfg *g = &j->cascade;
+  const int32_t most = j->n_prompt + j->max_new;
+  int32_t all[MAX_PROMPT + MAX_NEW + 1], n = j->n_prompt, judged = n;
+  float q[MAX_PROMPT + MAX_NEW + 1];
+  weir_ask a = j->draw;
+  memcpy(all, j->prompt, (size_t)n * sizeof *all);
+  for (bool ended = false; !ended || judged < n;) {
+    while (!ended && n - judged < g->window[0]) {
+      a.pos = n;
+      a.probe = -1;
+      const weir_row r = fake_law_row(&s->law, 0, all, n, &a);
+      if (r.entropy > g->gate[0].threshold) break;
+      q[n] = r.logprob;
+      all[n++] = r.token;
+      ended = n == most || (!j->ignore_eos && weir_tokenizer_is_end(s->tokenizer, r.token));
+    }
+    int32_t pos = judged;
+    for (; pos < n + !ended; pos++) {
+      a.pos = pos;
+      a.probe = pos < n ? all[pos] : -1;
+      a.keep = g->keep[1];
+      a.keep_a = g->keep_a[1];
+      a.keep_b = g->keep_b[1];
+      a.probe_q = pos < n ? q[pos] : 0;
+      const weir_row r = fake_law_row(&s->law, 1, all, pos, &a);
+      if (pos < n && r.token == all[pos]) continue;
+      *refused += n - pos;
+      all[pos] = r.token;
+      n = pos + 1;
+      ended = n == most || (!j->ignore_eos && weir_tokenizer_is_end(s->tokenizer, r.token));
+      break;
+    }
+    judged = n;
+  }
+  memcpy(tok, all + j->n_prompt, (size_t)(n - j->n_prompt) * sizeof *tok);
+  return n - j->n_prompt;
+}
+
+static void test_speculate(void **state) {
+  (void)state;
+  int32_t refused = 0, by_rule[WEIR_N_KEEPS] = {0};
+  for (int32_t round = 0; round < 30; round++) {
+    rnd_state = (uint32_t)round * 31u + 7u;
+    const sim_opts o = random_opts();
+    sim s;
+    sim_job job[JOBS];
+    static sim_out out[JOBS];
+    sim_open(&s, &o);
+    for (int32_t i = 0; i < JOBS; i++) {
+      weir_cascade_opts c = {.mode = WEIR_MODE_SPECULATE, .set = WEIR_OPT_ACCEPT | WEIR_OPT_WINDOW};
+      weir_err e = {0};
+      c.accept = (weir_keep)(1 + rnd(WEIR_N_KEEPS - 1));
+      c.window = 1 + (int32_t)rnd(9);
+      if (rnd(2)) c.set |= WEIR_OPT_THRESHOLD, c.threshold = 0.5f + (float)rnd(300) / 100;
+      if (c.accept >= WEIR_KEEP_V1 && c.accept <= WEIR_KEEP_V3)
+        c.set |= WEIR_OPT_ACCEPT_ALPHA, c.accept_alpha = (float)rnd(90) / 100;
+      random_job(&job[i], sim_mode(WEIR_MODE_EXACT, 1));
+      if (weir_cascade_cfg_make(&c, &job[i].cascade, &e) != WEIR_OK) fail_msg("%s", e.msg);
+    }
+    sim_run(&s, job, out, JOBS);
+    for (int32_t i = 0; i < JOBS; i++) {
+      int32_t tok[MAX_NEW], lost = 0;
+      const int32_t n = speculate(&s, &job[i], tok, &lost);
+      const weir_keep rule = job[i].cascade.keep[1];
+      expect_tokens(&out[i], tok, n, weir_accept_name(rule), round, i);
+      assert_int_equal(out[i].counts.refused, lost);
+      refused += lost;
+      by_rule[rule] += lost < n; /* something stood */
+    }
+    sim_out_fini(out, JOBS);
+    sim_close(&s);
+  }
+  assert_true(refused > 500);
+  for (int k = WEIR_KEEP_OWN; k < WEIR_N_KEEPS; k++) assert_true(by_rule[k] > 10);
+}
+
 /* Rolling back has no one-line reference: what a request gets alone it must get in any company. */
 static void test_rollback_batched_is_alone(void **state) {
   (void)state;
@@ -372,17 +451,12 @@ static void test_refusals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_small),
-      cmocka_unit_test(test_large),
-      cmocka_unit_test(test_defer),
-      cmocka_unit_test(test_exact),
-      cmocka_unit_test(test_rollback_batched_is_alone),
-      cmocka_unit_test(test_receipts),
-      cmocka_unit_test(test_large_tier_dies),
-      cmocka_unit_test(test_small_tier_dies),
-      cmocka_unit_test(test_pinned_never_feeds_large),
-      cmocka_unit_test(test_cancel),
-      cmocka_unit_test(test_stop_strings),
+      cmocka_unit_test(test_small),           cmocka_unit_test(test_large),
+      cmocka_unit_test(test_defer),           cmocka_unit_test(test_exact),
+      cmocka_unit_test(test_speculate),       cmocka_unit_test(test_rollback_batched_is_alone),
+      cmocka_unit_test(test_receipts),        cmocka_unit_test(test_large_tier_dies),
+      cmocka_unit_test(test_small_tier_dies), cmocka_unit_test(test_pinned_never_feeds_large),
+      cmocka_unit_test(test_cancel),          cmocka_unit_test(test_stop_strings),
       cmocka_unit_test(test_refusals),
   };
   weir_log_set_level(WEIR_LOG_ERROR - 1); /* planned failures are not news */
