@@ -106,6 +106,11 @@ static weir_status check_cascade(const Weir__V1__Cascade *c, const char **param,
   ASK(known, "cascade.mode", "\"%.40s\", not small, large, defer, rollback, exact or speculate", c->mode);
   if (c->has_entropy_case == WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY)
     ASK(!isnan(c->entropy), "cascade.entropy", "not a number");
+  if (c->has_defer_rate_case == WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE)
+    ASK(between(c->defer_rate, 0, 1), "cascade.defer_rate", "%g, not 0 to 1", (double)c->defer_rate);
+  ASK(c->defer_burst <= 1 << 20, "cascade.defer_burst", "%u, at most %d", c->defer_burst, 1 << 20);
+  if (c->has_load_price_case == WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE)
+    ASK(between(c->load_price, 0, 100), "cascade.load_price", "%g, not 0 to 100", (double)c->load_price);
   return WEIR_OK;
 }
 

@@ -42,9 +42,11 @@ const char *weir_budget_error(const weir_budget *);
  * -P, by step rate: tau >= -P - step rate. With tau_0 in [0, bound] the difference is at most
  * bound + P + hold step in size. (With hold 1 and no price: (bound + step) / (step T).)
  *
- * The price therefore moves deferrals from busy moments to quiet ones and leaves the rate. A bucket that
- * refuses makes x = 0 where the score says 1: tau is then kept at -P - step at least, which only takes
- * deferrals away, so that `deferred / T - rate` keeps its bound and `rate - deferred / T` loses it. */
+ * The price therefore moves deferrals from busy moments to quiet ones and leaves the rate. Where a bucket
+ * refuses, x stays what the score says: the law is then one of what is asked for, of which no more than that
+ * is deferred, so that `deferred / T - rate` keeps its bound. (Counting refusals as x = 0 would keep it too,
+ * and let tau sink until every token asks and the bucket takes the next one, not the hardest.) Whoever does
+ * so finds tau at -P - step at least: what was held back does not come in a flood. */
 typedef struct weir_rate_law {
   double rate, step, bound, price; /* price: P, the most it can be */
   int32_t hold;                    /* >= 1 */

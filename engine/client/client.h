@@ -90,6 +90,9 @@ typedef struct weir_client_request {
   const char *mode; /* NULL: the server's */
   bool has_entropy, pin;
   float entropy; /* nats */
+  bool has_defer_rate, has_load_price;
+  float defer_rate, load_price; /* a share, instead of `entropy`; added to the threshold at most under load */
+  uint32_t defer_burst;         /* 0: the server's */
 
   int32_t priority;
   uint32_t deadline_ms, top_logprobs;
@@ -113,7 +116,8 @@ typedef struct weir_client_token {
   float logprob, entropy, p_max, margin;
   const char *why;  /* "" without receipts */
   uint32_t wait_us; /* this and the next: 0 without receipts */
-  bool wanted_up;
+  bool wanted_up, has_tau;
+  float tau; /* the gate's threshold when it judged; with receipts, where has_tau */
   const weir_client_top *top;
   size_t n_top;
 } weir_client_token;
@@ -129,6 +133,11 @@ typedef struct weir_client_usage {
   char mode[16];
   float entropy;      /* NaN: none */
   uint32_t wanted_up; /* of completion_tokens: a gate asked for a tier that was not there */
+  /* Of a request with a rate or a price: decisions, those that deferred, the last threshold; and the rate
+   * that held (where has_rate). */
+  uint32_t budgeted, deferred;
+  float tau, defer_rate;
+  bool has_rate;
 } weir_client_usage;
 
 typedef struct weir_client_end {

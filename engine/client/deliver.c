@@ -35,6 +35,11 @@ static void end_of(const Weir__V1__End *end, weir_client_end *out) {
     u->seed = from->seed;
     snprintf(u->mode, sizeof u->mode, "%s", from->mode);
     if (from->has_entropy_case) u->entropy = from->entropy;
+    u->budgeted = from->budgeted;
+    u->deferred = from->deferred;
+    if (from->has_tau_case) u->tau = from->tau;
+    u->has_rate = from->has_defer_rate_case != 0;
+    if (u->has_rate) u->defer_rate = from->defer_rate;
   }
   if (end->error) client_error_from(&out->error, end->error);
 }
@@ -64,6 +69,8 @@ static void hand_over(client_request *r, const Weir__V1__Token *t) {
                                  .why = t->why,
                                  .wait_us = t->wait_us,
                                  .wanted_up = t->wanted_up,
+                                 .has_tau = t->has_tau_case != 0,
+                                 .tau = t->has_tau_case ? t->tau : NAN,
                                  .top = top,
                                  .n_top = t->n_top};
   r->have++;

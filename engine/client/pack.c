@@ -74,12 +74,22 @@ static int fill_sampling(client_submit_pack *p, const weir_client_request *q, we
 }
 
 static int fill_cascade(client_submit_pack *p, const weir_client_request *q, weir_client_error *e) {
-  if (!q->mode && !q->has_entropy && !q->pin) return 0;
+  const bool budget = q->has_defer_rate || q->has_load_price || q->defer_burst > 0;
+  if (!q->mode && !q->has_entropy && !q->pin && !budget) return 0;
   weir__v1__cascade__init(&p->cascade);
   if (client_text(q->mode, "cascade.mode", &p->cascade.mode, e) != 0) return -1;
   if (q->has_entropy) {
     p->cascade.has_entropy_case = WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;
     p->cascade.entropy = q->entropy;
+  }
+  if (q->has_defer_rate) {
+    p->cascade.has_defer_rate_case = WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE;
+    p->cascade.defer_rate = q->defer_rate;
+  }
+  p->cascade.defer_burst = q->defer_burst;
+  if (q->has_load_price) {
+    p->cascade.has_load_price_case = WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE;
+    p->cascade.load_price = q->load_price;
   }
   p->cascade.pin = q->pin;
   p->m.cascade = &p->cascade;

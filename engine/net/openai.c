@@ -212,7 +212,8 @@ static void read_logprobs(reader *r, weir_openai_request *q) {
 /* ---- the rest ---- */
 
 static void read_weir(reader *r, weir_openai_request *q) {
-  static const char *const known[] = {"mode", "entropy", "pin", "receipts"};
+  static const char *const known[] = {"mode",       "entropy", "defer_rate", "defer_burst",
+                                      "load_price", "pin",     "receipts"};
   json_t *v = weir_openai_get(r, "weir"), *value;
   const char *key;
   if (!v) return;
@@ -228,10 +229,17 @@ static void read_weir(reader *r, weir_openai_request *q) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) is = is || !strcmp(key, known[i]);
     char shown[48];
     snprintf(shown, sizeof shown, "%.40s", key);
-    if (!is) weir_openai_bad(&in, shown, "is not known: there are mode, entropy, pin and receipts");
+    if (!is)
+      weir_openai_bad(
+          &in, shown,
+          "is not known: there are mode, entropy, defer_rate, defer_burst, load_price, pin and receipts");
   }
   weir_openai_string(&in, "mode", 15, &q->ask.mode);
   q->ask.has_entropy = weir_openai_number(&in, "entropy", 0, 1000, false, &q->ask.entropy);
+  q->ask.has_defer_rate = weir_openai_number(&in, "defer_rate", 0, 1, false, &q->ask.defer_rate);
+  int64_t burst = 0;
+  if (weir_openai_int(&in, "defer_burst", 0, 1 << 20, &burst)) q->ask.defer_burst = (uint32_t)burst;
+  q->ask.has_load_price = weir_openai_number(&in, "load_price", 0, 100, false, &q->ask.load_price);
   weir_openai_bool(&in, "pin", &q->ask.pin);
   weir_openai_bool(&in, "receipts", &q->ask.receipts);
 }

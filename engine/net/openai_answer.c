@@ -129,6 +129,13 @@ static weir_status put_usage(weir_buf *b, const weir_openai_style *s, const weir
   WEIR_TRY(weir_json_put_text(b, u->mode, strlen(u->mode), e));
   WEIR_TRY(weir_buf_puts(b, ",\"entropy\":", e));
   WEIR_TRY(weir_json_put_number(b, u->any ? u->entropy : NAN, e));
+  if (u->budgeted > 0) {
+    WEIR_TRY(weir_buf_puts(b, ",\"defer_rate\":", e));
+    WEIR_TRY(weir_json_put_number(b, u->has_rate ? (double)u->defer_rate : NAN, e));
+    WEIR_TRY(
+        weir_buf_printf(b, e, ",\"realised_rate\":%.6g,\"tau\":", (double)u->deferred / (double)u->budgeted));
+    WEIR_TRY(weir_json_put_number(b, (double)u->tau, e));
+  }
   WEIR_TRY(weir_buf_printf(b, e, ",\"seed\":%lld,\"queue_ms\":%.3f,\"ttft_ms\":%.3f,\"total_ms\":%.3f}}",
                            (long long)u->seed, (double)u->queued_us / 1e3, (double)u->first_token_us / 1e3,
                            (double)u->total_us / 1e3));

@@ -44,7 +44,10 @@ typedef struct weir_openai_usage {
   uint32_t n_tiers;
   uint64_t queued_us, first_token_us, total_us, seed;
   char mode[16];
-  float entropy; /* NaN: none */
+  float entropy;               /* NaN: none */
+  uint64_t budgeted, deferred; /* decisions under a rate or a price, and what they deferred */
+  float tau, defer_rate;       /* of the last decision; the rate, where has_rate */
+  bool has_rate;
   bool any;
 } weir_openai_usage;
 /* A prompt counts once for all answers to it. The seed is the request's, for the caller to set. */

@@ -161,6 +161,10 @@ static weir_status add_receipt(weir_openai_part *p, const weir_openai_style *s, 
     WEIR_TRY(weir_buf_printf(b, e, ",\"%s\":", numbers[i].name));
     WEIR_TRY(weir_json_put_number(b, numbers[i].x, e));
   }
+  if (t->has_tau) {
+    WEIR_TRY(weir_buf_puts(b, ",\"tau\":", e));
+    WEIR_TRY(weir_json_put_number(b, (double)t->tau, e));
+  }
   WEIR_TRY(weir_buf_puts(b, ",\"logprob\":", e));
   WEIR_TRY(put_logprob(b, t->logprob, e));
   WEIR_TRY(weir_buf_puts(b, t->wanted_up ? ",\"wanted_up\":true}" : "}", e));
@@ -222,6 +226,10 @@ void weir_openai_usage_add(weir_openai_usage *u, const weir_client_usage *c, boo
   u->queued_us = most(u->queued_us, c->queued_us);
   u->first_token_us = most(u->first_token_us, c->first_token_us);
   u->total_us = most(u->total_us, c->total_us);
+  u->budgeted += c->budgeted;
+  u->deferred += c->deferred;
+  if (c->budgeted > 0) u->tau = c->tau;
+  if (c->has_rate) u->has_rate = true, u->defer_rate = c->defer_rate;
   if (!u->any) { /* of the first answer: the others' follow from them */
     u->entropy = c->entropy;
     memcpy(u->mode, c->mode, sizeof u->mode);

@@ -67,7 +67,7 @@ static void fill_modes(const weir_service_cfg *g, char **modes, Weir__V1__Models
   m->entropy_max = g->entropy_max;
   if (g->cascade.mode == WEIR_MODE_SMALL || g->cascade.mode == WEIR_MODE_LARGE) return;
   if (weir_cascade_cfg_make(&g->cascade, &made, &e) != WEIR_OK || made.gate[0].kind != WEIR_GATE_ENTROPY ||
-      !isfinite(made.gate[0].threshold))
+      made.budget.rated || !isfinite(made.gate[0].threshold))
     return;
   m->has_entropy_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_ENTROPY;
   m->entropy = made.gate[0].threshold;

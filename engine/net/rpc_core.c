@@ -236,6 +236,11 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
     r->pin = k->pin;
     r->has_entropy = k->has_entropy_case == WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;
     r->entropy = r->has_entropy ? k->entropy : 0;
+    r->has_defer_rate = k->has_defer_rate_case == WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE;
+    r->defer_rate = r->has_defer_rate ? k->defer_rate : 0;
+    r->defer_burst = k->defer_burst;
+    r->has_load_price = k->has_load_price_case == WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE;
+    r->load_price = r->has_load_price ? k->load_price : 0;
   }
 }
 

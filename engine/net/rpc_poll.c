@@ -168,6 +168,10 @@ static void put_token(message *m, const rpc_poll_env *env, bool receipts, const 
   y->why = (char *)weir_why_name(r->why);
   y->wait_us = (uint32_t)(r->wait_ns / 1000 < UINT32_MAX ? r->wait_ns / 1000 : UINT32_MAX);
   y->wanted_up = r->wanted_up;
+  if (!isnan(r->tau)) {
+    y->has_tau_case = WEIR__V1__TOKEN__HAS_TAU_TAU;
+    y->tau = r->tau;
+  }
   if (isnan(r->entropy)) return;
   y->has_entropy_case = WEIR__V1__TOKEN__HAS_ENTROPY_ENTROPY;
   y->entropy = r->entropy;
@@ -199,6 +203,16 @@ static void put_usage(struct ending *y, const weir_reply *reply, const weir_repl
   u->total_us = (uint64_t)(x->total_ns / 1000);
   u->seed = x->seed;
   u->mode = (char *)x->mode;
+  u->budgeted = (uint32_t)x->counts.budgeted;
+  u->deferred = (uint32_t)x->counts.deferred;
+  if (u->budgeted > 0) {
+    u->has_tau_case = WEIR__V1__USAGE__HAS_TAU_TAU;
+    u->tau = x->counts.tau;
+  }
+  if (!isnan(x->defer_rate)) {
+    u->has_defer_rate_case = WEIR__V1__USAGE__HAS_DEFER_RATE_DEFER_RATE;
+    u->defer_rate = x->defer_rate;
+  }
   if (isnan(x->entropy)) return;
   u->has_entropy_case = WEIR__V1__USAGE__HAS_ENTROPY_ENTROPY;
   u->entropy = x->entropy;

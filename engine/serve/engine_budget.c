@@ -79,17 +79,18 @@ void weir_engine_budget_note(weir_engine *g, weir_engine_job *j) {
   if ((decided && r->cascade.hi > 0) || held) {
     const bool up = deferred || held;
     const weir_gate open = {r->cfg.gate[0].kind, j->budget.open};
-    if (b->rated) {
+    const bool asked = up || weir_gate_defers(open, &r->row[r->need.to - 1 - r->need.out_from]);
+    if (b->rated) { /* follows what the gate asks for: it picks the hardest tokens, whatever the bucket
+                       refuses */
       const weir_rate_law law = law_of(g, r);
-      weir_rate_note(tracker_of(g, j), &law, up);
+      weir_rate_note(tracker_of(g, j), &law, asked);
     }
     if (up) weir_bucket_take(&j->budget.bucket);
     r->counts.budgeted++;
     r->counts.deferred += up;
     g->budget.counts++;
     g->budget.deferred += up;
-    if (decided && !up)
-      g->budget.blocked += weir_gate_defers(open, &r->row[r->need.to - 1 - r->need.out_from]);
+    g->budget.blocked += asked && !up;
   }
   if (decided) {
     r->counts.tau = r->cfg.gate[0].threshold;

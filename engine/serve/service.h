@@ -117,8 +117,9 @@ typedef struct weir_service_request {
   size_t n_stop;
   const uint32_t *stop_ids;
   size_t n_stop_ids;
-  bool ignore_eos, has_temperature, has_top_p, has_seed, has_entropy, pin;
-  float temperature, top_p, min_p, entropy;
+  bool ignore_eos, has_temperature, has_top_p, has_seed, has_entropy, has_defer_rate, has_load_price, pin;
+  float temperature, top_p, min_p, entropy, defer_rate, load_price;
+  uint32_t defer_burst;
   uint32_t top_k;
   uint64_t seed;
   float presence_penalty, frequency_penalty, repetition_penalty;
@@ -176,7 +177,8 @@ typedef struct weir_reply_end {
   int64_t queued_ns, first_token_ns, total_ns; /* from the submission */
   uint64_t seed;
   const char *mode;
-  float entropy; /* the threshold that held; NaN: there was none */
+  float entropy;    /* the threshold that held; NaN: there was none, or it moved */
+  float defer_rate; /* the rate that held; NaN: there was none */
 } weir_reply_end;
 
 /* The state first, then the tokens: with WEIR_REPLY_ENDED the tokens are all there are. */

@@ -227,9 +227,47 @@ static weir_cascade_opts opts_in(const weir_service *g, weir_mode mode) {
   if (mode == o.mode) return o;
   const bool both = (mode == WEIR_MODE_DEFER || mode == WEIR_MODE_ROLLBACK) &&
                     (o.mode == WEIR_MODE_DEFER || o.mode == WEIR_MODE_ROLLBACK);
-  o.set &= both ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD) : 0;
+  o.set &= both ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST |
+                             WEIR_OPT_LOAD_PRICE)
+                : 0;
   o.mode = mode;
   return o;
+}
+
+/* A rate, a burst, a price: as asked for, but no more of the large tier than the server gives by itself. */
+static weir_status check_budget(const weir_service_request *q, weir_cascade_opts *o, weir_service_error *x) {
+  const bool gated = o->mode == WEIR_MODE_DEFER || o->mode == WEIR_MODE_ROLLBACK;
+  const bool own_rate = o->set & WEIR_OPT_DEFER_RATE,
+             own_burst = own_rate && o->defer_burst > 0 && (o->set & WEIR_OPT_DEFER_BURST);
+  NEED(gated || !q->has_defer_rate, "cascade.defer_rate", "mode %s has no rate", weir_mode_name(o->mode));
+  NEED(gated || q->defer_burst == 0, "cascade.defer_burst", "mode %s has no rate", weir_mode_name(o->mode));
+  NEED(gated || !q->has_load_price, "cascade.load_price", "mode %s has no gate that could be priced",
+       weir_mode_name(o->mode));
+  NEED(!q->has_entropy || !q->has_defer_rate, "cascade.defer_rate",
+       "it sets the threshold itself: not with entropy");
+  NEED(!q->has_entropy || !own_rate, "cascade.entropy",
+       "this server sets a deferral rate, %g; ask for less of it", (double)o->defer_rate);
+  if (q->has_defer_rate) {
+    NEED(within(q->defer_rate, 0, 1), "cascade.defer_rate", "%g, not 0 to 1", (double)q->defer_rate);
+    o->defer_rate = own_rate && o->defer_rate < q->defer_rate ? o->defer_rate : q->defer_rate;
+    o->set = (o->set | WEIR_OPT_DEFER_RATE) & ~(uint32_t)WEIR_OPT_THRESHOLD;
+  }
+  if (q->defer_burst > 0) {
+    NEED(o->set & WEIR_OPT_DEFER_RATE, "cascade.defer_burst",
+         "it needs a defer_rate, by which it is refilled");
+    NEED(q->defer_burst <= 1 << 20, "cascade.defer_burst", "%u, at most %d", q->defer_burst, 1 << 20);
+    const int32_t burst = (int32_t)q->defer_burst;
+    o->defer_burst = own_burst && o->defer_burst < burst ? o->defer_burst : burst;
+    o->set |= WEIR_OPT_DEFER_BURST;
+  }
+  if (q->has_load_price) {
+    NEED(within(q->load_price, 0, WEIR_LOAD_PRICE_MAX), "cascade.load_price", "%g, not 0 to %d",
+         (double)q->load_price, WEIR_LOAD_PRICE_MAX);
+    const float own = o->set & WEIR_OPT_LOAD_PRICE ? o->load_price : 0;
+    o->load_price = own > q->load_price ? own : q->load_price;
+    o->set |= WEIR_OPT_LOAD_PRICE;
+  }
+  return WEIR_OK;
 }
 
 static weir_status check_cascade(const weir_service *g, const weir_service_request *q, weir_reply *r,
@@ -250,12 +288,17 @@ static weir_status check_cascade(const weir_service *g, const weir_service_reque
   if (g->cfg.engine.n_tiers == 1) {
     NEED(!asked[0], "cascade.mode", "this server has a single model");
     NEED(!q->has_entropy, "cascade.entropy", "this server has a single model");
+    NEED(!q->has_defer_rate, "cascade.defer_rate", "this server has a single model");
+    NEED(q->defer_burst == 0, "cascade.defer_burst", "this server has a single model");
+    NEED(!q->has_load_price, "cascade.load_price", "this server has a single model");
     weir_cascade_cfg_single(&r->cascade);
     return WEIR_OK;
   }
   NEED(!asked[0] || q->pin || mode == g->cfg.cascade.mode || (g->cfg.modes >> mode & 1), "cascade.mode",
        "%s is not offered here", asked);
   weir_cascade_opts o = opts_in(g, mode);
+  const weir_status st = check_budget(q, &o, x);
+  if (st != WEIR_OK) return st;
   if (q->has_entropy) {
     NEED(mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE, "cascade.entropy", "mode %s has no threshold",
          weir_mode_name(mode));
@@ -268,8 +311,8 @@ static weir_status check_cascade(const weir_service *g, const weir_service_reque
   }
   if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
     return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
-  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && r->cascade.gate[0].kind == WEIR_GATE_ENTROPY &&
-      isfinite(r->cascade.gate[0].threshold))
+  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&
+      r->cascade.gate[0].kind == WEIR_GATE_ENTROPY && isfinite(r->cascade.gate[0].threshold))
     r->threshold = r->cascade.gate[0].threshold;
   return WEIR_OK;
 }

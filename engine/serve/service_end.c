@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The end of a request: told once, by whichever thread comes first; what it counts for. */
+#include <math.h>
 #include <string.h>
 
 #include "serve/service_in.h"
@@ -88,6 +89,7 @@ void weir_reply_finish_claimed(weir_reply *r, weir_end end, const weir_service_e
   x->seed = r->job.draw.seed;
   x->mode = s->cfg.engine.n_tiers == 1 ? "" : weir_mode_name(r->mode);
   x->entropy = r->threshold;
+  x->defer_rate = r->cascade.budget.rated ? r->cascade.budget.rate : NAN;
   count_end(r, why);
   atomic_fetch_sub(&s->open, 1); /* before the reader knows: its next request finds the place free */
   atomic_store_explicit(&r->state, WEIR_REPLY_ENDED, memory_order_release);

@@ -51,7 +51,7 @@ struct weir_reply {
   int32_t *stop_id;  /* [n_stop_ids], owned */
   int32_t n_stop_ids;
   weir_bias *bias; /* owned */
-  float threshold; /* NaN: none */
+  float threshold; /* NaN: none, or it moves */
   bool too_long;   /* its prompt does not fit the context */
   int64_t submitted_ns;
 

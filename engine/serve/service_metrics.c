@@ -197,7 +197,19 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->large_only_goodput =
       gauge(k, "weir:large_only_goodput_tokens_per_second",
             "What the large tier alone would have written a second with as many requests.");
-  s->threshold = gauge(k, "weir:effective_threshold", "The gate's threshold for requests that ask for none.");
+  s->threshold =
+      gauge(k, "weir:effective_threshold",
+            "The gate's threshold for requests that ask for none; where rates or prices move it, that of "
+            "the last decision.");
+  s->budget_decisions =
+      counter(k, "weir:deferral_budget_decisions_total",
+              "Decisions of gates whose threshold a rate or a price moves, and tokens under hold.");
+  s->budget_deferrals =
+      counter(k, "weir:deferral_budget_deferrals_total", "Of these, those that went to the large tier.");
+  s->budget_blocked = counter(k, "weir:deferral_budget_blocked_total",
+                              "Of these, those that a request's burst kept on the small tier.");
+  s->budget_tenants = gauge(k, "weir:deferral_budget_tenants", "Tenants whose rate is followed.");
+  s->load_price = gauge(k, "weir:load_price", "What load has added to the threshold of the last decision.");
   s->pinned = counter(k, "weir:pinned_requests_total", "Requests pinned to the small tier.");
   s->pinned_large_rows = counter(k, "weir:pinned_large_rows_total",
                                  "Rows of pinned requests that were fed to the large tier: always 0.");
@@ -257,6 +269,12 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
   }
   weir_metric_set(s->preemptions, (double)preempted);
   weir_metric_set(s->running, g->active);
+  if (g->budget.counts > 0) weir_metric_set(s->threshold, (double)g->budget.tau);
+  weir_metric_set(s->budget_decisions, (double)g->budget.counts);
+  weir_metric_set(s->budget_deferrals, (double)g->budget.deferred);
+  weir_metric_set(s->budget_blocked, (double)g->budget.blocked);
+  weir_metric_set(s->budget_tenants, g->budget.tenants);
+  weir_metric_set(s->load_price, g->budget.price);
   weir_metric_set(s->goodput, g->goodput);
   weir_metric_set(s->large_only_goodput, g->large_only_goodput);
 }

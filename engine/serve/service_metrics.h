@@ -59,6 +59,7 @@ typedef struct weir_service_metrics {
   weir_metric *wanted_large; /* tokens of the small tier where the large one was asked for and not there */
   weir_metric *entropy, *large_wait, *large_batch, *large_rows, *drafts_refused;
   weir_metric *goodput, *large_only_goodput, *threshold;
+  weir_metric *budget_decisions, *budget_deferrals, *budget_blocked, *budget_tenants, *load_price;
   weir_metric *pinned, *pinned_large_rows;
   weir_metric *mode_tokens[WEIR_N_MODES], *mode_seconds[WEIR_N_MODES];
   weir_metric *refused[WEIR_N_REFUSED], *cancelled[WEIR_N_CANCELLED], *reply_bytes;

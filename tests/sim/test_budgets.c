@@ -244,6 +244,35 @@ static void many_short(void **state) {
   sim_close(&s);
 }
 
+/* One long request under a bucket: tau goes to where a share of the tokens asks, and does not sink because
+ * the bucket refuses some of them. */
+static void bucket_and_rate(void **state) {
+  (void)state;
+  sim s;
+  rnd_state = 21;
+  const sim_opts o = several(1);
+  sim_open(&s, &o);
+  int64_t counts = 0, asked = 0, up = 0;
+  float first = 0, last = 0;
+  for (int round = 0; round < 4; round++) {
+    for (int32_t i = 0; i < JOBS; i++) {
+      const weir_cascade_cfg cfg = budget(WEIR_MODE_DEFER, WEIR_GATE_ENTROPY, 0.2f, 1, 0, 1);
+      job[i] = make_job(1, MAX_NEW, &cfg);
+    }
+    sim_run(&s, job, out, JOBS);
+    for (int32_t i = 0; i < JOBS; i++) counts += out[i].n, up += replay(&job[i], &out[i]);
+    sim_out_fini(out, JOBS);
+    last = weir_engine_get_stats(s.engine).budget.tau;
+    if (round == 0) first = last;
+  }
+  const weir_budget_stats b = weir_engine_get_stats(s.engine).budget;
+  asked = b.deferred + b.blocked;
+  assert_true(b.counts == counts && b.deferred == up && b.blocked > 0);
+  expect_rate("asked for", asked, counts, 0.2, bound_of(WEIR_GATE_ENTROPY, 0, 1, counts));
+  if (!(first > 2 && last > 2)) fail_msg("tau %g, then %g", (double)first, (double)last);
+  sim_close(&s);
+}
+
 /* ---- the edges ---- */
 
 /* 1: all, by a small tier that is asked all the same; 0: none once tau is above what there is. */
@@ -372,8 +401,9 @@ static void without(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rate_by_tenant), cmocka_unit_test(tenants_apart), cmocka_unit_test(short_requests),
-      cmocka_unit_test(many_short),     cmocka_unit_test(extremes),      cmocka_unit_test(tier_down),
-      cmocka_unit_test(rollback),       cmocka_unit_test(load),          cmocka_unit_test(without)};
+      cmocka_unit_test(rate_by_tenant), cmocka_unit_test(tenants_apart),   cmocka_unit_test(short_requests),
+      cmocka_unit_test(many_short),     cmocka_unit_test(bucket_and_rate), cmocka_unit_test(extremes),
+      cmocka_unit_test(tier_down),      cmocka_unit_test(rollback),        cmocka_unit_test(load),
+      cmocka_unit_test(without)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,6 +127,10 @@ static const struct {
     {C, ASK "\"weir\":{\"mode\":\"0123456789abcdef\"}}", "weir.mode"},
     {C, ASK "\"weir\":{\"entropy\":-1}}", "weir.entropy"},
     {C, ASK "\"weir\":{\"entropy\":\"x\"}}", "weir.entropy"},
+    {C, ASK "\"weir\":{\"defer_rate\":1.5}}", "weir.defer_rate"},
+    {C, ASK "\"weir\":{\"defer_rate\":\"x\"}}", "weir.defer_rate"},
+    {C, ASK "\"weir\":{\"defer_burst\":-1}}", "weir.defer_burst"},
+    {C, ASK "\"weir\":{\"load_price\":101}}", "weir.load_price"},
     {C, ASK "\"weir\":{\"pin\":1}}", "weir.pin"},
     {C, ASK "\"weir\":{\"receipts\":0}}", "weir.receipts"},
     {C, ASK "\"tools\":[{}]}", "tools"},
@@ -218,7 +222,8 @@ static void every_field_arrives(void **state) {
       "\"frequency_penalty\":-1,\"repetition_penalty\":1.5,\"logit_bias\":{\"5\":-100,\"6\":2.5},"
       "\"logprobs\":3,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"priority\":-3,"
       "\"deadline_ms\":900,\"user\":\"u\",\"add_special_tokens\":false,"
-      "\"weir\":{\"mode\":\"exact\",\"entropy\":0.75,\"pin\":true,\"receipts\":true}}";
+      "\"weir\":{\"mode\":\"exact\",\"entropy\":0.75,\"pin\":true,\"receipts\":true,"
+      "\"defer_rate\":0.25,\"defer_burst\":3,\"load_price\":0.5}}";
   weir_openai_request q;
   weir_openai_error e;
   assert_int_equal(weir_openai_parse(C, body, sizeof body - 1, &limits, &q, &e), 0);
@@ -248,6 +253,8 @@ static void every_field_arrives(void **state) {
   assert_string_equal(a.user, "u");
   assert_string_equal(a.mode, "exact");
   assert_true(a.entropy == 0.75f && a.pin && a.receipts);
+  assert_true(a.has_defer_rate && a.defer_rate == 0.25f && a.defer_burst == 3);
+  assert_true(a.has_load_price && a.load_price == 0.5f);
   weir_openai_request_fini(&q);
 
   static const char chat[] =

@@ -105,6 +105,18 @@ static void only_chat(parts *p) { p->m.prompt = "", p->m.chat = p->chat_at, p->m
     p->cascade.entropy = NAN)                                                                              \
   X(entropy_inf, "", true, p->cascade.has_entropy_case = WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;           \
     p->cascade.entropy = INFINITY)                                                                         \
+  X(rate_above, "cascade.defer_rate", false,                                                               \
+    p->cascade.has_defer_rate_case = WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE;                         \
+    p->cascade.defer_rate = 1.5f)                                                                          \
+  X(rate_nan, "cascade.defer_rate", false,                                                                 \
+    p->cascade.has_defer_rate_case = WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE;                         \
+    p->cascade.defer_rate = NAN)                                                                           \
+  X(rate_one, "", true, p->cascade.has_defer_rate_case = WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE;     \
+    p->cascade.defer_rate = 1)                                                                             \
+  X(burst, "cascade.defer_burst", false, p->cascade.defer_burst = (1u << 20) + 1)                          \
+  X(price_below, "cascade.load_price", false,                                                              \
+    p->cascade.has_load_price_case = WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE;                         \
+    p->cascade.load_price = -1)                                                                            \
   X(deadline, "deadline_ms", false, p->m.deadline_ms = UINT32_MAX)                                         \
   X(top_20, "", true, p->m.top_logprobs = 20)                                                              \
   X(top_21, "top_logprobs", false, p->m.top_logprobs = 21)                                                 \

@@ -33,7 +33,10 @@ typedef struct served_opts {
   bool chat, long_thread;
   bool mortal; /* tiers have lives: served_kill, served_revive */
   int64_t dead_wait_ns;
-  weir_mode mode; /* of requests that ask for none */
+  weir_mode mode;       /* of requests that ask for none */
+  uint32_t cascade_set; /* and their budget: WEIR_OPT_DEFER_RATE, WEIR_OPT_DEFER_BURST */
+  float defer_rate;
+  int32_t defer_burst;
 } served_opts;
 
 served_opts served_usual(void);

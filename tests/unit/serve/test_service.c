@@ -284,6 +284,56 @@ static void test_single(void **state) {
   served_close(&v);
 }
 
+/* One request under a rate; returns what held. */
+static float rate_of(served *v, weir_service_request q, float asked, const char *user) {
+  q.has_defer_rate = !isnan(asked);
+  q.defer_rate = asked;
+  q.user = user;
+  weir_reply *r = submit(v, &q);
+  const weir_reply_end *end = served_await(v, r);
+  assert_int_equal(end->end, WEIR_END_LENGTH);
+  assert_true(isnan(end->entropy)); /* no threshold held: it moved */
+  const weir_counts *c = &end->counts;
+  assert_int_equal(c->budgeted, c->new_tokens);
+  assert_int_equal(c->deferred, c->by_tier[1]);
+  const double off = fabs((double)c->deferred / c->budgeted - (double)end->defer_rate);
+  if (off > (log(288) + 0.05) / (0.05 * c->budgeted)) fail_msg("%d of %d", c->deferred, c->budgeted);
+  const float held = end->defer_rate;
+  weir_reply_release(r);
+  return held;
+}
+
+/* A rate that is asked for holds; where the server has one, no request gets more. */
+static void test_budget(void **state) {
+  (void)state;
+  served v;
+  served_opts o = served_usual();
+  weir_service_request q = served_ids(ids, N_IDS, 400);
+  q.ignore_eos = true;
+  weir_service_error x;
+  weir_reply *more;
+  served_open(&v, &o);
+  assert_true(rate_of(&v, q, 0.2f, "a") == 0.2f);
+  assert_true(rate_of(&v, q, 0.9f, "b") == 0.9f);
+  const double decisions = served_metric(&v, "weir:deferral_budget_decisions_total", NULL);
+  assert_true(decisions == 800 && served_metric(&v, "weir:deferral_budget_tenants", NULL) == 2);
+  assert_true(served_metric(&v, "weir:deferral_budget_deferrals_total", NULL) > 300);
+  served_close(&v);
+
+  o.cascade_set = WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST;
+  o.defer_rate = 0.1f;
+  o.defer_burst = 400; /* so much that it holds nobody here */
+  served_open(&v, &o);
+  assert_true(rate_of(&v, q, NAN, "a") == 0.1f);
+  assert_true(rate_of(&v, q, 0.5f, "a") == 0.1f); /* cut to the server's */
+  assert_true(rate_of(&v, q, 0.05f, "a") == 0.05f);
+  q.has_entropy = true; /* would be a way round it */
+  q.entropy = 1;
+  assert_int_not_equal(weir_service_submit(v.service, &q, &more, NULL, &x), WEIR_OK);
+  assert_string_equal(x.param, "cascade.entropy");
+  served_close(&v);
+}
+
 static void test_admission(void **state) {
   (void)state;
   served v;
@@ -359,6 +409,16 @@ static void test_refusals(void **state) {
       {{IDS, .mode = "small", .has_entropy = true, .entropy = 1}, 400, "cascade.entropy"},
       {{IDS, .has_entropy = true, .entropy = 0.05f}, 400, "cascade.entropy"},
       {{IDS, .has_entropy = true, .entropy = NAN}, 400, "cascade.entropy"},
+      {{IDS, .has_defer_rate = true, .defer_rate = 1.1f}, 400, "cascade.defer_rate"},
+      {{IDS, .has_defer_rate = true, .defer_rate = NAN}, 400, "cascade.defer_rate"},
+      {{IDS, .has_defer_rate = true, .defer_rate = 0.1f, .has_entropy = true, .entropy = 1},
+       400,
+       "cascade.defer_rate"},
+      {{IDS, .mode = "exact", .has_defer_rate = true, .defer_rate = 0.1f}, 400, "cascade.defer_rate"},
+      {{IDS, .mode = "small", .has_load_price = true, .load_price = 1}, 400, "cascade.load_price"},
+      {{IDS, .pin = true, .has_defer_rate = true, .defer_rate = 1}, 400, "cascade.defer_rate"},
+      {{IDS, .defer_burst = 3}, 400, "cascade.defer_burst"},
+      {{IDS, .has_load_price = true, .load_price = -1}, 400, "cascade.load_price"},
   };
   for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
     weir_service_error x;
@@ -635,6 +695,11 @@ static void test_series(void **state) {
       {"weir:deferrals_total", "hold"},
       {"weir:rows_total", "catchup"},
       {"weir:token_entropy_nats", NULL},
+      {"weir:deferral_budget_decisions_total", NULL},
+      {"weir:deferral_budget_deferrals_total", NULL},
+      {"weir:deferral_budget_blocked_total", NULL},
+      {"weir:deferral_budget_tenants", NULL},
+      {"weir:load_price", NULL},
       {"weir:large_wait_seconds", NULL},
       {"weir:large_batch_requests", NULL},
       {"weir:kv_pages", "used"},
@@ -684,6 +749,7 @@ int main(void) {
       cmocka_unit_test(test_cancel_races),
       cmocka_unit_test(test_long_texts),
       cmocka_unit_test(test_single),
+      cmocka_unit_test(test_budget),
       cmocka_unit_test(test_admission),
       cmocka_unit_test(test_refusals),
       cmocka_unit_test(test_context),
