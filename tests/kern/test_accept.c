@@ -140,7 +140,9 @@ static double run(weir_dev *dev, const float *small, const float *large, const r
   *kept = stand;
   int freedom;
   const double x2 = chi_squared(seen, joint, N * N, n_pairs, &freedom);
-  return freedom > 0 ? (x2 - freedom) / sqrt(2.0 * freedom) : 0;
+  if (freedom < 1) return 0;
+  const double h = 2.0 / (9 * freedom); /* normal deviate: Wilson and Hilferty 1931 */
+  return (cbrt(x2 / freedom) - (1 - h)) / sqrt(h);
 }
 
 static void rows_of(kern_rng *rng, float *small, float *large) {
