@@ -121,7 +121,7 @@ def events(text):
 
 
 def streams_say_the_same(place):
-    for mode in ("small", "defer", "exact"):
+    for mode in ("small", "defer", "exact", "speculate"):
         body = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0.8, "seed": 7, "n": 2, "weir": {"mode": mode}}
         whole = [c["text"] for c in json.loads(place.post(body))["choices"]]
         text = place.post({**body, "stream": True})
