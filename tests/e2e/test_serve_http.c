@@ -67,6 +67,48 @@ static void test_demo(void **state) {
   stop(&s);
 }
 
+/* A rate over HTTP: what an answer says of it follows from its receipts, and no request gets more than the
+ * server gives. */
+static void test_defer_rate(void **state) {
+  (void)state;
+  serving s = serving_start("--listen 127.0.0.1:0 --defer-rate 0.2 --defer-burst 4", NULL);
+  static const char body[] =
+      "{\"prompt\": \"Once upon a time\", \"max_tokens\": 200, \"ignore_eos\": true, \"seed\": 5, "
+      "\"weir\": {\"receipts\": true, \"defer_rate\": 0.5, \"defer_burst\": 2}}";
+  http_answer a = http_ask(s.port, "/v1/completions", NULL, body);
+  if (a.status != 200) fail_msg("status %d: %s", a.status, a.body);
+  json_t *o = json_loads(a.body, 0, NULL);
+  assert_non_null(o);
+  const json_t *w = json_object_get(json_object_get(o, "usage"), "weir");
+  const json_t *choice = json_array_get(json_object_get(o, "choices"), 0);
+  const json_t *receipts = json_object_get(json_object_get(choice, "weir"), "tokens");
+  assert_int_equal(json_array_size(receipts), 200);
+  double large = 0;
+  for (size_t i = 0; i < 200; i++) {
+    const json_t *t = json_array_get(receipts, i), *tau = json_object_get(t, "tau");
+    const bool deferred = !strcmp(json_string_value(json_object_get(t, "why")), "deferred");
+    const bool asks = json_is_number(tau) && /* null: the bucket is empty */
+                      json_number_value(json_object_get(t, "H")) > json_number_value(tau);
+    if (deferred != asks) fail_msg("token %zu is %s", i, deferred ? "deferred" : "kept");
+    large += deferred;
+  }
+  const double rate = json_number_value(json_object_get(w, "realised_rate"));
+  assert_true(rate > large / 200 - 1e-5 && rate < large / 200 + 1e-5);
+  assert_true(large >= 1 && large <= 2 + 0.2 * 199 + 1e-6); /* its own burst, the server's rate */
+  const double held = json_number_value(json_object_get(w, "defer_rate"));
+  assert_true(held > 0.199 && held < 0.201);
+  json_decref(o);
+  http_free(&a);
+  want_status(s.port, "/v1/completions", NULL, "{\"prompt\": \"x\", \"weir\": {\"entropy\": 1}}", 400);
+  want_status(s.port, "/v1/completions", NULL, "{\"prompt\": \"x\", \"weir\": {\"defer_rate\": 1.1}}", 400);
+  want_status(s.port, "/v1/completions", NULL,
+              "{\"prompt\": \"x\", \"weir\": {\"mode\": \"exact\", \"defer_rate\": 0.1}}", 400);
+  a = http_ask(s.port, "/metrics", NULL, NULL);
+  e2e_want_in(a.body, "weir:deferral_budget_decisions_total{model_name=\"weir-demo\"} 200\n", "the metrics");
+  http_free(&a);
+  stop(&s);
+}
+
 /* While models are loaded (here: from a pipe that nobody writes to) HTTP is answered, with 503; a signal ends
  * it then and there, with the gateway. */
 static void test_loading(void **state) {
@@ -328,7 +370,7 @@ int main(void) {
       cmocka_unit_test(test_drains_at_once), cmocka_unit_test(test_unread),
       cmocka_unit_test(test_gateway_dies),   cmocka_unit_test(test_engine_dies),
       cmocka_unit_test(test_port_in_use),    cmocka_unit_test(test_secrets),
-      cmocka_unit_test(test_json_log),
+      cmocka_unit_test(test_json_log),       cmocka_unit_test(test_defer_rate),
   };
   return cmocka_run_group_tests(tests, NULL, tear_down);
 }
