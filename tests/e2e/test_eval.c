@@ -107,7 +107,7 @@ static void test_defer_rate(void **state) {
   json_decref(all);
   /* a bucket of one for each task takes some of them away */
   all = e2e_json_of(
-      "eval models/tasks-valid.jsonl -q --json --limit 40 --defer-rate 0.3 --defer-burst 1 --gate margin");
+      "eval models/tasks-valid.jsonl -q --json --limit 12 --defer-rate 0.3 --defer-burst 1 --gate margin");
   assert_true(number(json_array_get(all, 2), "deferral_rate") < 0.3 + 0.02);
   json_decref(all);
 }
