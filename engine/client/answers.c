@@ -73,6 +73,7 @@ static void answer_model(client_call *call, const Weir__V1__ModelsReply *r) {
       .entropy = r->has_entropy_case ? r->entropy : NAN,
       .entropy_min = r->has_entropy_min_case ? r->entropy_min : NAN,
       .entropy_max = r->has_entropy_max_case ? r->entropy_max : NAN,
+      .defer_rate = r->has_defer_rate_case ? r->defer_rate : NAN,
       .max_request_bytes = r->max_request_bytes ? r->max_request_bytes : WEIR_FRAME_SURE_REQUEST};
   call->done.model(call->ctx, &m, &none);
   free(tier);

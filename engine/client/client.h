@@ -195,6 +195,7 @@ typedef struct weir_client_model {
   const char *const *modes;
   size_t n_modes;
   float entropy, entropy_min, entropy_max; /* NaN: none */
+  float defer_rate; /* the server's own, with which no threshold can be asked for; NaN: none */
   uint64_t max_request_bytes;
 } weir_client_model;
 

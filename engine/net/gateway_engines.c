@@ -97,14 +97,17 @@ static weir_status put_model(weir_buf *b, const weir_client_model *m) {
   const struct {
     const char *name;
     float x;
-  } entropies[] = {{"entropy", m->entropy}, {"entropy_min", m->entropy_min}, {"entropy_max", m->entropy_max}};
+  } numbers[] = {{"entropy", m->entropy},
+                 {"entropy_min", m->entropy_min},
+                 {"entropy_max", m->entropy_max},
+                 {"defer_rate", m->defer_rate}};
   WEIR_TRY(weir_buf_printf(b, NULL, "{\"context\":%u,\"modes\":[", m->context));
   WEIR_TRY(put_texts(b, m->modes, m->n_modes));
   WEIR_TRY(weir_buf_puts(b, "],\"mode\":", NULL));
   WEIR_TRY(weir_json_put_text(b, m->mode, strlen(m->mode), NULL));
-  for (size_t i = 0; i < 3; i++) {
-    WEIR_TRY(weir_buf_printf(b, NULL, ",\"%s\":", entropies[i].name));
-    WEIR_TRY(weir_json_put_number(b, entropies[i].x, NULL));
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    WEIR_TRY(weir_buf_printf(b, NULL, ",\"%s\":", numbers[i].name));
+    WEIR_TRY(weir_json_put_number(b, numbers[i].x, NULL));
   }
   WEIR_TRY(weir_buf_puts(b, ",\"chat_format\":", NULL));
   WEIR_TRY(weir_json_put_text(b, m->chat_format, strlen(m->chat_format), NULL));

@@ -66,6 +66,10 @@ static void fill_modes(const weir_service_cfg *g, char **modes, Weir__V1__Models
   m->has_entropy_max_case = WEIR__V1__MODELS_REPLY__HAS_ENTROPY_MAX_ENTROPY_MAX;
   m->entropy_max = g->entropy_max;
   if (g->cascade.mode == WEIR_MODE_SMALL || g->cascade.mode == WEIR_MODE_LARGE) return;
+  if (g->cascade.set & WEIR_OPT_DEFER_RATE) {
+    m->has_defer_rate_case = WEIR__V1__MODELS_REPLY__HAS_DEFER_RATE_DEFER_RATE;
+    m->defer_rate = g->cascade.defer_rate;
+  }
   if (weir_cascade_cfg_make(&g->cascade, &made, &e) != WEIR_OK || made.gate[0].kind != WEIR_GATE_ENTROPY ||
       made.budget.rated || !isfinite(made.gate[0].threshold))
     return;

@@ -80,7 +80,7 @@ bool weir_serve_status_next(weir_serve_status *s, const weir_engine_stats *now, 
     say_speed(s, now, 1e-9 * (double)(now_ns - s->last_ns));
     say_kv(s, now);
     for (int32_t t = 0; t < s->n_tiers; t++)
-      if (now->tier[t].dead) say(s, "; the %s tier is dead", s->tier_name[t]);
+      if (now->tier[t].dead) say(s, "; the %s tier is down", s->tier_name[t]);
   }
   s->last = *now;
   s->last_ns = now_ns;

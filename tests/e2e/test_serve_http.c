@@ -103,6 +103,10 @@ static void test_defer_rate(void **state) {
   want_status(s.port, "/v1/completions", NULL, "{\"prompt\": \"x\", \"weir\": {\"defer_rate\": 1.1}}", 400);
   want_status(s.port, "/v1/completions", NULL,
               "{\"prompt\": \"x\", \"weir\": {\"mode\": \"exact\", \"defer_rate\": 0.1}}", 400);
+  a = http_ask(s.port, "/v1/models", NULL, NULL); /* so that the page offers no threshold */
+  e2e_want_in(a.body, "\"entropy\":null,", "the model");
+  e2e_want_in(a.body, "\"defer_rate\":0.2,", "the model");
+  http_free(&a);
   a = http_ask(s.port, "/metrics", NULL, NULL);
   e2e_want_in(a.body, "weir:deferral_budget_decisions_total{model_name=\"weir-demo\"} 200\n", "the metrics");
   http_free(&a);

@@ -296,7 +296,8 @@ static void answer(weir_client *c, const call *x, int code) {
                                    .n_modes = 2,
                                    .entropy = 0.5f,
                                    .entropy_min = 0,
-                                   .entropy_max = NAN};
+                                   .entropy_max = NAN,
+                                   .defer_rate = NAN};
   const uint32_t id[] = {1, 2, 3};
   const weir_client_ids ids = {.id = id, .n = x->n ? 3 : 0};
   switch (x->kind) {

@@ -79,7 +79,7 @@ static void test_line(void **state) {
   assert_string_equal(
       s.text,
       "0.0 tok/s small, 0.0 large; 3 running, 2 waiting; deferred 0.0 %; KV 25.0 % small, 2.5 % "
-      "large; the large tier is dead");
+      "large; the large tier is down");
 }
 
 static void test_one_model(void **state) {
