@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "comm/crew.h"
 
 typedef const char *(*getter)(const char *name);
@@ -320,6 +321,9 @@ weir_status weir_launch_read(const weir_config *c, const char *(*get)(const char
     if (weir_config_is_set(c, "node-rank")) l.node = (int32_t)weir_config_int(c, "node-rank");
     if (addr) WEIR_TRY(take_address(addr, &l, e));
     WEIR_TRY(check(c, &l, e));
+    if (l.n_nodes == 1 && addr)
+      weir_log(WEIR_LOG_WARN, "--dist-init-addr (%s) is not used: without --nnodes there is one process",
+               weir_config_source(c, "dist-init-addr"));
     if (l.n_nodes == 1) l.addr[0] = '\0';
   }
   *out = l;
