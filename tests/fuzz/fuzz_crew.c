@@ -100,6 +100,12 @@ uint64_t crew_port_broken(const crew_port *p) {
   return broken;
 }
 
+/* Each that breaks is one that had greeted. */
+uint64_t crew_port_connected(const crew_port *p) {
+  (void)p;
+  return UINT64_MAX - broken;
+}
+
 weir_status crew_lane_open(crew_lane *l, const char *addr, weir_err *e) {
   (void)addr;
   (void)e;
