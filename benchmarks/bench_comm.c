@@ -123,11 +123,6 @@ typedef struct bench {
   int32_t n_bytes, n_ranks;
 } bench;
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 /* ---- one rank ---- */
 
 typedef struct bench_rank {
@@ -159,10 +154,10 @@ static weir_status call(bench_rank *r, size_t bytes, weir_err *e) {
 
 static weir_status calls(bench_rank *r, size_t bytes, int32_t n, int64_t *ns, weir_err *e) {
   weir_status st = WEIR_OK;
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   for (int32_t i = 0; i < n; i++) WEIR_TRY(call(r, bytes, e));
   if (r->dev) WEIR_TRY(weir_dev_sync(r->dev, e));
-  *ns = now_ns() - from;
+  *ns = weir_monotonic_ns() - from;
 
 out:
   return st;

@@ -15,11 +15,6 @@
 
 enum { ROUNDS = 2000, MAX_TOKENS = 512, MAX_SEQS = 256, CTX = 8192, PAGES = MAX_SEQS * CTX / 16 };
 
-static int64_t now_ns(void) {
-  const weir_clock c = weir_clock_system();
-  return weir_now_ns(&c);
-}
-
 static int by_size(const void *a, const void *b) {
   const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
   return x < y ? -1 : x > y;
@@ -77,11 +72,11 @@ static int fan_out(int32_t ranks, int64_t gap_ns) {
   const weir_tp_team_opts o = {.n = ranks, .on_done = done, .ctx = &p};
   if (weir_tp_team_create(&o, &t, &e) != WEIR_OK) return failed(&e);
   for (int32_t i = 0; i < ROUNDS; i++) {
-    const int64_t from = now_ns();
+    const int64_t from = weir_monotonic_ns();
     if (weir_tp_team_start(t, nothing, NULL, &e) != WEIR_OK) return failed(&e);
     await(&p, i + 1);
-    ns[i] = now_ns() - from;
-    for (const int64_t until = now_ns() + gap_ns; now_ns() < until;) {
+    ns[i] = weir_monotonic_ns() - from;
+    for (const int64_t until = weir_monotonic_ns() + gap_ns; weir_monotonic_ns() < until;) {
     }
   }
   weir_tp_team_destroy(t);
@@ -119,16 +114,16 @@ static int batches(int32_t n_seqs, int32_t len, int32_t fed, weir_buf *out) {
   weir_tp_step s;
   if (weir_batch_builder_init(&b, MAX_TOKENS, MAX_SEQS, PAGES, 1, &e) != WEIR_OK) return failed(&e);
   for (int32_t i = 0; i < ROUNDS; i++) {
-    const int64_t t0 = now_ns();
+    const int64_t t0 = weir_monotonic_ns();
     build(&b, n_seqs, len, fed);
     const weir_tp_step x = {.group = 1, .number = (uint64_t)i + 1, .batch = weir_batch_get(&b)};
-    const int64_t t1 = now_ns();
+    const int64_t t1 = weir_monotonic_ns();
     if (weir_batch_check(&x.batch, &limits, &e) != WEIR_OK || weir_tp_step_put(&x, out, &e) != WEIR_OK)
       return failed(&e);
-    const int64_t t2 = now_ns();
+    const int64_t t2 = weir_monotonic_ns();
     if (weir_tp_step_get(out->data, out->len, &limits, ask, &s, &e) != WEIR_OK) return failed(&e);
     put[i] = t2 - t1;
-    get[i] = now_ns() - t2;
+    get[i] = weir_monotonic_ns() - t2;
     made[i] = t1 - t0;
   }
   printf("%d sequences of %d tokens, %d rows each: %zu bytes\n", n_seqs, len, fed, out->len);
@@ -167,12 +162,12 @@ static int crew(int32_t n_seqs, const weir_buf *message) {
   await(&leader.here, 1);
   await(&worker.here, 1);
   for (int32_t i = 0; i < ROUNDS; i++) {
-    const int64_t from = now_ns();
+    const int64_t from = weir_monotonic_ns();
     if (weir_crew_send(a, 1, message->data, message->len, &e) != WEIR_OK) return failed(&e);
-    sent[i] = now_ns() - from;
+    sent[i] = weir_monotonic_ns() - from;
     await(&worker.got, i + 1);
-    came[i] = now_ns() - from;
-    for (const int64_t until = now_ns() + 100000; now_ns() < until;) {
+    came[i] = weir_monotonic_ns() - from;
+    for (const int64_t until = weir_monotonic_ns() + 100000; weir_monotonic_ns() < until;) {
     }
   }
   snprintf(what, sizeof what, "  %d sequences: sent to one worker", n_seqs);

@@ -65,10 +65,6 @@ void weir_sample_top_add(weir_sample_top *t, int32_t id, float logit) {
   t->logit[at] = logit;
 }
 
-void weir_sample_top_merge(weir_sample_top *io, const weir_sample_top *other) {
-  for (int32_t i = 0; i < other->n; i++) weir_sample_top_add(io, other->id[i], other->logit[i]);
-}
-
 void weir_sample_top_finish(const weir_sample_top *t, const weir_sample_stat *s, weir_top *out) {
   for (int32_t i = 0; i < t->want; i++)
     out[i] = i < t->n ? (weir_top){t->id[i], (float)weir_sample_logprob(s, t->logit[i])}

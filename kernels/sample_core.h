@@ -61,8 +61,6 @@ void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, con
 
 /* One id more, in any order; one of -inf is left out. */
 void weir_sample_top_add(weir_sample_top *, int32_t id, float logit);
-/* The list of another shard. */
-void weir_sample_top_merge(weir_sample_top *io, const weir_sample_top *);
 /* out[want]; places for which the row has no id above -inf get id -1 and a log-probability of -inf. */
 void weir_sample_top_finish(const weir_sample_top *, const weir_sample_stat *, weir_top *out);
 

@@ -11,6 +11,8 @@ typedef struct weir_clock {
 
 /* The machine's monotonic clock. */
 weir_clock weir_clock_system(void);
+/* The same, for what waits for other threads, processes or machines: those have no virtual clock. */
+int64_t weir_monotonic_ns(void);
 
 static inline int64_t weir_now_ns(const weir_clock *c) { return c->now_ns(c->ctx); }
 

@@ -7,22 +7,17 @@
 
 #include "base/clock.h"
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 static weir_status count(weir_comm *c, int64_t from, size_t bytes, weir_status st) {
   c->stats.calls++;
   c->stats.bytes += (int64_t)bytes;
-  c->stats.ns += now_ns() - from;
+  c->stats.ns += weir_monotonic_ns() - from;
   return st;
 }
 
 weir_status weir_comm_all_reduce(weir_comm *c, float *x, size_t n, weir_err *e) {
   if (!c || n == 0) return WEIR_OK;
   if (n > SIZE_MAX / sizeof *x) return weir_fail(e, WEIR_EINVAL, "all_reduce of %zu numbers", n);
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   return count(c, from, n * sizeof *x, c->ops->all_reduce(c, x, n, e));
 }
 
@@ -34,7 +29,7 @@ weir_status weir_comm_all_gather(weir_comm *c, void *out, const void *in, size_t
   }
   if (bytes > SIZE_MAX / (size_t)c->n_ranks)
     return weir_fail(e, WEIR_EINVAL, "all_gather of %zu bytes", bytes);
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   return count(c, from, bytes, c->ops->all_gather(c, out, in, bytes, e));
 }
 
@@ -42,7 +37,7 @@ weir_status weir_comm_broadcast(weir_comm *c, void *data, size_t bytes, int32_t 
   if (!c || bytes == 0) return WEIR_OK;
   if (root < 0 || root >= c->n_ranks)
     return weir_fail(e, WEIR_EINVAL, "broadcast from rank %d of %d", root, c->n_ranks);
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   return count(c, from, bytes, c->ops->broadcast(c, data, bytes, root, e));
 }
 

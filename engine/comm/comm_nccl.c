@@ -49,11 +49,6 @@ typedef struct nccl {
   char why[WEIR_ERR_MSG_BYTES]; /* "": it is well */
 } nccl;
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 /* ---- the end ---- */
 
 /* state is held. */
@@ -122,7 +117,7 @@ static void pause_poll(int n) {
 
 /* Until the last call is through. */
 static weir_status settle(nccl *c, const char *what, weir_err *e) {
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   char text[320], why[WEIR_ERR_MSG_BYTES];
   for (int n = 0;; n++) {
     const weir_status st = over(c, e);
@@ -131,7 +126,7 @@ static weir_status settle(nccl *c, const char *what, weir_err *e) {
     if (r == ncclSuccess) return WEIR_OK;
     if (r != ncclInProgress)
       snprintf(why, sizeof why, "rank %d: %s: %s", (int)c->comm.rank, what, text);
-    else if (now_ns() - from > c->bound_ns)
+    else if (weir_monotonic_ns() - from > c->bound_ns)
       snprintf(why, sizeof why, "rank %d: %s has not been enqueued within %.3g s: another rank does not come",
                (int)c->comm.rank, what, (double)c->bound_ns * 1e-9);
     else {
@@ -182,14 +177,14 @@ static void *watch_main(void *arg) {
       break;
     } else if (!c->armed || c->ended) {
       pthread_cond_wait(&c->change, &c->state);
-    } else if (now_ns() >= c->deadline_ns) {
+    } else if (weir_monotonic_ns() >= c->deadline_ns) {
       char why[WEIR_ERR_MSG_BYTES];
       snprintf(why, sizeof why,
                "rank %d waits on its GPU for other ranks since %.3g s; NCCL does not say for which",
                (int)c->comm.rank, (double)c->bound_ns * 1e-9);
       end_locked(c, why);
     } else {
-      const int64_t next = now_ns() + LOOK_NS;
+      const int64_t next = weir_monotonic_ns() + LOOK_NS;
       const struct timespec until = at_time(next < c->deadline_ns ? next : c->deadline_ns);
       (void)pthread_cond_timedwait(&c->change, &c->state, &until);
       if (c->armed && !c->why[0] && !c->quit) look(c);
@@ -202,7 +197,7 @@ static void *watch_main(void *arg) {
 static void arm(void *ctx) {
   nccl *c = ctx;
   pthread_mutex_lock(&c->state);
-  c->deadline_ns = now_ns() + c->bound_ns;
+  c->deadline_ns = weir_monotonic_ns() + c->bound_ns;
   if (!c->armed) pthread_cond_broadcast(&c->change);
   c->armed = true;
   pthread_mutex_unlock(&c->state);
@@ -447,10 +442,10 @@ static weir_status init(const weir_nccl *lib, const ncclUniqueId *id, int32_t n_
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   ncclComm_t handle = NULL;
   char text[320] = "";
-  const int64_t from = now_ns();
+  const int64_t from = weir_monotonic_ns();
   config.blocking = 0;
   ncclResult_t r = lib->CommInitRankConfig(&handle, (int)n_ranks, *id, (int)rank, &config), state;
-  for (int n = 0; r == ncclInProgress && now_ns() - from <= bound_ns; n++) {
+  for (int n = 0; r == ncclInProgress && weir_monotonic_ns() - from <= bound_ns; n++) {
     if (n > 0) pause_poll(n);
     r = lib->CommGetAsyncError(handle, &state);
     if (r == ncclSuccess) r = state;

@@ -60,11 +60,6 @@ struct weir_shm_head {
 
 static const char *const op_names[WEIR_SHM_N_OPS] = {"join", "all_reduce", "all_gather", "broadcast"};
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 static size_t head_bytes(void) { return (sizeof(weir_shm_head) + PAGE - 1) / PAGE * PAGE; }
 
 size_t weir_shm_bytes(int32_t n_ranks) { return head_bytes() + (size_t)n_ranks * 2 * WEIR_SHM_BUF_BYTES; }
@@ -131,9 +126,9 @@ static bool is_over(const weir_shm_group *g, weir_err *e) {
 /* Ends the group, and says why it has ended: for this reason, or for another one that was first. */
 static weir_status give_up(weir_shm_group *g, const char *why, weir_err *e) {
   end(g, why);
-  const int64_t until = now_ns() + ending_ns;
+  const int64_t until = weir_monotonic_ns() + ending_ns;
   while (!is_over(g, e)) { /* an abort of this rank has begun: it has not said so yet */
-    if (now_ns() > until) return weir_fail(e, WEIR_EDEVICE, "%s", why);
+    if (weir_monotonic_ns() > until) return weir_fail(e, WEIR_EDEVICE, "%s", why);
     sched_yield();
   }
   return WEIR_EDEVICE;
@@ -223,7 +218,7 @@ static bool shares_core(const weir_shm_group *g) {
 /* What the clock says. Who was stopped, or was on a machine that was suspended, finds the bound over when it
  * goes on; the others may have stood still as well. */
 static int64_t look_at_clock(weir_shm_group *g) {
-  const int64_t now = now_ns(), until = now + g->bound_ns / 2;
+  const int64_t now = weir_monotonic_ns(), until = now + g->bound_ns / 2;
   if (g->deadline_ns == 0)
     g->deadline_ns = now + g->bound_ns;
   else if (now - g->looked_ns > slice_ns + g->bound_ns / 4 && g->deadline_ns < until)

@@ -34,13 +34,8 @@ static const int64_t look_ns = 50000; /* before it sleeps */
 
 static const char *const op_names[TCP_N_OPS] = {"join", "all_reduce", "all_gather", "broadcast"};
 
-int64_t tcp_now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 int tcp_wait(struct pollfd *p, int n, int64_t until_ns) {
-  int64_t left = until_ns - tcp_now_ns();
+  int64_t left = until_ns - weir_monotonic_ns();
   if (left < 0) left = 0;
   const struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
   return ppoll(p, (nfds_t)n, &t, NULL);
@@ -177,12 +172,12 @@ weir_status tcp_hear(tcp_group *g, weir_err *e) {
 weir_status tcp_gone(tcp_group *g, int32_t rank, const char *what, weir_err *e) {
   char why[WEIR_ERR_MSG_BYTES], name[128], call[64];
   const tcp_peer *p = &g->peer[rank];
-  const int64_t until = tcp_now_ns() + way_ns;
+  const int64_t until = weir_monotonic_ns() + way_ns;
   do {
     if (tcp_hear(g, e) != WEIR_OK) return WEIR_EDEVICE;
     struct pollfd w = {.fd = g->watch, .events = POLLIN};
     if (p->left || p->words < 0 || tcp_wait(&w, 1, until) == 0) break;
-  } while (tcp_now_ns() < until);
+  } while (weir_monotonic_ns() < until);
   name_peer(g, rank, name, sizeof name);
   if (p->left)
     snprintf(why, sizeof why, "%s has left the group", name);
@@ -233,7 +228,7 @@ weir_status tcp_begin(tcp_group *g, tcp_op op, size_t bytes, int32_t root, weir_
   put_le(g->head + 12, 0, 4);
   put_le(g->head + 16, g->call.bytes, 8);
   g->headed = true;
-  g->looked_ns = tcp_now_ns();
+  g->looked_ns = weir_monotonic_ns();
   if (op != TCP_JOIN) g->deadline_ns = g->looked_ns + g->bound_ns;
   for (int32_t r = 0; r < g->n_ranks; r++)
     if (g->peer[r].left) return tcp_gone(g, r, "has left", e);
@@ -323,7 +318,7 @@ static short wanted(const tcp_peer *p, const tcp_flow *f, size_t head) {
 /* What the clock says. Who was stopped, or was on a machine that was suspended, finds the bound over when it
  * goes on; the others may have stood still as well. */
 static int64_t look_at_clock(tcp_group *g) {
-  const int64_t now = tcp_now_ns(), until = now + g->bound_ns / 2;
+  const int64_t now = weir_monotonic_ns(), until = now + g->bound_ns / 2;
   if (!g->drains && now - g->looked_ns > g->bound_ns / 4 + g->bound_ns / 8 && g->deadline_ns < until)
     g->deadline_ns = until;
   g->looked_ns = now;
@@ -353,7 +348,7 @@ static weir_status wait_for_some(tcp_group *g, const tcp_flow *flow, size_t head
   for (int i = 0; i < n; i++) ready[of[i]] = got > 0 && p[i].revents;
   if (got > 0 && p[n].revents && tcp_hear(g, e) != WEIR_OK) {
     if (atomic_load(&g->over) == TCP_OVER_OWN) return WEIR_EDEVICE;
-    const int64_t until = tcp_now_ns() + way_ns;
+    const int64_t until = weir_monotonic_ns() + way_ns;
     if (until < g->deadline_ns) g->deadline_ns = until;
     g->drains = true;
     return WEIR_OK;
@@ -387,7 +382,7 @@ weir_status tcp_exchange(tcp_group *g, const tcp_flow *flow, weir_err *e) {
       all = all && !wanted(&g->peer[r], &flow[r], head);
     }
     if (all) return WEIR_OK;
-    const int64_t now = tcp_now_ns();
+    const int64_t now = weir_monotonic_ns();
     if (look_until == 0) look_until = now + look_ns;
     if (now < look_until) { /* the others are as far, as a rule: to sleep takes longer */
       sched_yield();

@@ -95,7 +95,6 @@ weir_status tcp_gone(tcp_group *, int32_t rank, const char *what, weir_err *e);
 /* Those ranks (missing[n_ranks]) have not come within the bound. */
 weir_status tcp_late(tcp_group *, const bool *missing, weir_err *e);
 
-int64_t tcp_now_ns(void);
 /* Waits until a descriptor is ready or the time has come; like poll. */
 struct pollfd;
 int tcp_wait(struct pollfd *, int n, int64_t until_ns);

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/secret.h"
 
@@ -351,7 +352,7 @@ weir_status tcp_join(tcp_group *g, const tcp_door *door, const tcp_place *place,
   weir_status st = WEIR_OK;
   joining *j = NULL;
   bool missing[WEIR_MAX_RANKS];
-  g->deadline_ns = tcp_now_ns() + g->bound_ns;
+  g->deadline_ns = weir_monotonic_ns() + g->bound_ns;
   WEIR_TRY(WEIR_NEW(1, &j, e));
   j->g = g;
   j->door = door;
@@ -364,7 +365,7 @@ weir_status tcp_join(tcp_group *g, const tcp_door *door, const tcp_place *place,
   for (int32_t r = g->rank + 1; r < g->n_ranks; r++)
     for (int w = 0; w < N_WHICH; w++) WEIR_TRY(start_call(j, r, (which)w, e));
   while (find_missing(j, missing) > 0) {
-    if (tcp_now_ns() >= g->deadline_ns) WEIR_TRY(tcp_late(g, missing, e));
+    if (weir_monotonic_ns() >= g->deadline_ns) WEIR_TRY(tcp_late(g, missing, e));
     WEIR_TRY(go_on(j, e));
   }
   /* All are there for this rank. When all say so, they are for all. */

@@ -57,9 +57,6 @@ weir_status weir_convert_plan(const weir_quant_conf *, const weir_st_tensor *con
 typedef struct weir_convert_part {
   int64_t row, n_rows, col, n_cols;
 } weir_convert_part;
-static inline weir_convert_part weir_convert_whole(const weir_convert *c) {
-  return (weir_convert_part){0, c->rows, 0, c->cols};
-}
 /* dst[n_rows, n_cols] in rows of dtype's blocks, without gaps. Reads what that part is made of. */
 void weir_convert_run(const weir_convert *, weir_convert_part, void *dst);
 

@@ -20,15 +20,10 @@
 #define TELL_NS  (2 * SECOND)  /* between lines that say the same */
 #define BOUND_NS (10 * SECOND)
 
-int64_t weir_tp_now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 bool weir_tp_wait(weir_tp *tp, int64_t until_ns) {
   const struct timespec until = {.tv_sec = (time_t)(until_ns / SECOND), .tv_nsec = (long)(until_ns % SECOND)};
   pthread_cond_timedwait(&tp->changed, &tp->lock, &until);
-  return weir_tp_now_ns() < until_ns;
+  return weir_monotonic_ns() < until_ns;
 }
 
 void weir_tp_notify(weir_tp *tp) {
@@ -54,7 +49,7 @@ void weir_tp_blame_group(weir_tp *tp, weir_tp_blame blame, const char *fmt, ...)
   vsnprintf(text, sizeof text, fmt, a);
   va_end(a);
   weir_fail(&tp->why, WEIR_EDEVICE, "%s: %s", tp->name, text);
-  if (tp->blame == WEIR_TP_NO_BLAME && tp->alive) tp->died_ns = weir_tp_now_ns();
+  if (tp->blame == WEIR_TP_NO_BLAME && tp->alive) tp->died_ns = weir_monotonic_ns();
   tp->blame = blame;
   pthread_cond_broadcast(&tp->changed);
 }
@@ -231,7 +226,7 @@ static int64_t least_room(const weir_tp *tp) {
 
 weir_status weir_tp_gather(weir_tp *tp, int64_t timeout_ns, void (*tell)(void *ctx, const char *line),
                            bool (*stop)(void *ctx), void *ctx, int64_t *room, weir_err *e) {
-  const int64_t until = weir_tp_now_ns() + timeout_ns;
+  const int64_t until = weir_monotonic_ns() + timeout_ns;
   char line[512] = "", told[512] = "";
   int64_t told_ns = 0;
   weir_status st = WEIR_OK;
@@ -244,7 +239,7 @@ weir_status weir_tp_gather(weir_tp *tp, int64_t timeout_ns, void (*tell)(void *c
     pthread_mutex_unlock(&tp->lock);
     if (st != WEIR_OK || all) return st;
     weir_tp_progress(tp, line, sizeof line);
-    const int64_t now = weir_tp_now_ns();
+    const int64_t now = weir_monotonic_ns();
     if (now >= until)
       return weir_fail(e, WEIR_EDEVICE, "%s: waited %lld s: %s", tp->name, (long long)(timeout_ns / SECOND),
                        line);

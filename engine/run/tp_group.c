@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "run/tp_in.h"
 
@@ -51,7 +52,7 @@ void weir_tp_job_done(void *ctx, weir_status st) {
 /* Whether the ranks came back before that time; 0: whenever they do. */
 static bool await_ranks(weir_tp *tp, int64_t until) {
   while (tp->busy) {
-    const bool early = weir_tp_wait(tp, until > 0 ? until : weir_tp_now_ns() + SECOND);
+    const bool early = weir_tp_wait(tp, until > 0 ? until : weir_monotonic_ns() + SECOND);
     if (!early && until > 0) break;
   }
   return !tp->busy;
@@ -78,7 +79,7 @@ static void publish_end(weir_tp *tp) {
 
 /* The step under way fails before its ranks are back: they look at nothing of the caller's. */
 static void end_group(weir_tp *tp) {
-  const int64_t better = weir_tp_now_ns() + BETTER_NS;
+  const int64_t better = weir_monotonic_ns() + BETTER_NS;
   weir_tp_msg m = {.kind = WEIR_TP_ABORT, .group = tp->group};
   snprintf(m.why, sizeof m.why, "%.*s", (int)sizeof m.why - 1, tp->why.msg);
   pthread_mutex_unlock(&tp->lock);
@@ -90,12 +91,12 @@ static void end_group(weir_tp *tp) {
   }
   publish_end(tp);
   tp->blame = WEIR_TP_NO_BLAME;
-  if (!await_ranks(tp, weir_tp_now_ns() + tp->bound_ns)) return;
+  if (!await_ranks(tp, weir_monotonic_ns() + tp->bound_ns)) return;
   tp->busy = true;
   pthread_mutex_unlock(&tp->lock);
   (void)weir_tp_ranks_leave(&tp->ranks, NULL); /* the team is idle */
   pthread_mutex_lock(&tp->lock);
-  await_ranks(tp, weir_tp_now_ns() + tp->bound_ns);
+  await_ranks(tp, weir_monotonic_ns() + tp->bound_ns);
 }
 
 /* ---- the beginning ---- */
@@ -156,7 +157,8 @@ static bool form(weir_tp *tp) {
   if (tp->crew) weir_tp_tell_all(tp, &m);
   (void)weir_tp_ranks_seat(&tp->ranks, m.n_pages, NULL); /* the team is idle */
   pthread_mutex_lock(&tp->lock);
-  if (!await_all(tp, all_offered, weir_tp_now_ns() + tp->bound_ns + KV_NS, "taken its seats")) return false;
+  if (!await_all(tp, all_offered, weir_monotonic_ns() + tp->bound_ns + KV_NS, "taken its seats"))
+    return false;
   if (tp->plan.n_nodes * tp->plan.n_local == 1) return true;
 
   m.kind = WEIR_TP_INVITE;
@@ -170,7 +172,7 @@ static bool form(weir_tp *tp) {
   if (tp->crew) weir_tp_tell_all(tp, &m);
   (void)weir_tp_ranks_join(&tp->ranks, m.invite, NULL);
   pthread_mutex_lock(&tp->lock);
-  return await_all(tp, all_ready, weir_tp_now_ns() + tp->bound_ns * 3 / 2, "joined");
+  return await_all(tp, all_ready, weir_monotonic_ns() + tp->bound_ns * 3 / 2, "joined");
 }
 
 weir_status weir_tp_form(weir_tp *tp, weir_err *e) {
@@ -179,7 +181,7 @@ weir_status weir_tp_form(weir_tp *tp, weir_err *e) {
     if (e) *e = tp->why;
     return tp->why.code;
   }
-  const int64_t now = weir_tp_now_ns();
+  const int64_t now = weir_monotonic_ns();
   tp->alive = true;
   tp->life++;
   tp->stats.groups++;
@@ -202,7 +204,7 @@ static void await_workers(weir_tp *tp) {
       snprintf(line, sizeof line, "a rank of this node does not come back from its device");
     else
       weir_tp_progress(tp, line, sizeof line);
-    const int64_t now = weir_tp_now_ns();
+    const int64_t now = weir_monotonic_ns();
     if (line[0] && (told == 0 || now - told >= TELL_NS)) {
       weir_log(WEIR_LOG_WARN, "%s: waiting: %s", tp->name, line);
       told = now;
@@ -216,7 +218,7 @@ static void await_workers(weir_tp *tp) {
 
 static void revive(weir_tp *tp) {
   await_workers(tp);
-  for (const int64_t until = weir_tp_now_ns() + tp->pause_ns; !tp->quit;)
+  for (const int64_t until = weir_monotonic_ns() + tp->pause_ns; !tp->quit;)
     if (!weir_tp_wait(tp, until)) break;
   if (tp->quit || tp->busy || !weir_tp_all_loaded(tp)) return;
   /* A group that lives but for a moment is as good as none: the pause grows until a step went well. */
@@ -244,7 +246,7 @@ static void watch(weir_tp *tp) {
     weir_tp_blame_group(tp, WEIR_TP_RANK_SAYS, "rank %d has not come back from its device for %.1f s", i,
                         (double)tp->bound_ns / (double)SECOND);
   else
-    weir_tp_wait(tp, weir_tp_now_ns() + tp->bound_ns / 4);
+    weir_tp_wait(tp, weir_monotonic_ns() + tp->bound_ns / 4);
 }
 
 static void *keep(void *arg) {

@@ -81,7 +81,6 @@ struct weir_tp {
   void *ctx;
 };
 
-int64_t weir_tp_now_ns(void);
 /* With the lock held: waits for `changed`, at most until then. False: it is past. */
 bool weir_tp_wait(weir_tp *, int64_t until_ns);
 /* With the lock held: the open group is over, if nothing better is known of it already. */

@@ -11,11 +11,6 @@
 #include "base/mem.h"
 #include "run/forward.h"
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 static weir_status said(const weir_tp_ranks *r, int32_t i, weir_status st, weir_err *e) {
   return st == WEIR_OK || r->n_ranks == 1 ? st : weir_fail_ctx(e, st, "rank %d", r->first + i);
 }
@@ -196,9 +191,9 @@ void weir_tp_ranks_abort(weir_tp_ranks *r, const char *why) {
 static weir_status step(void *ctx, int32_t i, weir_err *e) {
   weir_tp_ranks *r = ctx;
   weir_tp_rank *k = &r->rank[i];
-  const int64_t start = now_ns();
+  const int64_t start = weir_monotonic_ns();
   const weir_status st = weir_forward(k->instance, &r->batch, k->row, r->wants_top ? k->top : NULL, e);
-  k->step_ns = now_ns() - start;
+  k->step_ns = weir_monotonic_ns() - start;
   if (k->comm) k->now = k->comm->stats;
   return said(r, i, st, e);
 }

@@ -42,15 +42,10 @@ struct weir_tp_team {
   rank *rank; /* [o.n], owned */
 };
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 static bool look_for_job(weir_tp_team *t, uint32_t seen) {
   if (t->spin_ns == 0) return false;
-  const int64_t from = now_ns();
-  for (int64_t now = from; now - from < t->spin_ns; now = now_ns()) {
+  const int64_t from = weir_monotonic_ns();
+  for (int64_t now = from; now - from < t->spin_ns; now = weir_monotonic_ns()) {
     for (int i = 0; i < LOOKS; i++) {
       if (atomic_load_explicit(&t->number, memory_order_acquire) != seen) return true;
       __builtin_ia32_pause();
@@ -82,7 +77,7 @@ static void *work(void *arg) {
     const weir_status st = t->fn(t->ctx, r->i, &e);
     int none = WEIR_OK;
     int64_t never = 0;
-    (void)atomic_compare_exchange_strong(&t->done_ns, &never, now_ns());
+    (void)atomic_compare_exchange_strong(&t->done_ns, &never, weir_monotonic_ns());
     atomic_store(&r->done, seen);
     if (st != WEIR_OK && atomic_compare_exchange_strong(&t->failed, &none, (int)st) && t->o.on_fail)
       t->o.on_fail(t->o.ctx, r->i, &e);
@@ -156,7 +151,7 @@ out:
 bool weir_tp_team_late(weir_tp_team *t, int64_t for_ns, int32_t *i) {
   const uint32_t number = atomic_load(&t->number);
   const int64_t done = atomic_load(&t->done_ns);
-  if (!atomic_load(&t->busy) || done == 0 || now_ns() - done < for_ns) return false;
+  if (!atomic_load(&t->busy) || done == 0 || weir_monotonic_ns() - done < for_ns) return false;
   for (*i = 0; *i < t->o.n; ++*i)
     if (atomic_load(&t->rank[*i].done) != number) return atomic_load(&t->number) == number;
   return false;

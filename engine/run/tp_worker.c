@@ -76,11 +76,6 @@ typedef struct worker {
   char who[WEIR_CREW_WHO_BYTES];
 } worker;
 
-static int64_t now_ns(void) {
-  const weir_clock clock = weir_clock_system();
-  return weir_now_ns(&clock);
-}
-
 static void tell(const worker *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void tell(const worker *w, const char *fmt, ...) {
   char line[768];
@@ -230,7 +225,7 @@ static weir_status start_job(worker *w, job j, weir_status st) {
 
 static void leave(worker *w) {
   w->broken = w->in_group = false;
-  w->broken_ns = now_ns();
+  w->broken_ns = weir_monotonic_ns();
   (void)start_job(w, LEAVE, weir_tp_ranks_leave(&w->ranks, NULL)); /* the team is idle */
 }
 
@@ -242,7 +237,7 @@ static void break_group(worker *w, const char *why) {
   w->in_group = false;
   w->group = 0;
   w->broken = true;
-  w->broken_ns = now_ns();
+  w->broken_ns = weir_monotonic_ns();
   if (w->job == NO_JOB) leave(w);
 }
 
@@ -421,7 +416,7 @@ static weir_status on_job(worker *w, job was, weir_status job_st, const weir_err
 }
 
 static void report_progress(worker *w) {
-  const int64_t now = now_ns();
+  const int64_t now = weir_monotonic_ns();
   const int32_t percent = weir_tp_ranks_percent(&w->ranks);
   if (w->job != LOAD || percent == w->percent || now - w->progress_ns < PROGRESS_NS) return;
   const weir_tp_msg m = {.kind = WEIR_TP_PROGRESS, .percent = percent};
@@ -451,7 +446,7 @@ static int sleep_until(worker *w, const struct timespec *at) {
 }
 
 static void await_news(worker *w, news *n) {
-  const int64_t until = now_ns() + LOOK_NS;
+  const int64_t until = weir_monotonic_ns() + LOOK_NS;
   const struct timespec at = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = (long)(until % SECOND)};
   pthread_mutex_lock(&w->lock);
   for (int late = 0; late == 0 && !w->greet && !w->refused && !w->gone && !w->deaf && !w->over &&
@@ -498,7 +493,8 @@ static void watch_step(worker *w) {
  * process has to take their place. */
 static weir_status check_stuck(worker *w, weir_err *e) {
   const int64_t limit = 2 * w->ranks.bound_ns + (w->job == SEAT ? KV_NS : 0);
-  if (!(w->broken || w->job == LEAVE) || w->job == NO_JOB || now_ns() - w->broken_ns < limit) return WEIR_OK;
+  if (!(w->broken || w->job == LEAVE) || w->job == NO_JOB || weir_monotonic_ns() - w->broken_ns < limit)
+    return WEIR_OK;
   w->bound_ns = 0; /* it was waited for */
   return weir_fail(e, WEIR_EDEVICE, "a rank does not come back from its device");
 }
@@ -544,7 +540,7 @@ static void init_locks(worker *w) {
 
 /* The ranks come back, or are left behind; what they looked at then stays too. */
 static void finish(worker *w) {
-  const int64_t until = now_ns() + w->bound_ns;
+  const int64_t until = weir_monotonic_ns() + w->bound_ns;
   const struct timespec at = {.tv_sec = (time_t)(until / SECOND), .tv_nsec = (long)(until % SECOND)};
   weir_crew_close(w->crew);
   if (w->has_ranks) weir_tp_ranks_abort(&w->ranks, "the worker is stopped");

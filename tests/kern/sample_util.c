@@ -97,8 +97,10 @@ weir_row answer_in_shards(const weir_sample_chunks *ops, const float *logits, in
     ops->top(shaped_chunk(ask, own[s] + at, first, n, buf), first, n, &peak[s]);
   }
   for (int32_t s = n_shards - 1; s > 0; s--) {
-    weir_sample_top_merge(&best[s - 1], &best[s]);
-    weir_sample_top_merge(&peak[s - 1], &peak[s]);
+    for (int32_t i = 0; i < best[s].n; i++)
+      weir_sample_top_add(&best[s - 1], best[s].id[i], best[s].logit[i]);
+    for (int32_t i = 0; i < peak[s].n; i++)
+      weir_sample_top_add(&peak[s - 1], peak[s].id[i], peak[s].logit[i]);
   }
   weir_sample_top_finish(&best[0], &stat, top);
   const float probe_logit = ask->probe >= 0 ? logits[ask->probe] : 0;
