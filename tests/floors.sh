@@ -10,7 +10,7 @@ floor_of() {
     base) echo 0 ;;
     kernels) echo 1 ;;
     model | comm | kv | cascade | proto) echo 2 ;;
-    step | client) echo 3 ;;
+    step | client | calibrate) echo 3 ;;
     run | sched) echo 4 ;;
     serve) echo 5 ;;
     net) echo 6 ;;
