@@ -13,7 +13,9 @@
 #include "cascade/policy.h"
 #include "model/tokenizer.h"
 #include "sched/penalties.h"
+#include "sched/choices.h"
 #include "sched/request.h"
+#include "serve/gate_spans.h"
 #include "step/step.h"
 
 struct weir_tp_stats; /* run/tp.h */
@@ -129,6 +131,12 @@ typedef struct weir_job {
   void (*on_piece)(void *ctx, const weir_piece *);  /* may be NULL */
   void (*on_done)(void *ctx, const weir_outcome *); /* called exactly once for a job that was taken */
   void *ctx;
+  const char *const *choices; /* [n_choices <= WEIR_MAX_CHOICES] NUL-terminated, copied: the answer is one of
+                                 them, whole. Not with stop strings, min_new or ignore_eos */
+  int32_t n_choices;
+  const weir_gate_span *span; /* [n_spans <= WEIR_MAX_GATE_SPANS], copied: serve/gate_spans.h. Not with a
+                                 budget, nor where the cascade has no gate that any row can pass or not */
+  int32_t n_spans;
 } weir_job;
 
 /* Takes a job (everything in it is copied), or WEIR_EBUSY when too many wait; errors (empty prompt, prompt
