@@ -499,6 +499,11 @@ const double *weir_config_floats(const weir_config *c, const char *name, int32_t
   return v->num;
 }
 
+bool weir_config_is_list(const weir_config *c, const char *name) {
+  const weir_opt_type type = c->table[row_of(c, name)].type;
+  return type == WEIR_OPT_STRINGS || type == WEIR_OPT_FLOATS;
+}
+
 const char *const *weir_config_operands(const weir_config *c, int32_t *n) {
   *n = c->n_operands;
   return c->operand;

@@ -93,6 +93,8 @@ const char *weir_config_string(const weir_config *, const char *name);
 /* STRINGS; *n of them. */
 const char *const *weir_config_strings(const weir_config *, const char *name, int32_t *n);
 const double *weir_config_floats(const weir_config *, const char *name, int32_t *n);
+/* Whether it is STRINGS or FLOATS; of an option this command has. */
+bool weir_config_is_list(const weir_config *, const char *name);
 const char *const *weir_config_operands(const weir_config *, int32_t *n);
 /* Where the value came from: "default", "FILE:LINE", "WEIR_X in the environment", "command line". */
 const char *weir_config_source(const weir_config *, const char *name);
