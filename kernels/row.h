@@ -69,6 +69,7 @@ typedef struct weir_row {
   float p_max;         /* probability of the arg-max */
   float margin;        /* p_max minus the second highest probability */
   float probe_logprob; /* log p(probe); equal to logprob when nothing was probed */
+  float gate;          /* score of the model's gate head, a probability of error; 0 where it has none */
 } weir_row;
 
 #endif

@@ -69,10 +69,9 @@ static const struct {
     {WEIR_OPT_ACCEPT_DELTA, "accept-delta"},
 };
 
-static const char *const gate_names[] = {[WEIR_GATE_ENTROPY] = "entropy",
-                                         [WEIR_GATE_TOP_PROB] = "top-prob",
-                                         [WEIR_GATE_MARGIN] = "margin",
-                                         [WEIR_GATE_CHANCE] = "chance"};
+static const char *const gate_names[] = {
+    [WEIR_GATE_ENTROPY] = "entropy", [WEIR_GATE_TOP_PROB] = "top-prob", [WEIR_GATE_MARGIN] = "margin",
+    [WEIR_GATE_CHANCE] = "chance",   [WEIR_GATE_ISOTONIC] = "isotonic", [WEIR_GATE_HEAD] = "head"};
 
 enum {
   N_GATES = sizeof gate_names / sizeof *gate_names,
@@ -119,10 +118,9 @@ const char *weir_gate_name(weir_gate_kind k) {
 }
 
 float weir_gate_default(weir_gate_kind k) {
-  static const float value[] = {[WEIR_GATE_ENTROPY] = 0.45f,
-                                [WEIR_GATE_TOP_PROB] = 0.6f,
-                                [WEIR_GATE_MARGIN] = 0.3f,
-                                [WEIR_GATE_CHANCE] = 0.1f};
+  static const float value[] = {
+      [WEIR_GATE_ENTROPY] = 0.45f, [WEIR_GATE_TOP_PROB] = 0.6f, [WEIR_GATE_MARGIN] = 0.3f,
+      [WEIR_GATE_CHANCE] = 0.1f,   [WEIR_GATE_ISOTONIC] = 0.3f, [WEIR_GATE_HEAD] = 0.3f};
   return (unsigned)k < N_GATES ? value[k] : 0;
 }
 
@@ -204,9 +202,24 @@ static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
   return st == WEIR_OK ? check_budget(o, e) : st;
 }
 
+uint32_t weir_cascade_options(const weir_cascade_opts *o) {
+  if ((unsigned)o->mode >= WEIR_N_MODES) return 0;
+  const uint32_t options = modes[o->mode].options;
+  const weir_keep rule = rule_of(o);
+  if (!modes[o->mode].verified || (unsigned)rule >= WEIR_N_KEEPS) return options;
+  return options & (accepts[rule].options | ~(uint32_t)(ACCEPT_PARAMETERS | WEIR_OPT_HORIZON));
+}
+
+const char *weir_cascade_option_name(uint32_t bit) {
+  for (int i = 0; i < N_OPTIONS; i++)
+    if (option_names[i].option == bit) return option_names[i].name;
+  return NULL;
+}
+
 static weir_gate make_gate(const weir_cascade_opts *o) {
-  if (o->mode == WEIR_MODE_LARGE) return (weir_gate){WEIR_GATE_ENTROPY, -1};
-  weir_gate g = {o->set & WEIR_OPT_GATE ? o->gate : WEIR_GATE_ENTROPY, INFINITY};
+  if (o->mode == WEIR_MODE_LARGE) return (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = -1};
+  weir_gate g = {.kind = o->set & WEIR_OPT_GATE ? o->gate : WEIR_GATE_ENTROPY, .threshold = INFINITY};
+  if (g.kind == WEIR_GATE_ISOTONIC) g.map = o->gate_map;
   if (o->set & WEIR_OPT_THRESHOLD)
     g.threshold = o->threshold;
   else if (modes[o->mode].gated || (o->set & WEIR_OPT_GATE))
@@ -243,6 +256,6 @@ void weir_cascade_cfg_single(weir_cascade_cfg *out) {
   *out = (weir_cascade_cfg){.n_tiers = 1, .horizon = WEIR_FAR};
   for (int t = 0; t < WEIR_MAX_TIERS; t++) {
     out->window[t] = WEIR_FAR;
-    out->gate[t] = (weir_gate){WEIR_GATE_ENTROPY, INFINITY};
+    out->gate[t] = (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY};
   }
 }

@@ -26,7 +26,7 @@ enum { WEIR_N_MODES = WEIR_MODE_SPECULATE + 1 };
 bool weir_mode_parse(const char *name, weir_mode *out);
 const char *weir_mode_name(weir_mode); /* never NULL */
 
-/* False when the name is none of "entropy", "top-prob", "margin", "chance". */
+/* False when the name is none of "entropy", "top-prob", "margin", "chance", "isotonic", "head". */
 bool weir_gate_parse(const char *name, weir_gate_kind *out);
 const char *weir_gate_name(weir_gate_kind); /* never NULL */
 
@@ -68,16 +68,22 @@ typedef struct weir_cascade_opts {
   weir_keep accept;                   /* speculate: v3 */
   float accept_alpha;                 /* speculate with v1, v2, v3: 0.1, our choice */
   float accept_epsilon, accept_delta; /* speculate with typical: 0.09 and 0.3, as Medusa has them */
+  const weir_gate_map *gate_map;      /* what gate isotonic looks up, borrowed; NULL: it is refused */
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped
- * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3, chance 0.1. Pairs
- * differ several-fold: calibrate. */
+ * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3, chance 0.1; of the
+ * fitted gates a probability of error of 0.3. Pairs differ several-fold: calibrate. */
 float weir_gate_default(weir_gate_kind);
 
 /* Builds the configuration of two tiers. WEIR_EINVAL names the option that is out of range or that the mode
  * does not have. */
 weir_status weir_cascade_cfg_make(const weir_cascade_opts *, weir_cascade_cfg *out, weir_err *e);
+
+/* The options (WEIR_OPT_*) that mean something in the mode of `o` with its accept rule. */
+uint32_t weir_cascade_options(const weir_cascade_opts *o);
+/* The name of one option bit, as on the command line; NULL: none. */
+const char *weir_cascade_option_name(uint32_t bit);
 
 /* One tier and nothing else, for an engine with a single model. */
 void weir_cascade_cfg_single(weir_cascade_cfg *out);

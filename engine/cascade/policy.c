@@ -28,19 +28,30 @@ static double coin(const weir_row *r) {
   return (double)((h ^ (h >> 31)) >> 11) * 0x1p-53;
 }
 
-bool weir_gate_defers(weir_gate g, const weir_row *r) {
+float weir_gate_score(weir_gate g, const weir_row *r) {
   switch (g.kind) {
-    case WEIR_GATE_ENTROPY: return r->entropy > g.threshold;
-    case WEIR_GATE_TOP_PROB: return r->p_max < g.threshold;
-    case WEIR_GATE_MARGIN: return r->margin < g.threshold;
-    case WEIR_GATE_CHANCE: return coin(r) < (double)g.threshold;
+    case WEIR_GATE_ENTROPY: return r->entropy;
+    case WEIR_GATE_TOP_PROB: return r->p_max;
+    case WEIR_GATE_MARGIN: return r->margin;
+    case WEIR_GATE_CHANCE: return (float)coin(r);
+    case WEIR_GATE_ISOTONIC: return weir_gate_map_at(g.map, weir_gate_stat_of(g.map->stat, r));
+    case WEIR_GATE_HEAD: return isnan(r->gate) ? 1 : r->gate;
   }
-  return false;
+  return 0;
+}
+
+bool weir_gate_is_fitted(weir_gate_kind k) { return k == WEIR_GATE_ISOTONIC || k == WEIR_GATE_HEAD; }
+bool weir_gate_is_low(weir_gate_kind k) { return k != WEIR_GATE_ENTROPY && !weir_gate_is_fitted(k); }
+
+bool weir_gate_defers(weir_gate g, const weir_row *r) {
+  if (g.kind == WEIR_GATE_CHANCE) return coin(r) < (double)g.threshold;
+  const float score = weir_gate_score(g, r);
+  return weir_gate_is_low(g.kind) ? score < g.threshold : score > g.threshold;
 }
 
 bool weir_gate_never_passes(weir_gate g) {
   if (g.kind == WEIR_GATE_CHANCE) return g.threshold >= 1;
-  return g.kind == WEIR_GATE_ENTROPY ? g.threshold < 0 : g.threshold > 1;
+  return weir_gate_is_low(g.kind) ? g.threshold > 1 : g.threshold < 0;
 }
 
 /* ---- which tiers may act ---- */
@@ -193,10 +204,11 @@ void weir_cascade_apply(const weir_cascade *c, const weir_effect *e, int32_t *to
 
 static const char *gate_error(weir_gate g) {
   if (g.kind != WEIR_GATE_ENTROPY && g.kind != WEIR_GATE_TOP_PROB && g.kind != WEIR_GATE_MARGIN &&
-      g.kind != WEIR_GATE_CHANCE)
-    return "a gate's kind is none of entropy, top probability, margin, chance";
+      g.kind != WEIR_GATE_CHANCE && !weir_gate_is_fitted(g.kind))
+    return "a gate's kind is none of entropy, top probability, margin, chance, isotonic, head";
   if (isnan(g.threshold)) return "a gate's threshold is not a number";
-  return NULL;
+  if (g.kind != WEIR_GATE_ISOTONIC) return NULL;
+  return g.map ? weir_gate_map_error(g.map) : "the isotonic gate has no map: it comes from a gate file";
 }
 
 static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {

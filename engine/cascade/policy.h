@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "cascade/budget.h"
+#include "cascade/gate_map.h"
 #include "kernels/row.h"
 
 enum {
@@ -24,19 +25,29 @@ typedef enum {
   WEIR_GATE_ENTROPY,  /* defer when entropy > threshold, nats */
   WEIR_GATE_TOP_PROB, /* defer when p_max < threshold */
   WEIR_GATE_MARGIN,   /* defer when margin < threshold */
-  WEIR_GATE_CHANCE    /* defer with probability `threshold`, blind to what the row says (the coin is a hash of
+  WEIR_GATE_CHANCE,   /* defer with probability `threshold`, blind to what the row says (the coin is a hash of
                          its    statistics, never of the drawn token, so a decision is still a function of the
                          logged row): the control that every    other gate must beat */
+  WEIR_GATE_ISOTONIC, /* defer when map(statistic) > threshold, a probability of error */
+  WEIR_GATE_HEAD      /* defer when row.gate > threshold, likewise */
 } weir_gate_kind;
 
 typedef struct weir_gate {
   weir_gate_kind kind;
   float threshold;
+  const weir_gate_map *map; /* of the isotonic gate, borrowed, sound (weir_gate_map_error) */
 } weir_gate;
 
 bool weir_gate_defers(weir_gate, const weir_row *);
-/* No row can pass it (entropy threshold < 0, probability threshold > 1, chance >= 1): the tier is skipped,
- * never fed. */
+/* What the threshold is held against: the statistic itself, the coin, or the probability of error, which is 1
+ * where it is not a number. */
+float weir_gate_score(weir_gate, const weir_row *);
+/* It defers what is below its threshold, not above: top probability, margin, chance. */
+bool weir_gate_is_low(weir_gate_kind);
+/* Its score is a probability of error, fitted: isotonic, head. */
+bool weir_gate_is_fitted(weir_gate_kind);
+/* No row can pass it (entropy or error threshold < 0, probability threshold > 1, chance >= 1): the tier is
+ * skipped, never fed. */
 bool weir_gate_never_passes(weir_gate);
 
 /* ---- configuration: shared by many requests, borrowed ---- */

@@ -12,14 +12,14 @@
 #define STEP_NATS 0.05
 #define STEP_PROB 0.02
 
-static bool is_low(const weir_request *r) { return r->cfg.gate[0].kind != WEIR_GATE_ENTROPY; }
+static bool is_low(const weir_request *r) { return weir_gate_is_low(r->cfg.gate[0].kind); }
 
 static weir_rate_law law_of(const weir_engine *g, const weir_request *r) {
   const weir_budget *b = &r->cfg.budget;
-  const bool low = is_low(r);
+  const bool nats = r->cfg.gate[0].kind == WEIR_GATE_ENTROPY; /* all other scores are in 0 .. 1 */
   return (weir_rate_law){.rate = (double)b->rate,
-                         .step = low ? STEP_PROB : STEP_NATS,
-                         .bound = low ? 1 : log(g->tier[0].exec->info.n_vocab),
+                         .step = nats ? STEP_NATS : STEP_PROB,
+                         .bound = nats ? log(g->tier[0].exec->info.n_vocab) : 1,
                          .price = (double)b->load_price,
                          .hold = r->cfg.hold[1] > 1 ? r->cfg.hold[1] : 1};
 }
@@ -78,7 +78,8 @@ void weir_engine_budget_note(weir_engine *g, weir_engine_job *j) {
   /* With the large tier down nobody is deferred: that is not thrift, and earns no deferrals for later. */
   if ((decided && r->cascade.hi > 0) || held) {
     const bool up = deferred || held;
-    const weir_gate open = {r->cfg.gate[0].kind, j->budget.open};
+    weir_gate open = r->cfg.gate[0];
+    open.threshold = j->budget.open;
     const bool asked = up || weir_gate_defers(open, &r->row[r->need.to - 1 - r->need.out_from]);
     if (b->rated) { /* follows what the gate asks for: it picks the hardest tokens, whatever the bucket
                        refuses */

@@ -111,7 +111,7 @@ bool weir_engine_collect(weir_engine *g) {
 
 static bool gate_may_defer(const weir_gate *x) {
   if (x->kind == WEIR_GATE_ENTROPY) return isfinite(x->threshold);
-  return x->threshold > 0;
+  return weir_gate_is_low(x->kind) ? x->threshold > 0 : x->threshold < 1;
 }
 
 /* Whether its prompt is worth feeding to the large tier before that is asked for: a judge will be; a deferral

@@ -109,13 +109,13 @@ void fake_oracle(const fake_job *j, fake_text *x) {
 weir_gate fake_any_gate(void) {
   const float step = (float)fake_rnd(6);
   switch (fake_rnd(9)) {
-    case 8: return (weir_gate){WEIR_GATE_CHANCE, 0.1f + 0.15f * step};
-    case 0: return (weir_gate){WEIR_GATE_ENTROPY, INFINITY};
+    case 8: return (weir_gate){.kind = WEIR_GATE_CHANCE, .threshold = 0.1f + 0.15f * step};
+    case 0: return (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY};
     case 1:
-    case 2: return (weir_gate){WEIR_GATE_TOP_PROB, 0.3f + 0.1f * step};
+    case 2: return (weir_gate){.kind = WEIR_GATE_TOP_PROB, .threshold = 0.3f + 0.1f * step};
     case 3:
-    case 4: return (weir_gate){WEIR_GATE_MARGIN, 0.05f + 0.1f * step};
-    default: return (weir_gate){WEIR_GATE_ENTROPY, 0.6f + 0.2f * step};
+    case 4: return (weir_gate){.kind = WEIR_GATE_MARGIN, .threshold = 0.05f + 0.1f * step};
+    default: return (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 0.6f + 0.2f * step};
   }
 }
 
@@ -151,7 +151,8 @@ weir_cascade_cfg fake_any_cfg(void) {
   }
   for (int t = g.commit_tier + 1; t < g.n_tiers; t++) g.keep[t] = WEIR_KEEP_ALL;
   if (!fake_rnd(8))
-    g.gate[fake_rnd(2)] = fake_rnd(2) ? (weir_gate){WEIR_GATE_ENTROPY, -1} : (weir_gate){WEIR_GATE_MARGIN, 2};
+    g.gate[fake_rnd(2)] = fake_rnd(2) ? (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = -1}
+                                      : (weir_gate){.kind = WEIR_GATE_MARGIN, .threshold = 2};
   const char *wrong = weir_cascade_cfg_error(&g);
   FAKE_CHECK(!wrong, "a sound configuration is refused: %s", wrong);
   return g;

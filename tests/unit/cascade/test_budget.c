@@ -102,7 +102,7 @@ static double follow(weir_gate_kind kind, const weir_rate_law *law, score_of *f,
   weir_rate_start(&t, law, tau);
   for (int32_t i = 0; i < n;) {
     const double price = law->price > 0 ? law->price * rnd() : 0;
-    const weir_gate g = {kind, weir_budget_threshold(low, t.tau + price)};
+    const weir_gate g = {.kind = kind, .threshold = weir_budget_threshold(low, t.tau + price)};
     assert_true(isfinite(g.threshold));
     const weir_row r = row_of(kind, f(i, n, law->bound, t.tau + price));
     const bool deferred = weir_gate_defers(g, &r);
@@ -191,7 +191,7 @@ static void refusals(void **state) {
     weir_rate_tracker t;
     weir_rate_start(&t, &law, 0.45);
     for (int i = 0; i < 5000; i++) {
-      const weir_gate g = {WEIR_GATE_ENTROPY, weir_budget_threshold(false, t.tau)};
+      const weir_gate g = {.kind = WEIR_GATE_ENTROPY, .threshold = weir_budget_threshold(false, t.tau)};
       const weir_row r = row_of(WEIR_GATE_ENTROPY, sequence[s].f(i, 5000, 3, t.tau));
       weir_rate_note(&t, &law, weir_gate_defers(g, &r) && rnd() < 0.4);
       const double over = (double)t.deferred / (double)t.counts - 0.2;
@@ -212,8 +212,8 @@ static void thresholds(void **state) {
     for (int k = 0; k < 3; k++) {
       const weir_gate_kind kind = (weir_gate_kind)k;
       const bool low = kind != WEIR_GATE_ENTROPY;
-      const weir_gate g = {kind, weir_budget_threshold(low, taus[i])};
-      const weir_gate shut = {kind, weir_budget_shut(low)};
+      const weir_gate g = {.kind = kind, .threshold = weir_budget_threshold(low, taus[i])};
+      const weir_gate shut = {.kind = kind, .threshold = weir_budget_shut(low)};
       for (int s = 0; s <= 64; s++) {
         const double score = s / 64.0;
         const weir_row r = row_of(kind, score);

@@ -97,7 +97,7 @@ static void options(void **state) {
        "horizon has no meaning in mode exact"},
       {{.mode = WEIR_MODE_ROLLBACK, .set = 1u << 20}, "unknown option bits"},
       {{.mode = (weir_mode)7}, "mode 7 is not known"},
-      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_GATE, .gate = (weir_gate_kind)4}, "gate 4 is not known"},
+      {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_GATE, .gate = (weir_gate_kind)6}, "gate 6 is not known"},
       {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_THRESHOLD, .threshold = NAN}, "threshold is not a number"},
       {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = NAN}, "accept-nll"},
       {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = -1}, "accept-nll"},

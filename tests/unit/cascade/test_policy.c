@@ -21,21 +21,21 @@ static void gates(void **state) {
     weir_row row;
     bool defers, never;
   } table[] = {
-      {{WEIR_GATE_ENTROPY, 0.5f}, {.entropy = 0.5f}, false, false},
-      {{WEIR_GATE_ENTROPY, 0.5f}, {.entropy = 0.50001f}, true, false},
-      {{WEIR_GATE_ENTROPY, 0}, {.entropy = 0}, false, false},
-      {{WEIR_GATE_ENTROPY, 0}, {.entropy = 1e-6f}, true, false},
-      {{WEIR_GATE_ENTROPY, -1}, {.entropy = 0}, true, true},
-      {{WEIR_GATE_ENTROPY, INFINITY}, {.entropy = 11}, false, false},
-      {{WEIR_GATE_TOP_PROB, 0.6f}, {.p_max = 0.6f, .entropy = 9}, false, false},
-      {{WEIR_GATE_TOP_PROB, 0.6f}, {.p_max = 0.59f}, true, false},
-      {{WEIR_GATE_TOP_PROB, 0}, {.p_max = 0.001f}, false, false},
-      {{WEIR_GATE_TOP_PROB, 1}, {.p_max = 1}, false, false},
-      {{WEIR_GATE_TOP_PROB, 1.01f}, {.p_max = 1}, true, true},
-      {{WEIR_GATE_MARGIN, 0.3f}, {.margin = 0.3f, .p_max = 0.1f}, false, false},
-      {{WEIR_GATE_MARGIN, 0.3f}, {.margin = 0.2f}, true, false},
-      {{WEIR_GATE_MARGIN, -1}, {.margin = 0}, false, false},
-      {{WEIR_GATE_MARGIN, 2}, {.margin = 1}, true, true},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = 0.5f}, {.entropy = 0.5f}, false, false},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = 0.5f}, {.entropy = 0.50001f}, true, false},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = 0}, {.entropy = 0}, false, false},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = 0}, {.entropy = 1e-6f}, true, false},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = -1}, {.entropy = 0}, true, true},
+      {{.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY}, {.entropy = 11}, false, false},
+      {{.kind = WEIR_GATE_TOP_PROB, .threshold = 0.6f}, {.p_max = 0.6f, .entropy = 9}, false, false},
+      {{.kind = WEIR_GATE_TOP_PROB, .threshold = 0.6f}, {.p_max = 0.59f}, true, false},
+      {{.kind = WEIR_GATE_TOP_PROB, .threshold = 0}, {.p_max = 0.001f}, false, false},
+      {{.kind = WEIR_GATE_TOP_PROB, .threshold = 1}, {.p_max = 1}, false, false},
+      {{.kind = WEIR_GATE_TOP_PROB, .threshold = 1.01f}, {.p_max = 1}, true, true},
+      {{.kind = WEIR_GATE_MARGIN, .threshold = 0.3f}, {.margin = 0.3f, .p_max = 0.1f}, false, false},
+      {{.kind = WEIR_GATE_MARGIN, .threshold = 0.3f}, {.margin = 0.2f}, true, false},
+      {{.kind = WEIR_GATE_MARGIN, .threshold = -1}, {.margin = 0}, false, false},
+      {{.kind = WEIR_GATE_MARGIN, .threshold = 2}, {.margin = 1}, true, true},
   };
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
     fake_case("gates", (long)i);
@@ -53,7 +53,7 @@ static void chance_gate(void **state) {
   enum { N = 20000 };
   static const float rates[] = {0, 0.05f, 0.3f, 0.9f, 1};
   for (size_t k = 0; k < sizeof rates / sizeof *rates; k++) {
-    const weir_gate g = {WEIR_GATE_CHANCE, rates[k]};
+    const weir_gate g = {.kind = WEIR_GATE_CHANCE, .threshold = rates[k]};
     int n[2] = {0};
     for (int i = 0; i < 2 * N; i++) {
       const float h = (i % 2 ? 3.0f : 0.01f) + (float)(i / 2) * 1e-6f; /* odd: hard, even: easy */
@@ -81,7 +81,7 @@ static void window_none(weir_cascade_cfg *g) { g->window[0] = 0; }
 static void window_beyond(weir_cascade_cfg *g) { g->window[0] = WEIR_FAR + 1; }
 static void hold_negative(weir_cascade_cfg *g) { g->hold[1] = -1; }
 static void hold_beyond(weir_cascade_cfg *g) { g->hold[0] = WEIR_FAR + 1; }
-static void gate_unknown(weir_cascade_cfg *g) { g->gate[0].kind = (weir_gate_kind)4; }
+static void gate_unknown(weir_cascade_cfg *g) { g->gate[0].kind = (weir_gate_kind)6; }
 static void gate_nan(weir_cascade_cfg *g) { g->gate[0].threshold = NAN; }
 static void keep_unknown(weir_cascade_cfg *g) { g->keep[1] = (weir_keep)WEIR_N_KEEPS; }
 static void nll_nan(weir_cascade_cfg *g) { g->keep_a[1] = NAN; }
@@ -138,7 +138,8 @@ static void unsound(void **state) {
       {eager_judge, "cannot be recalled"},
       {eager_own, "cannot be recalled"},
   };
-  const weir_cascade_cfg sound = fake_verified(2, 4, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_NLL);
+  const weir_cascade_cfg sound =
+      fake_verified(2, 4, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_NLL);
   assert_null(weir_cascade_cfg_error(&sound));
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
     weir_cascade_cfg g = sound;
@@ -157,7 +158,7 @@ static void unsound(void **state) {
   g.keep[1] = WEIR_KEEP_OWN;
   g.keep_a[1] = NAN;
   assert_null(weir_cascade_cfg_error(&g));
-  g = fake_verified(4, WEIR_FAR, (weir_gate){WEIR_GATE_MARGIN, INFINITY},
+  g = fake_verified(4, WEIR_FAR, (weir_gate){.kind = WEIR_GATE_MARGIN, .threshold = INFINITY},
                     WEIR_KEEP_OWN); /* limits are allowed */
   g.window[2] = 1;
   g.hold[3] = 0;
@@ -226,7 +227,8 @@ static void play(const weir_cascade_cfg *g, const line *script, int n_lines, con
 
 static void script_defer(void **state) {
   (void)state;
-  weir_cascade_cfg g = fake_verified(2, WEIR_FAR, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_ALL);
+  weir_cascade_cfg g =
+      fake_verified(2, WEIR_FAR, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_ALL);
   g.commit_tier = 0;
   g.hold[1] = 2;
   static const line script[] = {
@@ -245,7 +247,8 @@ static void script_defer(void **state) {
 
 static void script_rollback(void **state) {
   (void)state;
-  const weir_cascade_cfg g = fake_verified(2, 3, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_NLL);
+  const weir_cascade_cfg g =
+      fake_verified(2, 3, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_NLL);
   static const line script[] = {
       {ASKS(0, 0, 3, 2), {ROW(11, 0)}, WROTE(11, 4, WEIR_WHY_EASY), 3, 1, false},
       {ASKS(0, 3, 4, 3), {ROW(12, 0)}, WROTE(12, 5, WEIR_WHY_EASY), 3, 2, false},
@@ -275,7 +278,8 @@ static void script_rollback(void **state) {
 /* With a horizon the oldest drafts are shown before they are judged, and are then left alone. */
 static void script_horizon(void **state) {
   (void)state;
-  weir_cascade_cfg g = fake_verified(2, 4, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_OWN);
+  weir_cascade_cfg g =
+      fake_verified(2, 4, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_OWN);
   g.horizon = 1;
   static const line script[] = {
       {ASKS(0, 0, 3, 2), {ROW(11, 0)}, WROTE(11, 4, WEIR_WHY_EASY), 3, 1, false},
@@ -289,7 +293,8 @@ static void script_horizon(void **state) {
 /* The large tier goes down after a deferral: the small one writes, and says that it wanted help. */
 static void script_down(void **state) {
   (void)state;
-  const weir_cascade_cfg g = fake_verified(2, 4, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_OWN);
+  const weir_cascade_cfg g =
+      fake_verified(2, 4, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_OWN);
   int32_t tok[FAKE_LONG] = {7};
   weir_cascade c;
   weir_view v = {.tok = tok, .n = 1, .committed = 1, .mark = {1, 1, 1, 1}};
@@ -332,7 +337,8 @@ static void script_down(void **state) {
 /* Rows before judge_from, should a caller want them, are measured and not judged; the last row is a draw. */
 static void asks(void **state) {
   (void)state;
-  const weir_cascade_cfg g = fake_verified(2, 4, (weir_gate){WEIR_GATE_ENTROPY, 1}, WEIR_KEEP_NLL);
+  const weir_cascade_cfg g =
+      fake_verified(2, 4, (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = 1}, WEIR_KEEP_NLL);
   const int32_t tok[] = {7, 8, 9, 10, 11};
   const weir_view v = {.tok = tok, .n = 5, .committed = 3, .mark = {5, 3, 3, 3}};
   const weir_need q = {.tier = 1, .from = 0, .to = 5, .out_from = 0, .judge_from = 3};
@@ -385,7 +391,7 @@ static void ends_of_the_scale(void **state) {
     weir_cascade_cfg s = g; /* tau = inf, eager: small only */
     s.commit_tier = 0;
     for (int t = 0; t < 3; t++)
-      s.gate[t] = (weir_gate){WEIR_GATE_ENTROPY, INFINITY}, s.keep[t] = WEIR_KEEP_ALL;
+      s.gate[t] = (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY}, s.keep[t] = WEIR_KEEP_ALL;
     j.cfg = &s;
     fake_open(&r, &j);
     fake_finish(&r, &some);
@@ -399,7 +405,8 @@ static void ends_of_the_scale(void **state) {
 
     weir_cascade_cfg b = g; /* tau < 0: large only, whatever the rule and the commit */
     for (int t = 0; t < 3; t++)
-      b.gate[t] = i % 2 ? (weir_gate){WEIR_GATE_ENTROPY, -1} : (weir_gate){WEIR_GATE_TOP_PROB, 1.5f};
+      b.gate[t] = i % 2 ? (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = -1}
+                        : (weir_gate){.kind = WEIR_GATE_TOP_PROB, .threshold = 1.5f};
     j.cfg = &b;
     fake_open(&r, &j);
     fake_finish(&r, &some);

@@ -165,9 +165,12 @@ static void follows(const char *name, const weir_cascade_cfg *g, float temperatu
   FAKE_CHECK(z < 4.5, "z %.2f: not the law it should have", z);
 }
 
-static const weir_gate entropy_low = {WEIR_GATE_ENTROPY, 1.1f}, entropy_high = {WEIR_GATE_ENTROPY, 1.35f},
-                       top_prob = {WEIR_GATE_TOP_PROB, 0.45f}, margin = {WEIR_GATE_MARGIN, 0.2f},
-                       chance = {WEIR_GATE_CHANCE, 0.4f}, open = {WEIR_GATE_ENTROPY, INFINITY};
+static const weir_gate entropy_low = {.kind = WEIR_GATE_ENTROPY, .threshold = 1.1f},
+                       entropy_high = {.kind = WEIR_GATE_ENTROPY, .threshold = 1.35f},
+                       top_prob = {.kind = WEIR_GATE_TOP_PROB, .threshold = 0.45f},
+                       margin = {.kind = WEIR_GATE_MARGIN, .threshold = 0.2f},
+                       chance = {.kind = WEIR_GATE_CHANCE, .threshold = 0.4f},
+                       open = {.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY};
 
 static void exact(void **state) {
   (void)state;
