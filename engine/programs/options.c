@@ -13,8 +13,9 @@
 #define CHAT     WEIR_CMD_CHAT
 #define SERVE    WEIR_CMD_SERVE
 #define WORKER   WEIR_CMD_WORKER
-#define MODELS   (RUN | EVAL | INSPECT | PPL | CHAT | SERVE)
-#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE | CHAT)
+#define CAL      WEIR_CMD_CALIBRATE
+#define MODELS   (RUN | EVAL | INSPECT | PPL | CHAT | SERVE | CAL)
+#define ALL      (RUN | EVAL | INSPECT | TOKENIZE | PPL | QUANTIZE | CHAT | CAL)
 #define INT      WEIR_OPT_INT
 #define FLOAT    WEIR_OPT_FLOAT
 #define FLOATS   WEIR_OPT_FLOATS
@@ -32,11 +33,11 @@ const weir_option weir_options[] = {
    "A file of prompts, one a line, with \\n for a line break inside one. \"-\" is standard input."},
   {"escape", 0, BOOL, RUN | TOKENIZE, "Input", NULL, "true", ANY, NULL, false,
    "\\n, \\t, \\r and \\\\ in --prompt stand for what they do in C."},
-  {"special", 0, BOOL, RUN | EVAL | TOKENIZE | PPL, "Input", NULL, "false", ANY, NULL, false,
+  {"special", 0, BOOL, RUN | EVAL | TOKENIZE | PPL | CAL, "Input", NULL, "false", ANY, NULL, false,
    "The names of special tokens (<|im_end|>) in the text become those tokens, and are shown when a model writes them."},
   {"special", 0, BOOL, CHAT, "Input", NULL, "false", ANY, NULL, false,
    "Special tokens are shown when a model writes them; the text of one that somebody types stays ordinary text."},
-  {"limit", 0, INT, EVAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
+  {"limit", 0, INT, EVAL | CAL, "Input", "N", "0", 0, 1000000, NULL, NULL, false,
    "Only the first N tasks; 0: all."},
   {"text", 0, STRING, QUANTIZE, "Input", "FILE", NULL, ANY, "", true,
    "A text on which the perplexity of both models is measured when the new one is written."},
@@ -75,7 +76,7 @@ const weir_option weir_options[] = {
   {"session-ttl", 0, INT, SERVE, "Interfaces", "S", "30", 1, 86400, NULL, NULL, false,
    "An RPC client that has not asked for news for so many seconds is gone, and its requests are cancelled."},
 
-  {"small", 's', STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Models", "FILE", NULL, ANY, NULL, false,
+  {"small", 's', STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE | CAL, "Models", "FILE", NULL, ANY, NULL, false,
    "The small model: a GGUF file or a Hugging Face directory. Without --small and --large: the pair that comes with weir."},
   {"large", 'l', STRING, MODELS | WORKER, "Models", "FILE", NULL, ANY, NULL, false,
    "The large model, likewise. One of the two alone is run alone."},
@@ -98,12 +99,17 @@ const weir_option weir_options[] = {
    "recognise. Default: what the model's own template is recognised as; /template lists the names."},
   {"system", 0, STRING, CHAT, "Chat", "TEXT", NULL, ANY, NULL, false, "The system message."},
 
-  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact|speculate", NULL, false,
+  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact|speculate|auto", NULL, false,
    "small, large: that model alone. defer: the small model writes, and tokens the gate stops are written by the large "
    "one. rollback: the same, and the large model takes back small tokens it finds unlikely. exact: the text of the "
-   "large model, seed for seed, drafted by the small one. speculate: the same drafts, kept by the rule --accept."},
-  {"mode", 'm', ENUM, EVAL, "Cascade", NULL, "defer", 0, 0, "defer|rollback|exact|speculate", NULL, false,
-   "The cascade that is set beside the small and the large model alone."},
+   "large model, seed for seed, drafted by the small one. speculate: the same drafts, kept by the rule --accept. "
+   "auto: whichever of large, exact, defer and small is fastest at the moment's load and allowed by --quality."},
+  {"mode", 'm', STRINGS, EVAL, "Cascade", "MODE,MODE..", "defer", ANY, NULL, false,
+   "The modes that are set beside the small and the large model alone: defer, rollback, exact, speculate and the others "
+   "of `weir run`, each with all values of the options below that mean something in it."},
+  {"quality", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, "near", 0, 0, "any|near|exact", NULL, false,
+   "Mode auto: the floor it never goes below. exact: the large model's text, seed for seed. near: that or the cascade of "
+   "--entropy and the like. any: the small model alone as well."},
   {"modes", 0, STRINGS, SERVE, "Cascade", "MODE", NULL, ANY, NULL, false,
    "The modes that requests may ask for. Default: all that the models allow."},
   {"entropy", 'e', FLOAT, RUN | CHAT | SERVE, "Cascade", "TAU", NULL, ANY, NULL, false,
@@ -114,10 +120,11 @@ const weir_option weir_options[] = {
   {"entropy-max", 0, FLOAT, SERVE, "Cascade", "TAU", "inf", ANY, NULL, false,
    "The highest threshold that requests may ask for, nats."},
   {"entropy", 'e', FLOATS, EVAL, "Cascade", "TAU,TAU..", "0.1,0.3,0.5,0.7,1,1.5", ANY, NULL, false,
-   "The thresholds to measure, nats."},
+   "The thresholds to measure, nats, in the modes that have one without being told (defer, rollback). In exact and "
+   "speculate it ends drafts early, and is taken when it is given and no mode of --mode has one of its own."},
   {"entropy", 'e', FLOAT, PPL, "Cascade", "TAU", "0.45", ANY, NULL, false,
    "The threshold, nats, of the shares that are told of tokens above and below it, and of the cascade."},
-  {"gate", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
+  {"gate", 0, ENUM, RUN | EVAL | CHAT | SERVE | CAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
    "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
   {"threshold", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "X", NULL, ANY, NULL, false,
    "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it. Instead of --entropy."},
@@ -134,27 +141,56 @@ const weir_option weir_options[] = {
   {"load-price", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "X", NULL, 0, 100, NULL, NULL, false,
    "Modes defer and rollback: what the threshold rises by at most while others wait for the large model, in nats (of "
    "probability with the other gates). 0, the default: off."},
+  {"defer-wait", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "MS", NULL, 0, 3600000, NULL, NULL, false,
+   "Modes defer and rollback: a token that has waited so long for the large model is written by the small one, and told as "
+   "wanted from the large; a step that has begun with it by then is waited for, MS at most. 0, the default: no limit."},
   {"accept-nll", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
    "Mode rollback, and --accept nll: the large model lets a token stand while -log p is at most this. Default 3."},
-  {"accept", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "own|nll|v1|v2|v3|typical", NULL, false,
+  {"accept", 0, ENUM, RUN | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "own|nll|v1|v2|v3|typical|ratio", NULL, false,
    "Mode speculate: which drafted tokens stand, by the probability p of the large model and q of the small one at "
    "temperature 1. own: the large model's own draw, as in exact. nll: -log p <= --accept-nll. v1: q >= max p - ALPHA. "
    "v2: p >= max p - ALPHA. v3: p >= (1 - ALPHA) max p. typical: p > min(EPSILON, DELTA exp(-entropy)). Others are "
    "replaced by a draw of the large model. Default v3."},
-  {"accept-alpha", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "ALPHA", NULL, 0, 1, NULL, NULL, false,
+  {"accept", 0, STRINGS, EVAL, "Cascade", "RULE,RULE..", NULL, 0, 0, NULL, NULL, false,
+   "Mode speculate: the rules to measure, as in `weir run`: own, nll, v1, v2, v3, typical .. Default v3."},
+  {"accept-alpha", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "ALPHA", NULL, 0, 1, NULL, NULL, false,
    "--accept v1, v2, v3: 1 keeps all. Default 0.1."},
+  {"accept-alpha", 0, FLOATS, EVAL, "Cascade", "ALPHA,ALPHA..", NULL, 0, 1, NULL, NULL, false,
+   "--accept v1, v2, v3: the values to measure. Default 0.1."},
   {"accept-epsilon", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "EPSILON", NULL, 0, 1, NULL, NULL, false,
    "--accept typical: 0 keeps all. Default 0.09."},
   {"accept-delta", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "DELTA", NULL, 0, 1000, NULL, NULL, false,
    "--accept typical: 0 keeps all. Default 0.3."},
-  {"window", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
+  {"window", 0, INT, RUN | CHAT | SERVE, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
    "Tokens the small model may write before the large one must look. Default: rollback 10, exact and speculate 5."},
+  {"window", 0, FLOATS, EVAL, "Cascade", "N,N..", NULL, 1, 4096, NULL, NULL, false,
+   "Modes rollback, exact, speculate: the windows to measure, tokens. Default: rollback 10, exact and speculate 5."},
   {"hold", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 1, 4096, NULL, NULL, false,
    "Tokens the large model writes once it was asked. Default 1."},
   {"horizon", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
    "Modes rollback and speculate: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
    "Beside each threshold, the control: as many tokens deferred, but by chance."},
+
+  {"level", 0, FLOAT, CAL, "Calibration", "ALPHA", "0.01", 1e-6, 1, NULL, NULL, false,
+   "The mean loss of a request that the chosen threshold may have, over the choice of the data and a fresh request."},
+  {"loss", 0, ENUM, CAL, "Calibration", NULL, "auto", 0, 0, "auto|tokens|wrong", NULL, false,
+   "What a request loses. tokens: the share of the large model's text at whose positions the small model would have "
+   "written another token unchecked. wrong: 1 where the large model's answer is right and the cascade's is not. auto: "
+   "wrong for tasks, tokens for prompts."},
+  {"confirm", 0, BOOL, CAL, "Calibration", NULL, "true", ANY, NULL, false,
+   "Run the chosen setting end to end on the half of the data that had no part in the choice."},
+  {"curves", 0, BOOL, CAL, "Calibration", NULL, "true", ANY, NULL, false,
+   "Replay every gate and rule at many settings."},
+  {"out", 'o', STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
+   "Write the choice as a file of YAML for --config of run, chat and serve."},
+  {"calibration", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
+   "Write what the small model looked like here, JSON: `weir serve --calibration` compares its traffic with it."},
+  {"report", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true, "Write a report, one page of HTML."},
+  {"trace", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
+   "Keep what both models said at every position, for --from-trace."},
+  {"from-trace", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
+   "Replay from such a file; no model is loaded and nothing is confirmed."},
 
   {"type", 0, STRING, QUANTIZE, "Types", "TYPE", "Q8_0", ANY, NULL, false,
    "What matrices become: F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_0, Q4_K or Q4_0. Vectors become F32. Rows that are no "
@@ -170,19 +206,19 @@ const weir_option weir_options[] = {
   {"requantize", 0, BOOL, QUANTIZE, "Types", NULL, "false", ANY, NULL, false,
    "Take matrices that are quantised already: their rounding stays in the result, and the new one comes on top."},
 
-  {"temperature", 't', FLOAT, RUN | EVAL | CHAT, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
+  {"temperature", 't', FLOAT, RUN | EVAL | CHAT | CAL, "Sampling", "T", "0", 0, 100, NULL, NULL, false,
    "0: the likeliest token, always."},
   {"temperature", 't', FLOAT, SERVE, "Sampling", "T", "1", 0, 100, NULL, NULL, false,
    "Of requests that name none. 0: the likeliest token, always."},
-  {"top-k", 0, INT, RUN | EVAL | CHAT | SERVE, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
-  {"top-p", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Sampling", "P", "1", 1e-6, 1, NULL, NULL, false,
+  {"top-k", 0, INT, RUN | EVAL | CHAT | SERVE | CAL, "Sampling", "N", "0", 0, 1000000, NULL, NULL, false, "The N likeliest only; 0: off."},
+  {"top-p", 0, FLOAT, RUN | EVAL | CHAT | SERVE | CAL, "Sampling", "P", "1", 1e-6, 1, NULL, NULL, false,
    "The likeliest that sum to P; 1: off."},
-  {"min-p", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
+  {"min-p", 0, FLOAT, RUN | EVAL | CHAT | SERVE | CAL, "Sampling", "P", "0", 0, 1, NULL, NULL, false,
    "None below P times the likeliest; 0: off."},
-  {"seed", 0, INT, RUN | EVAL | CHAT, "Sampling", "N", "1", 0, 4294967295.0, NULL, NULL, false,
+  {"seed", 0, INT, RUN | EVAL | CHAT | CAL, "Sampling", "N", "1", 0, 4294967295.0, NULL, NULL, false,
    "The same seed gives the same text, whatever runs beside it."},
 
-  {"max-tokens", 'n', INT, RUN | EVAL, "Length", "N", "256", 1, 1048576, NULL, NULL, false,
+  {"max-tokens", 'n', INT, RUN | EVAL | CAL, "Length", "N", "256", 1, 1048576, NULL, NULL, false,
    "Tokens to write at most; the context may end the text before."},
   {"max-tokens", 'n', INT, CHAT, "Length", "N", "1024", 1, 1048576, NULL, NULL, false,
    "Tokens of an answer at most; the context may end it before."},
@@ -214,7 +250,7 @@ const weir_option weir_options[] = {
 
   {"device", 0, STRING, MODELS | WORKER, "Machine", "DEV", "cpu", ANY, NULL, false,
    "Where the models run: cpu, cuda (the first GPU) or cuda:N. Not yet run on a GPU."},
-  {"small-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", "DEV", NULL, ANY, NULL, false,
+  {"small-device", 0, STRING, RUN | EVAL | INSPECT | PPL | CHAT | SERVE | CAL, "Machine", "DEV", NULL, ANY, NULL, false,
    "Where the small model runs, if not on --device. Models on devices of their own work at the same time."},
   {"large-device", 0, STRING, MODELS | WORKER, "Machine", "DEV", NULL, ANY, NULL, false,
    "Where the large model runs, if not on --device. With --large-tp N on a machine: cuda is the first N GPUs, "
@@ -232,7 +268,7 @@ const weir_option weir_options[] = {
    "Threads of a model on the CPU, of each rank when it is cut over several. 0: one a core; ranks share the cores out."},
   {"isa", 0, ENUM, MODELS | WORKER, "Machine", NULL, "auto", 0, 0, "auto|scalar|avx2|avx512-vnni|amx", NULL, false,
    "Instructions of the CPU to use; auto: the best it has."},
-  {"ctx", 'c', INT, RUN | EVAL | INSPECT | CHAT, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
+  {"ctx", 'c', INT, RUN | EVAL | INSPECT | CHAT | CAL, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},
   {"ctx", 0, INT, SERVE, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "Context, tokens; 0: what both models have, at most 8192."},
@@ -241,14 +277,14 @@ const weir_option weir_options[] = {
   {"stride", 0, INT, PPL, "Machine", "N", "0", 0, 1048576, NULL, NULL, false,
    "0: windows one behind the other, of which the second half is scored, as llama-perplexity of llama.cpp does it. "
    "Else windows N tokens apart that score what is new in them, but for the first token of a window when N is --ctx."},
-  {"kv", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT | SERVE, "Machine", NULL, "f16", 0, 0, "f16|f32|q8_0", NULL, false,
+  {"kv", 0, ENUM, RUN | EVAL | INSPECT | PPL | CHAT | SERVE | CAL, "Machine", NULL, "f16", 0, 0, "f16|f32|q8_0", NULL, false,
    "How keys and values are stored. q8_0 takes little more than half the bytes of f16, on the CPU, for heads of whole "
    "blocks of 32."},
-  {"batch", 'b', INT, RUN | EVAL, "Machine", "N", "8", 1, 256, NULL, NULL, false,
+  {"batch", 'b', INT, RUN | EVAL | CAL, "Machine", "N", "8", 1, 256, NULL, NULL, false,
    "Prompts under way at once. 1 measures what a single user sees."},
-  {"large-batch", 0, INT, RUN | EVAL | SERVE, "Machine", "N", "4", 1, 256, NULL, NULL, false,
+  {"large-batch", 0, INT, RUN | EVAL | SERVE | CAL, "Machine", "N", "4", 1, 256, NULL, NULL, false,
    "A step of the large model runs when so many requests wait for it ..."},
-  {"large-wait", 0, INT, RUN | EVAL | SERVE, "Machine", "MS", "5", 0, 60000, NULL, NULL, false,
+  {"large-wait", 0, INT, RUN | EVAL | SERVE | CAL, "Machine", "MS", "5", 0, 60000, NULL, NULL, false,
    "... or one has waited so long, or nothing else can be done."},
 
   {"large-tp", 0, INT, MODELS | WORKER, "Tensor parallelism", "N", "1", 1, 64, NULL, NULL, false,
@@ -274,7 +310,7 @@ const weir_option weir_options[] = {
    "Node 0 waits so long at the start for the others to come and to load their weights."},
   {"rank-timeout", 0, INT, MODELS | WORKER, "Tensor parallelism", "S", "10", 1, 3600, NULL, NULL, false,
    "A rank that is silent or late for so long is given up: the step ends with an error, and all ranks are gathered again."},
-  {"recovery-wait", 0, INT, RUN | EVAL | CHAT | SERVE, "Tensor parallelism", "S", "30", 0, 86400, NULL, NULL, false,
+  {"recovery-wait", 0, INT, RUN | EVAL | CHAT | SERVE | CAL, "Tensor parallelism", "S", "30", 0, 86400, NULL, NULL, false,
    "Requests that cannot do without a model whose ranks are being gathered again wait so long for it; others go on with "
    "the small model."},
   {"launcher", 0, ENUM, MODELS | WORKER, "Tensor parallelism", NULL, "none", 0, 0, "none|auto|slurm|openmpi|pmi|torchrun|lws", NULL, false,
@@ -300,9 +336,11 @@ const weir_option weir_options[] = {
   {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
    "One JSON object a line, each with a `schema`; rates are fractions."},
   {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
-  {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE | CHAT, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
+  {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE | CHAT | CAL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
   {"svg", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
    "Draws exact match against deferral rate."},
+  {"svg-speed", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
+   "Draws exact match against the speed-up over the large model, all settings."},
   {"answers", 0, STRING, EVAL, "Output", "FILE", NULL, ANY, "", true,
    "A line of JSON for every task and setting: the text and whether it was right."},
   {"summary", 0, BOOL, EVAL, "Output", NULL, "false", ANY, "", true,
@@ -339,17 +377,26 @@ const weir_command weir_commands[] = {
      "  weir run -m exact -t 0.8 --seed 7 --small S.gguf --large L.gguf < prompt.txt\n",
      weir_main_run},
     {"eval", WEIR_CMD_EVAL, "measure quality and speed against the threshold", "weir eval [options] TASKS",
-     "Runs a file of tasks through the small model, the large model, and the cascade at every threshold, and "
-     "sets\n"
-     "exact match, deferral rate and tokens a second beside each other. A task is a line of JSON with "
+     "Runs a file of tasks through the small model, the large model, and the cascade in every mode and setting\n"
+     "asked for, and sets exact match, deferral rate and tokens a second beside each other. A task is a line of JSON with "
      "`prompt`,\n"
      "`answer` and `match`, a regular expression (PCRE2): the last group of its last match in what was "
      "written\n"
      "must be the answer.",
      "  weir eval models/tasks-test.jsonl --limit 100\n"
      "  weir eval models/tasks-valid.jsonl --entropy 0.2,0.4,0.8 --random --svg curve.svg\n"
-     "  weir eval models/tasks-test.jsonl --batch 1 --mode exact --entropy inf\n",
+     "  weir eval models/tasks-test.jsonl --batch 1 --mode defer,rollback,exact,speculate --accept v3,typical \\\n"
+     "      --accept-alpha 0.1,0.3 --window 4,8 --entropy 0.3,0.5,1 --svg-speed modes.svg\n",
      weir_main_eval},
+    {"calibrate", WEIR_CMD_CALIBRATE, "choose a gate's threshold for a quality", "weir calibrate [options] FILE",
+     "Lets the large model answer FILE, logs what both models say along its answers, replays every gate and rule on "
+     "that,\n"
+     "and chooses the threshold that loses no more than --level; confirms it end to end on the other half of the data.\n"
+     "FILE has tasks as for `weir eval`, or prompts, one a line, with \\n for a line break inside one.",
+     "  weir calibrate models/tasks-valid.jsonl\n"
+     "  weir calibrate models/tasks-valid.jsonl --level 0.02 --out weir.yaml --report report.html\n"
+     "  weir calibrate --trace pair.trace prompts.txt && weir calibrate --from-trace pair.trace --gate margin\n",
+     weir_main_calibrate},
     {"inspect", WEIR_CMD_INSPECT, "look into a model or a pair",
      "weir inspect [options] FILE | weir inspect --pair [SMALL LARGE]",
      "Prints what a model file or directory holds, or what two of them make as a cascade on this machine.",
