@@ -3,6 +3,7 @@
  * vocabulary distribution only through these two; logits stay on the device. */
 #ifndef WEIR_KERNELS_ROW_H
 #define WEIR_KERNELS_ROW_H
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Which proposed ("probe") tokens a tier lets stand when it judges them. Each rule is a case of the sample
@@ -15,13 +16,18 @@ typedef enum {
    * max = the highest probability, H = the entropy, nats), and else replace it by a draw with noise of its
    * own, independent of the one refused (the arg-max at temperature 0). With q what the lower tier draws
    * from, m(v) whether v stands and d what this tier draws from, a token follows q m + (1 - sum q m) d. */
-  WEIR_KEEP_NLL,    /* -log p(v) <= a; BiLD, arXiv 2302.07863 */
-  WEIR_KEEP_V1,     /* exp(probe_q) >= max - a; V1 to V3 are the token-specific rules of speculative */
-  WEIR_KEEP_V2,     /* p(v) >= max - a          cascades, arXiv 2405.19261 */
-  WEIR_KEEP_V3,     /* p(v) >= (1 - a) max */
-  WEIR_KEEP_TYPICAL /* p(v) > min(a, b exp(-H)); typical acceptance, arXiv 2401.10774 */
+  WEIR_KEEP_NLL,     /* -log p(v) <= a; BiLD, arXiv 2302.07863 */
+  WEIR_KEEP_V1,      /* exp(probe_q) >= max - a; V1 to V3 are the token-specific rules of speculative */
+  WEIR_KEEP_V2,      /* p(v) >= max - a          cascades, arXiv 2405.19261 */
+  WEIR_KEEP_V3,      /* p(v) >= (1 - a) max */
+  WEIR_KEEP_TYPICAL, /* p(v) > min(a, b exp(-H)); typical acceptance, arXiv 2401.10774 */
+  /* Lossless, and refuses as seldom as a lossless rule can (arXiv 2211.17192): with P what this tier draws
+   * from and Q what the probe was drawn from (`draft`), both with temperature, edits and truncation applied,
+   * v stands with probability min(1, P(v)/Q(v)), else a draw from max(0, P - Q) replaces it, each with noise
+   * of its own: a token follows P. As OWN at temperature 0 and where the draft is not known. */
+  WEIR_KEEP_RATIO
 } weir_keep;
-enum { WEIR_N_KEEPS = WEIR_KEEP_TYPICAL + 1 };
+enum { WEIR_N_KEEPS = WEIR_KEEP_RATIO + 1 };
 
 /* What penalties, biases and bans make of one id's logit l before a draw (never before the statistics):
  *   l' = (l > 0 ? l / scale : l * scale) + add
@@ -34,7 +40,8 @@ typedef struct weir_logit_edit {
 } weir_logit_edit;
 #define WEIR_LOGIT_BAN (-1e30f) /* an id with this never wins against one without */
 
-/* One of the likeliest tokens of a row, by the raw softmax at temperature 1. */
+/* One of the likeliest tokens of a row: by the raw softmax at temperature 1, or of what is drawn from where
+ * that is said. */
 typedef struct weir_top {
   int32_t id;
   float logprob;
@@ -58,6 +65,16 @@ typedef struct weir_ask {
   int32_t n_edits; /* They shape every draw (temperature 0, a replacement too) and nothing else: */
                    /* statistics and rules of judgement are those of the raw row */
   int32_t n_top;   /* 0 .. WEIR_TOP_MAX likeliest ids wanted besides, ties to the lowest id */
+  bool only_edits; /* every draw is from the ids of `edit` alone (scale 1, add 0 leaves one as it is), of
+                      which one at least is in the vocabulary; the others behave as if banned */
+  bool tell_law;   /* what a draw of this ask takes from is wanted, exactly: top_k must be 1 .. WEIR_TOP_MAX.
+                      A later judge by RATIO is given it */
+  weir_top *law;   /* [WEIR_TOP_MAX] of the caller, filled when the step was waited for: the ids that race
+                      and the logarithms of their shares, likeliest first, id -1 behind the last. NULL: not
+                      told here (of ranks, one answers) */
+  const weir_top
+      *draft;      /* [n_draft] RATIO: the law that the probe was drawn from, the probe among it, ids in */
+  int32_t n_draft; /* any order, each once; borrowed as `edit`. 0: not known */
 } weir_ask;
 
 /* All statistics are those of the raw softmax at temperature 1 over the real vocabulary (padding ids

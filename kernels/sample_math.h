@@ -244,7 +244,8 @@ static inline WEIR_HD bool weir_sample_keeps(const weir_ask *ask, const weir_sam
 /* Whether a refused probe is replaced by noise of its own: by all rules but those where it is the tier's own
  * draw, or no draw at all. */
 static inline WEIR_HD bool weir_sample_again(const weir_ask *ask) {
-  return ask->probe >= 0 && ask->keep != WEIR_KEEP_ALL && ask->keep != WEIR_KEEP_OWN;
+  return ask->probe >= 0 && ask->keep != WEIR_KEEP_ALL && ask->keep != WEIR_KEEP_OWN &&
+         ask->keep != WEIR_KEEP_RATIO;
 }
 /* Whether `ask` needs a draw, given the raw statistics of all the vocabulary and the raw logit of the probe
  * (ignored without one); if not, its token is the probe. */

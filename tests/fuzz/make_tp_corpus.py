@@ -90,7 +90,7 @@ SEEDS = {
     "step-lie-edits": step(DECODE, [ask(edits=5), ask()], [edit(3)]),
     "step-edits-left": step(DECODE, [ask(), ask()], [edit(3)]),
     "step-edit-order": step(DECODE[:1], [ask(edits=2)], [edit(9), edit(3)]),
-    "step-keep": step(DECODE[:1], [ask(keep=7)]),
+    "step-keep": step(DECODE[:1], [ask(keep=8)]),
     "step-page": step([([5], 17, [3, 40], [0])], [ask()]),
     "step-token": step([([300], 17, [3, 4], [0])], [ask()]),
     "step-nan": step(DECODE[:1], [ask(float("nan"))]),

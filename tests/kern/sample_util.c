@@ -186,7 +186,7 @@ void check_row(const weir_row *row, const weir_top *top, const weir_ask *ask, co
   }
   uint32_t purpose = WEIR_NOISE_DRAW;
   bool kept = ask->probe >= 0 && ask->keep == WEIR_KEEP_ALL;
-  if (ask->probe >= 0 && ask->keep > WEIR_KEEP_OWN) {
+  if (ask->probe >= 0 && ask->keep > WEIR_KEEP_OWN && ask->keep != WEIR_KEEP_RATIO) {
     const double by = sample_ref_keep(&ref, ask);
     if (fabs(by) < 1e-5) goto out;
     kept = by > 0;

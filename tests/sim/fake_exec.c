@@ -82,7 +82,8 @@ static bool stands(const weir_ask *a, double p, double p_max, double entropy) {
   const double x = (double)a->keep_a, open = (double)a->keep_b * exp(-entropy);
   switch (a->keep) {
     case WEIR_KEEP_ALL: return true;
-    case WEIR_KEEP_OWN: return false;
+    case WEIR_KEEP_OWN:
+    case WEIR_KEEP_RATIO: return false;
     case WEIR_KEEP_NLL: return -log(p) <= x;
     case WEIR_KEEP_V1: return exp((double)a->probe_q) >= p_max - x;
     case WEIR_KEEP_V2: return p >= p_max - x;
@@ -110,7 +111,8 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
   int32_t draw = shape(logit, n, a, shaped);
   const double top = shaped[draw];
   if (a->temperature > 0) {
-    const uint32_t purpose = a->probe >= 0 && a->keep > WEIR_KEEP_OWN ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
+    const bool again = a->probe >= 0 && a->keep > WEIR_KEEP_OWN && a->keep != WEIR_KEEP_RATIO;
+    const uint32_t purpose = again ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
     double best = INFINITY;
     for (int32_t v = 0; v < n; v++) {
       const weir_noise4 q = weir_noise_quad(a->seed, a->pos, purpose, (uint32_t)v / 4);

@@ -161,7 +161,8 @@ static bool stands(const weir_ask *a, double p, const weir_row *s) {
   const double x = (double)a->keep_a, max = (double)s->p_max;
   switch (a->keep) {
     case WEIR_KEEP_ALL: return true;
-    case WEIR_KEEP_OWN: return false;
+    case WEIR_KEEP_OWN:
+    case WEIR_KEEP_RATIO: return false;
     case WEIR_KEEP_NLL: return -log(p) <= x;
     case WEIR_KEEP_V1: return exp((double)a->probe_q) >= max - x;
     case WEIR_KEEP_V2: return p >= max - x;
@@ -177,7 +178,10 @@ void fake_row(weir_row *out, int32_t model, int32_t ctx, const weir_ask *a) {
   if (a->probe >= 0 && stands(a, p1[a->probe], out))
     out->token = a->probe;
   else
-    out->token = race(p, a, a->probe < 0 || a->keep == WEIR_KEEP_OWN ? WEIR_NOISE_DRAW : WEIR_NOISE_AGAIN);
+    out->token =
+        race(p, a,
+             a->probe < 0 || a->keep == WEIR_KEEP_OWN || a->keep == WEIR_KEEP_RATIO ? WEIR_NOISE_DRAW
+                                                                                    : WEIR_NOISE_AGAIN);
   out->logprob = (float)log(p1[out->token]);
   out->probe_logprob = a->probe < 0 ? out->logprob : (float)log(p1[a->probe]);
 }
