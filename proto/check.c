@@ -100,10 +100,7 @@ static weir_status check_sampling(const Weir__V1__Sampling *s, const char **para
 }
 
 static weir_status check_cascade(const Weir__V1__Cascade *c, const char **param, weir_err *e) {
-  static const char *const modes[] = {"", "small", "large", "defer", "rollback", "exact", "speculate"};
-  bool known = false;
-  for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) known |= !strcmp(c->mode, modes[i]);
-  ASK(known, "cascade.mode", "\"%.40s\", not small, large, defer, rollback, exact or speculate", c->mode);
+  ASK(strlen(c->mode) <= WEIR_CHECK_MAX_NAME, "cascade.mode", "longer than %d bytes", WEIR_CHECK_MAX_NAME);
   if (c->has_entropy_case == WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY)
     ASK(!isnan(c->entropy), "cascade.entropy", "not a number");
   if (c->has_defer_rate_case == WEIR__V1__CASCADE__HAS_DEFER_RATE_DEFER_RATE)
@@ -111,6 +108,21 @@ static weir_status check_cascade(const Weir__V1__Cascade *c, const char **param,
   ASK(c->defer_burst <= 1 << 20, "cascade.defer_burst", "%u, at most %d", c->defer_burst, 1 << 20);
   if (c->has_load_price_case == WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE)
     ASK(between(c->load_price, 0, 100), "cascade.load_price", "%g, not 0 to 100", (double)c->load_price);
+  ASK(c->n_setting <= WEIR_CHECK_MAX_SETTINGS, "cascade.setting", "%zu of them, at most %d", c->n_setting,
+      WEIR_CHECK_MAX_SETTINGS);
+  for (size_t i = 0; i < c->n_setting; i++)
+    ASK(strlen(c->setting[i]->name) <= WEIR_CHECK_MAX_NAME &&
+            strlen(c->setting[i]->value) <= WEIR_CHECK_MAX_NAME,
+        "cascade.setting", "number %zu is longer than %d bytes", i, WEIR_CHECK_MAX_NAME);
+  ASK(c->n_span <= WEIR_CHECK_MAX_SPANS, "cascade.span", "%zu of them, at most %d", c->n_span,
+      WEIR_CHECK_MAX_SPANS);
+  for (size_t i = 0; i < c->n_span; i++) {
+    const Weir__V1__Span *s = c->span[i];
+    ASK(!isnan(s->threshold), "cascade.span", "the threshold of number %zu is not a number", i);
+    ASK(s->start[0] != 0, "cascade.span", "number %zu has no start", i);
+    ASK(strlen(s->start) <= WEIR_CHECK_MAX_STOP_BYTES && strlen(s->end) <= WEIR_CHECK_MAX_STOP_BYTES,
+        "cascade.span", "number %zu is longer than %d bytes", i, WEIR_CHECK_MAX_STOP_BYTES);
+  }
   return WEIR_OK;
 }
 
@@ -135,6 +147,13 @@ weir_status weir_check_submit(const Weir__V1__SubmitRequest *r, const char **par
     ASK(r->stop[i][0] != 0, "stop", "number %zu is empty", i);
     ASK(strlen(r->stop[i]) <= WEIR_CHECK_MAX_STOP_BYTES, "stop", "number %zu is longer than %d bytes", i,
         WEIR_CHECK_MAX_STOP_BYTES);
+  }
+  ASK(r->n_choices <= WEIR_CHECK_MAX_CHOICES, "choices", "%zu of them, at most %d", r->n_choices,
+      WEIR_CHECK_MAX_CHOICES);
+  for (size_t i = 0; i < r->n_choices; i++) {
+    ASK(r->choices[i][0] != 0, "choices", "number %zu is empty", i);
+    ASK(strlen(r->choices[i]) <= WEIR_CHECK_MAX_CHOICE_BYTES, "choices", "number %zu is longer than %d bytes",
+        i, WEIR_CHECK_MAX_CHOICE_BYTES);
   }
   ASK(r->n_stop_ids <= WEIR_CHECK_MAX_STOP_IDS, "stop_ids", "%zu of them, at most %d", r->n_stop_ids,
       WEIR_CHECK_MAX_STOP_IDS);

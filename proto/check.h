@@ -20,6 +20,10 @@ enum {
   WEIR_CHECK_MAX_NAME = 256,         /* bytes of model, user */
   WEIR_CHECK_MAX_TOKEN = 4096,       /* bytes of the token of authorisation */
   WEIR_CHECK_MAX_TOP = 20,           /* of top_logprobs */
+  WEIR_CHECK_MAX_SETTINGS = 32,
+  WEIR_CHECK_MAX_SPANS = 16,
+  WEIR_CHECK_MAX_CHOICES = 256,
+  WEIR_CHECK_MAX_CHOICE_BYTES = 4096, /* of one */
   WEIR_CHECK_MAX_CURSORS = 8192      /* of a Poll, ids of a Cancel, updates of a reply */
 };
 

@@ -62,6 +62,18 @@ typedef struct weir_client_bias {
   float add;
 } weir_client_bias;
 
+/* Another option of the cascade, by its name on the command line with _ for -: {"accept", "v3"}. */
+typedef struct weir_client_setting {
+  const char *name, *value;
+} weir_client_setting;
+
+/* Between `start` and `end` ("" or NULL: the end of the answer) in what is written another threshold of the
+ * gate holds. */
+typedef struct weir_client_span {
+  float threshold;
+  const char *start, *end;
+} weir_client_span;
+
 /* Zeroed: everything is the server's default. All pointers are borrowed for the call. */
 typedef struct weir_client_request {
   const char *model;
@@ -93,6 +105,12 @@ typedef struct weir_client_request {
   bool has_defer_rate, has_load_price;
   float defer_rate, load_price; /* a share, instead of `entropy`; added to the threshold at most under load */
   uint32_t defer_burst;         /* 0: the server's */
+  const weir_client_setting *setting; /* each name once */
+  size_t n_settings;
+  const weir_client_span *span;
+  size_t n_spans;
+  const char *const *choice; /* the answer is one of these; none: anything */
+  size_t n_choices;
 
   int32_t priority;
   uint32_t deadline_ms, top_logprobs;

@@ -73,9 +73,50 @@ static int fill_sampling(client_submit_pack *p, const weir_client_request *q, we
   return 0;
 }
 
+static int fill_settings(client_submit_pack *p, const weir_client_request *q, weir_client_error *e) {
+  if (q->n_settings == 0) return 0;
+  if (q->n_settings > WEIR_CHECK_MAX_SETTINGS)
+    return client_fail(e, 400, "cascade.setting", "cascade.setting: %zu of them, at most %d", q->n_settings,
+                       WEIR_CHECK_MAX_SETTINGS);
+  p->setting = calloc(q->n_settings, sizeof *p->setting);
+  p->setting_at = calloc(q->n_settings, sizeof *p->setting_at);
+  if (!p->setting || !p->setting_at) return client_fail(e, 500, "", "out of memory for settings");
+  for (size_t i = 0; i < q->n_settings; i++) {
+    Weir__V1__Setting *s = p->setting_at[i] = &p->setting[i];
+    weir__v1__setting__init(s);
+    if (client_text(q->setting[i].name, "cascade.setting", &s->name, e) != 0 ||
+        client_text(q->setting[i].value, "cascade.setting", &s->value, e) != 0)
+      return -1;
+  }
+  p->cascade.setting = p->setting_at;
+  p->cascade.n_setting = q->n_settings;
+  return 0;
+}
+
+static int fill_spans(client_submit_pack *p, const weir_client_request *q, weir_client_error *e) {
+  if (q->n_spans == 0) return 0;
+  if (q->n_spans > WEIR_CHECK_MAX_SPANS)
+    return client_fail(e, 400, "cascade.span", "cascade.span: %zu of them, at most %d", q->n_spans,
+                       WEIR_CHECK_MAX_SPANS);
+  p->span = calloc(q->n_spans, sizeof *p->span);
+  p->span_at = calloc(q->n_spans, sizeof *p->span_at);
+  if (!p->span || !p->span_at) return client_fail(e, 500, "", "out of memory for spans");
+  for (size_t i = 0; i < q->n_spans; i++) {
+    Weir__V1__Span *s = p->span_at[i] = &p->span[i];
+    weir__v1__span__init(s);
+    s->threshold = q->span[i].threshold;
+    if (client_text(q->span[i].start, "cascade.span", &s->start, e) != 0 ||
+        client_text(q->span[i].end, "cascade.span", &s->end, e) != 0)
+      return -1;
+  }
+  p->cascade.span = p->span_at;
+  p->cascade.n_span = q->n_spans;
+  return 0;
+}
+
 static int fill_cascade(client_submit_pack *p, const weir_client_request *q, weir_client_error *e) {
   const bool budget = q->has_defer_rate || q->has_load_price || q->defer_burst > 0;
-  if (!q->mode && !q->has_entropy && !q->pin && !budget) return 0;
+  if (!q->mode && !q->has_entropy && !q->pin && !budget && q->n_settings == 0 && q->n_spans == 0) return 0;
   weir__v1__cascade__init(&p->cascade);
   if (client_text(q->mode, "cascade.mode", &p->cascade.mode, e) != 0) return -1;
   if (q->has_entropy) {
@@ -93,6 +134,15 @@ static int fill_cascade(client_submit_pack *p, const weir_client_request *q, wei
   }
   p->cascade.pin = q->pin;
   p->m.cascade = &p->cascade;
+  return fill_settings(p, q, e) != 0 ? -1 : fill_spans(p, q, e);
+}
+
+static int check_texts(const char *const *text, size_t n, const char *param, weir_client_error *e) {
+  for (size_t i = 0; i < n; i++) {
+    char *s;
+    if (!text[i]) return client_fail(e, 400, param, "%s: number %zu is NULL", param, i);
+    if (client_text(text[i], param, &s, e) != 0) return -1;
+  }
   return 0;
 }
 
@@ -109,13 +159,13 @@ int client_submit_fill(client_submit_pack *p, const weir_client_request *q, weir
   m->n_chat = q->n_chat;
   m->max_tokens = q->max_tokens;
   m->min_tokens = q->min_tokens;
-  for (size_t i = 0; i < q->n_stop; i++) {
-    char *s;
-    if (!q->stop[i]) return client_fail(e, 400, "stop", "stop: number %zu is NULL", i);
-    if (client_text(q->stop[i], "stop", &s, e) != 0) return -1;
-  }
+  if (check_texts(q->stop, q->n_stop, "stop", e) != 0 ||
+      check_texts(q->choice, q->n_choices, "choices", e) != 0)
+    return -1;
   m->stop = (char **)q->stop;
   m->n_stop = q->n_stop;
+  m->choices = (char **)q->choice;
+  m->n_choices = q->n_choices;
   m->stop_ids = (uint32_t *)q->stop_ids;
   m->n_stop_ids = q->n_stop_ids;
   m->ignore_eos = q->ignore_eos;
@@ -134,4 +184,8 @@ void client_submit_pack_fini(client_submit_pack *p) {
   free(p->chat_at);
   free(p->bias);
   free(p->bias_at);
+  free(p->setting);
+  free(p->setting_at);
+  free(p->span);
+  free(p->span_at);
 }

@@ -10,8 +10,10 @@ typedef struct client_submit_pack {
   Weir__V1__SubmitRequest m;
   Weir__V1__Sampling sampling;
   Weir__V1__Cascade cascade;
-  Weir__V1__ChatMessage *chat, **chat_at; /* owned */
-  Weir__V1__Bias *bias, **bias_at;        /* owned */
+  Weir__V1__ChatMessage *chat, **chat_at;   /* owned */
+  Weir__V1__Bias *bias, **bias_at;          /* owned */
+  Weir__V1__Setting *setting, **setting_at; /* owned */
+  Weir__V1__Span *span, **span_at;          /* owned */
 } client_submit_pack;
 
 /* `p` is zeroed. 0, or -1 with *e: a text that is not UTF-8, memory. To be ended with _fini in any case. */

@@ -190,8 +190,42 @@ static void on_poll(weir_rpc_core *c, const Weir__V1__PollRequest *q) {
 
 /* ---- requests ---- */
 
-static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_message *chat,
-                         const weir_service_bias *bias, weir_service_request *r) {
+/* What a request's arrays of messages become; the strings stay the message's. */
+typedef struct lists {
+  weir_service_message *chat;
+  weir_service_bias *bias;
+  weir_service_setting *setting;
+  weir_service_span *span;
+} lists;
+
+static weir_status lists_make(const Weir__V1__SubmitRequest *q, lists *l, weir_err *e) {
+  weir_status st = WEIR_OK;
+  const Weir__V1__Cascade *k = q->cascade;
+  const size_t n_bias = q->sampling ? q->sampling->n_logit_bias : 0, n_settings = k ? k->n_setting : 0,
+               n_spans = k ? k->n_span : 0;
+  *l = (lists){0};
+  WEIR_TRY(rpc_copy_chat(q->chat, q->n_chat, &l->chat, e));
+  WEIR_TRY(WEIR_NEW(n_bias, &l->bias, e));
+  WEIR_TRY(WEIR_NEW(n_settings, &l->setting, e));
+  WEIR_TRY(WEIR_NEW(n_spans, &l->span, e));
+  for (size_t i = 0; i < n_bias; i++)
+    l->bias[i] = (weir_service_bias){q->sampling->logit_bias[i]->id, q->sampling->logit_bias[i]->add};
+  for (size_t i = 0; i < n_settings; i++)
+    l->setting[i] = (weir_service_setting){k->setting[i]->name, k->setting[i]->value};
+  for (size_t i = 0; i < n_spans; i++)
+    l->span[i] = (weir_service_span){k->span[i]->threshold, k->span[i]->start, k->span[i]->end};
+out:
+  return st;
+}
+
+static void lists_fini(lists *l) {
+  free(l->chat);
+  free(l->bias);
+  free(l->setting);
+  free(l->span);
+}
+
+static void fill_request(const Weir__V1__SubmitRequest *q, const lists *l, weir_service_request *r) {
   const Weir__V1__Sampling *s = q->sampling;
   const Weir__V1__Cascade *k = q->cascade;
   *r = (weir_service_request){
@@ -201,7 +235,7 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
                  .len = strlen(q->prompt),
                  .ids = q->prompt_ids,
                  .n_ids = q->n_prompt_ids,
-                 .chat = chat,
+                 .chat = l->chat,
                  .n_chat = q->n_chat,
                  .special = q->special,
                  .bare = q->bare},
@@ -215,6 +249,8 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
       .n_stop_ids = q->n_stop_ids,
       .ignore_eos = q->ignore_eos,
       .priority = q->priority,
+      .choice = (const char *const *)q->choices,
+      .n_choices = q->n_choices,
   };
   if (s) {
     r->has_temperature = s->has_temperature_case == WEIR__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE;
@@ -228,7 +264,7 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
     r->presence_penalty = s->presence_penalty;
     r->frequency_penalty = s->frequency_penalty;
     r->repetition_penalty = s->repetition_penalty;
-    r->bias = bias;
+    r->bias = l->bias;
     r->n_bias = s->n_logit_bias;
   }
   if (k) {
@@ -241,6 +277,10 @@ static void fill_request(const Weir__V1__SubmitRequest *q, const weir_service_me
     r->defer_burst = k->defer_burst;
     r->has_load_price = k->has_load_price_case == WEIR__V1__CASCADE__HAS_LOAD_PRICE_LOAD_PRICE;
     r->load_price = r->has_load_price ? k->load_price : 0;
+    r->setting = l->setting;
+    r->n_settings = k->n_setting;
+    r->span = l->span;
+    r->n_spans = k->n_span;
   }
 }
 
@@ -256,20 +296,14 @@ static weir_status submit(weir_rpc_core *c, const Weir__V1__SubmitRequest *q, we
                           int32_t *ahead, weir_service_error *x) {
   weir_err e;
   weir_status st = WEIR_OK;
-  weir_service_message *chat = NULL;
-  weir_service_bias *bias = NULL;
+  lists l = {0};
   weir_service_request r;
-  const size_t n_bias = q->sampling ? q->sampling->n_logit_bias : 0;
-  WEIR_TRY(rpc_copy_chat(q->chat, q->n_chat, &chat, &e));
-  WEIR_TRY(WEIR_NEW(n_bias, &bias, &e));
-  for (size_t i = 0; i < n_bias; i++)
-    bias[i] = (weir_service_bias){q->sampling->logit_bias[i]->id, q->sampling->logit_bias[i]->add};
-  fill_request(q, chat, bias, &r);
+  WEIR_TRY(lists_make(q, &l, &e));
+  fill_request(q, &l, &r);
   st = weir_service_submit(c->cfg.service, &r, reply, ahead, x);
 out:
   if (st != WEIR_OK && x->code == 0) *x = (weir_service_error){.code = 500, .message = "out of memory"};
-  free(chat);
-  free(bias);
+  lists_fini(&l);
   return st;
 }
 

@@ -91,6 +91,14 @@ typedef struct weir_service_bias {
   float add;
 } weir_service_bias;
 
+typedef struct weir_service_setting {
+  const char *name, *value;
+} weir_service_setting;
+typedef struct weir_service_span {
+  float threshold;
+  const char *start, *end;
+} weir_service_span;
+
 /* Sets all of it; the message becomes UTF-8. Returns what fits the code. */
 weir_status weir_service_error_set(weir_service_error *, int32_t code, const char *param, const char *fmt,
                                    ...) __attribute__((format(printf, 4, 5)));
@@ -126,6 +134,12 @@ typedef struct weir_service_request {
   const weir_service_bias *bias;
   size_t n_bias;
   int32_t priority;
+  const weir_service_setting *setting; /* cascade/cascade_set.h */
+  size_t n_settings;
+  const weir_service_span *span;
+  size_t n_spans;
+  const char *const *choice;
+  size_t n_choices;
 } weir_service_request;
 
 /* An edge has bounds of its own; what it refuses with 429 before it asks the service counts as refused. */

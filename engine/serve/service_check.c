@@ -33,16 +33,9 @@ weir_status weir_service_error_set(weir_service_error *x, int32_t code, const ch
   return code == 429 ? WEIR_EBUSY : code == 503 ? WEIR_EDEVICE : code == 500 ? WEIR_ENOMEM : WEIR_EINVAL;
 }
 
-#define NEED(cond, param, ...)                                                           \
-  do {                                                                                   \
-    if (!(cond)) return weir_service_error_set(x, 400, (param), param ": " __VA_ARGS__); \
-  } while (0)
-
 static weir_status no_memory(weir_service_error *x, const weir_err *e) {
   return weir_service_error_set(x, 500, "", "%s", e->msg);
 }
-
-static bool within(float v, float low, float high) { return v >= low && v <= high; } /* NaN: no */
 
 /* ---- the prompt ---- */
 
@@ -180,7 +173,7 @@ static weir_status copy_bias(const weir_service *g, const weir_service_request *
   for (size_t i = 0; i < q->n_bias; i++) {
     NEED(q->bias[i].id < (uint32_t)g->n_vocab, "sampling.logit_bias", "token %u; the vocabulary has %d",
          q->bias[i].id, g->n_vocab);
-    NEED(within(q->bias[i].add, -100, 100), "sampling.logit_bias", "%g for token %u, not -100 to 100",
+    NEED(weir_within(q->bias[i].add, -100, 100), "sampling.logit_bias", "%g for token %u, not -100 to 100",
          (double)q->bias[i].add, q->bias[i].id);
     r->bias[i] = (weir_bias){(int32_t)q->bias[i].id, q->bias[i].add};
   }
@@ -201,120 +194,21 @@ static weir_status check_sampling(const weir_service *g, const weir_service_requ
                   .min_p = q->min_p != 0 ? q->min_p : g->cfg.draw.min_p,
                   .seed = q->has_seed ? q->seed : weir_hash_seed(),
                   .probe = -1};
-  NEED(within(d->temperature, 0, 100), "sampling.temperature", "%g, not 0 to 100", (double)d->temperature);
+  NEED(weir_within(d->temperature, 0, 100), "sampling.temperature", "%g, not 0 to 100", (double)d->temperature);
   NEED(q->top_k <= INT32_MAX, "sampling.top_k", "%u is too large", q->top_k);
   if (q->top_k > 0) d->top_k = (int32_t)q->top_k;
   NEED(d->top_p > 0 && d->top_p <= 1, "sampling.top_p", "%g, not above 0 and up to 1", (double)d->top_p);
-  NEED(within(d->min_p, 0, 1), "sampling.min_p", "%g, not 0 to 1", (double)d->min_p);
-  NEED(within(q->presence_penalty, -2, 2), "sampling.presence_penalty", "%g, not -2 to 2",
+  NEED(weir_within(d->min_p, 0, 1), "sampling.min_p", "%g, not 0 to 1", (double)d->min_p);
+  NEED(weir_within(q->presence_penalty, -2, 2), "sampling.presence_penalty", "%g, not -2 to 2",
        (double)q->presence_penalty);
-  NEED(within(q->frequency_penalty, -2, 2), "sampling.frequency_penalty", "%g, not -2 to 2",
+  NEED(weir_within(q->frequency_penalty, -2, 2), "sampling.frequency_penalty", "%g, not -2 to 2",
        (double)q->frequency_penalty);
-  NEED(within(q->repetition_penalty, 0, 100), "sampling.repetition_penalty", "%g, not 0 to 100",
+  NEED(weir_within(q->repetition_penalty, 0, 100), "sampling.repetition_penalty", "%g, not 0 to 100",
        (double)q->repetition_penalty);
   r->job.penalties = (weir_penalties){.presence = q->presence_penalty,
                                       .frequency = q->frequency_penalty,
                                       .repetition = q->repetition_penalty};
   return copy_bias(g, q, r, x);
-}
-
-/* ---- the cascade ---- */
-
-/* What of the server's own setting still means something in another mode: a gate that was calibrated, between
- * the two modes that commit by it. */
-static weir_cascade_opts opts_in(const weir_service *g, weir_mode mode) {
-  weir_cascade_opts o = g->cfg.cascade;
-  if (mode == o.mode) return o;
-  const bool both = (mode == WEIR_MODE_DEFER || mode == WEIR_MODE_ROLLBACK) &&
-                    (o.mode == WEIR_MODE_DEFER || o.mode == WEIR_MODE_ROLLBACK);
-  o.set &= both ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST |
-                             WEIR_OPT_LOAD_PRICE)
-                : 0;
-  o.mode = mode;
-  return o;
-}
-
-/* A rate, a burst, a price: as asked for, but no more of the large tier than the server gives by itself. */
-static weir_status check_budget(const weir_service_request *q, weir_cascade_opts *o, weir_service_error *x) {
-  const bool gated = o->mode == WEIR_MODE_DEFER || o->mode == WEIR_MODE_ROLLBACK;
-  const bool own_rate = o->set & WEIR_OPT_DEFER_RATE,
-             own_burst = own_rate && o->defer_burst > 0 && (o->set & WEIR_OPT_DEFER_BURST);
-  NEED(gated || !q->has_defer_rate, "cascade.defer_rate", "mode %s has no rate", weir_mode_name(o->mode));
-  NEED(gated || q->defer_burst == 0, "cascade.defer_burst", "mode %s has no rate", weir_mode_name(o->mode));
-  NEED(gated || !q->has_load_price, "cascade.load_price", "mode %s has no gate that could be priced",
-       weir_mode_name(o->mode));
-  NEED(!q->has_entropy || !q->has_defer_rate, "cascade.defer_rate",
-       "it sets the threshold itself: not with entropy");
-  NEED(!q->has_entropy || !own_rate, "cascade.entropy",
-       "this server sets a deferral rate, %g; ask for less of it", (double)o->defer_rate);
-  if (q->has_defer_rate) {
-    NEED(within(q->defer_rate, 0, 1), "cascade.defer_rate", "%g, not 0 to 1", (double)q->defer_rate);
-    o->defer_rate = own_rate && o->defer_rate < q->defer_rate ? o->defer_rate : q->defer_rate;
-    o->set = (o->set | WEIR_OPT_DEFER_RATE) & ~(uint32_t)WEIR_OPT_THRESHOLD;
-  }
-  if (q->defer_burst > 0) {
-    NEED(o->set & WEIR_OPT_DEFER_RATE, "cascade.defer_burst",
-         "it needs a defer_rate, by which it is refilled");
-    NEED(q->defer_burst <= 1 << 20, "cascade.defer_burst", "%u, at most %d", q->defer_burst, 1 << 20);
-    const int32_t burst = (int32_t)q->defer_burst;
-    o->defer_burst = own_burst && o->defer_burst < burst ? o->defer_burst : burst;
-    o->set |= WEIR_OPT_DEFER_BURST;
-  }
-  if (q->has_load_price) {
-    NEED(within(q->load_price, 0, WEIR_LOAD_PRICE_MAX), "cascade.load_price", "%g, not 0 to %d",
-         (double)q->load_price, WEIR_LOAD_PRICE_MAX);
-    const float own = o->set & WEIR_OPT_LOAD_PRICE ? o->load_price : 0;
-    o->load_price = own > q->load_price ? own : q->load_price;
-    o->set |= WEIR_OPT_LOAD_PRICE;
-  }
-  return WEIR_OK;
-}
-
-static weir_status check_cascade(const weir_service *g, const weir_service_request *q, weir_reply *r,
-                                 weir_service_error *x) {
-  weir_err e = {0};
-  const char *asked = q->mode ? q->mode : "";
-  weir_mode mode = g->cfg.cascade.mode;
-  r->threshold = NAN;
-  r->job.cascade = &r->cascade;
-  r->job.pinned = q->pin;
-  NEED(!asked[0] || weir_mode_parse(asked, &mode), "cascade.mode",
-       "\"%.40s\", not small, large, defer, rollback, exact or speculate", asked);
-  NEED(!q->pin || !asked[0] || mode == WEIR_MODE_SMALL, "cascade.pin",
-       "a request that is pinned to the small tier cannot run in mode %s", asked);
-  NEED(!q->has_entropy || !isnan(q->entropy), "cascade.entropy", "it is not a number");
-  if (q->pin) mode = WEIR_MODE_SMALL;
-  r->mode = mode;
-  if (g->cfg.engine.n_tiers == 1) {
-    NEED(!asked[0], "cascade.mode", "this server has a single model");
-    NEED(!q->has_entropy, "cascade.entropy", "this server has a single model");
-    NEED(!q->has_defer_rate, "cascade.defer_rate", "this server has a single model");
-    NEED(q->defer_burst == 0, "cascade.defer_burst", "this server has a single model");
-    NEED(!q->has_load_price, "cascade.load_price", "this server has a single model");
-    weir_cascade_cfg_single(&r->cascade);
-    return WEIR_OK;
-  }
-  NEED(!asked[0] || q->pin || mode == g->cfg.cascade.mode || (g->cfg.modes >> mode & 1), "cascade.mode",
-       "%s is not offered here", asked);
-  weir_cascade_opts o = opts_in(g, mode);
-  const weir_status st = check_budget(q, &o, x);
-  if (st != WEIR_OK) return st;
-  if (q->has_entropy) {
-    NEED(mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE, "cascade.entropy", "mode %s has no threshold",
-         weir_mode_name(mode));
-    NEED(within(q->entropy, g->cfg.entropy_min, g->cfg.entropy_max), "cascade.entropy",
-         "%g; this server takes %g to %g", (double)q->entropy, (double)g->cfg.entropy_min,
-         (double)g->cfg.entropy_max);
-    o.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
-    o.gate = WEIR_GATE_ENTROPY;
-    o.threshold = q->entropy;
-  }
-  if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
-    return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
-  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&
-      r->cascade.gate[0].kind == WEIR_GATE_ENTROPY && isfinite(r->cascade.gate[0].threshold))
-    r->threshold = r->cascade.gate[0].threshold;
-  return WEIR_OK;
 }
 
 /* ---- all ---- */
@@ -330,7 +224,7 @@ static weir_status fill(const weir_service *g, const weir_service_request *q, we
   WEIR_TRY(check_lengths(g, q, r, x));
   WEIR_TRY(copy_stops(g, q, r, x));
   WEIR_TRY(check_sampling(g, q, r, x));
-  WEIR_TRY(check_cascade(g, q, r, x));
+  WEIR_TRY(weir_service_check_cascade(g, q, r, x));
   WEIR_TRY(weir_source_copy(g, &q->prompt, &r->source, x));
   r->source_bytes =
       (int64_t)(weir_source_bytes(&r->source) + (size_t)r->source.n_chat * sizeof *r->source.chat);

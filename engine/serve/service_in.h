@@ -133,6 +133,14 @@ struct weir_service {
   int64_t computed_ns; /* in forward passes of the loop's thread so far; the loop's */
 };
 
+/* The first wrong field of a request ends its check; `x` is the error to fill. */
+#define NEED(cond, param, ...)                                                           \
+  do {                                                                                   \
+    if (!(cond)) return weir_service_error_set(x, 400, (param), param ": " __VA_ARGS__); \
+  } while (0)
+static inline bool weir_within(float v, float low, float high) { return v >= low && v <= high; } /* NaN: no */
+
+enum { WEIR_SERVICE_MAX_SETTINGS = 32, WEIR_SERVICE_MAX_SPANS = 16, WEIR_SERVICE_MAX_CHOICES = 256 };
 enum { WEIR_SERVICE_MAX_CALLS = 64, WEIR_SERVICE_SHORT_BYTES = 16 << 10, WEIR_SERVICE_SHORTS_IN_A_ROW = 16 };
 
 static inline int64_t weir_service_now(const weir_service *s) { return weir_now_ns(&s->cfg.engine.clock); }
@@ -163,6 +171,10 @@ void weir_reply_free(weir_reply *);
 void weir_reply_drop_source(weir_reply *);
 weir_status weir_source_copy(const weir_service *, const weir_service_text *, weir_source *out,
                              weir_service_error *);
+
+/* service_cascade.c */
+weir_status weir_service_check_cascade(const weir_service *, const weir_service_request *, weir_reply *,
+                                       weir_service_error *);
 
 /* service_prepare.c */
 void *weir_service_prepare_main(void *preparer);

@@ -88,6 +88,15 @@ static void look_at_fields(void *ctx, const Weir__V1__SubmitRequest *m) {
   assert_int_equal(m->sampling->n_logit_bias, 1);
   assert_true(m->sampling->logit_bias[0]->id == 3 && m->sampling->logit_bias[0]->add == -100);
   assert_string_equal(m->cascade->mode, "exact");
+  assert_int_equal(m->cascade->n_setting, 2);
+  assert_string_equal(m->cascade->setting[0]->name, "accept");
+  assert_string_equal(m->cascade->setting[1]->value, "8");
+  assert_int_equal(m->cascade->n_span, 1);
+  assert_true(m->cascade->span[0]->threshold == 0.25f);
+  assert_string_equal(m->cascade->span[0]->start, "<");
+  assert_string_equal(m->cascade->span[0]->end, "");
+  assert_int_equal(m->n_choices, 2);
+  assert_string_equal(m->choices[1], "no");
   assert_true(m->cascade->entropy == 0.75f && m->cascade->pin);
   assert_int_equal(m->priority, -2);
   assert_int_equal(m->deadline_ms, 60000);
@@ -108,6 +117,9 @@ static void fields(void **state) {
   const char *stop[] = {"\n", "END"};
   const uint32_t stop_id = 42;
   const weir_client_bias bias = {3, -100};
+  const weir_client_setting setting[] = {{"accept", "v2"}, {"window", "8"}};
+  const weir_client_span span = {0.25f, "<", NULL};
+  const char *choice[] = {"yes", "no"};
   const weir_client_request q = {.model = "pair",
                                  .chat = chat,
                                  .n_chat = 2,
@@ -135,6 +147,12 @@ static void fields(void **state) {
                                  .mode = "exact",
                                  .has_entropy = true,
                                  .entropy = 0.75f,
+                                 .setting = setting,
+                                 .n_settings = 2,
+                                 .span = &span,
+                                 .n_spans = 1,
+                                 .choice = choice,
+                                 .n_choices = 2,
                                  .pin = true,
                                  .priority = -2,
                                  .deadline_ms = 60000,
@@ -161,6 +179,8 @@ static void refused(void **state) {
                            *const empty_stop[] = {""};
   static const weir_client_message tool = {"tool", "x"}, latin = {"user", "\xe9"};
   static const uint32_t ids[] = {1};
+  static const weir_client_setting latin_setting[] = {{"window", "\xe9"}}, many[33];
+  static const weir_client_span nan_span = {NAN, "a", "b"}, no_start = {1, NULL, "b"};
   static const struct {
     const char *param;
     weir_client_request q;
@@ -172,7 +192,13 @@ static void refused(void **state) {
       {"model", {.prompt = "a", .model = "\x80"}},
       {"user", {.prompt = "a", .user = "\xc0\x80"}},
       {"cascade.mode", {.prompt = "a", .mode = "\xff"}},
-      {"cascade.mode", {.prompt = "a", .mode = "fast"}},
+      {"cascade.setting", {.prompt = "a", .setting = latin_setting, .n_settings = 1}},
+      {"cascade.setting", {.prompt = "a", .setting = many, .n_settings = 33}},
+      {"cascade.span", {.prompt = "a", .span = &nan_span, .n_spans = 1}},
+      {"cascade.span", {.prompt = "a", .span = &no_start, .n_spans = 1}},
+      {"choices", {.prompt = "a", .choice = bad_stop, .n_choices = 2}},
+      {"choices", {.prompt = "a", .choice = null_stop, .n_choices = 1}},
+      {"choices", {.prompt = "a", .choice = empty_stop, .n_choices = 1}},
       {"stop", {.prompt = "a", .stop = bad_stop, .n_stop = 2}},
       {"stop", {.prompt = "a", .stop = null_stop, .n_stop = 1}},
       {"stop", {.prompt = "a", .stop = empty_stop, .n_stop = 1}},

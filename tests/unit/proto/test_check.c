@@ -99,7 +99,7 @@ static void only_chat(parts *p) { p->m.prompt = "", p->m.chat = p->chat_at, p->m
     p->sampling.n_logit_bias = 1; p->bias.add = 101)                                                       \
   X(mode_known, "", true, p->cascade.mode = "rollback")                                                    \
   X(mode_speculate, "", true, p->cascade.mode = "speculate")                                               \
-  X(mode_strange, "cascade.mode", false, p->cascade.mode = "Exact")                                        \
+  X(mode_long, "cascade.mode", false, p->cascade.mode = p->big)                                            \
   X(entropy_nan, "cascade.entropy", false,                                                                 \
     p->cascade.has_entropy_case = WEIR__V1__CASCADE__HAS_ENTROPY_ENTROPY;                                  \
     p->cascade.entropy = NAN)                                                                              \

@@ -376,6 +376,10 @@ static void test_refusals(void **state) {
   const weir_service_bias twice[] = {{3, 1}, {3, 2}};
   const weir_service_bias strong = {3, 101};
 #define IDS .prompt = {.ids = ids, .n_ids = N_IDS }
+  static const weir_service_setting unknown[] = {{"wind", "1"}}, holds[] = {{"hold", "2"}, {"hold", "3"}},
+                                    gate[] = {{"gate", "margin"}}, low[] = {{"threshold", "0.05"}},
+                                    window[] = {{"window", "4"}}, word[] = {{"window", "wide"}},
+                                    fine[] = {{"threshold", "0.5"}};
   const struct {
     weir_service_request q;
     int32_t code;
@@ -419,6 +423,18 @@ static void test_refusals(void **state) {
       {{IDS, .pin = true, .has_defer_rate = true, .defer_rate = 1}, 400, "cascade.defer_rate"},
       {{IDS, .defer_burst = 3}, 400, "cascade.defer_burst"},
       {{IDS, .has_load_price = true, .load_price = -1}, 400, "cascade.load_price"},
+      {{IDS, .setting = unknown, .n_settings = 1}, 400, "cascade.wind"},
+      {{IDS, .setting = holds, .n_settings = 2}, 400, "cascade.hold"},    /* twice */
+      {{IDS, .setting = holds, .n_settings = 1}, 400, "cascade.hold"},    /* its entropy is bounded */
+      {{IDS, .setting = gate, .n_settings = 1}, 400, "cascade.gate"},     /* likewise */
+      {{IDS, .setting = low, .n_settings = 1}, 400, "cascade.threshold"}, /* likewise */
+      {{IDS, .setting = window, .n_settings = 1}, 400, "cascade"},        /* defer has none */
+      {{IDS, .setting = low, .n_settings = 33}, 400, "cascade.setting"},  /* not looked at */
+      {{IDS, .setting = word, .n_settings = 1}, 400, "cascade.window"},
+      {{IDS, .setting = fine, .n_settings = 1, .has_entropy = true, .entropy = 1}, 400, "cascade.entropy"},
+      {{IDS, .setting = fine, .n_settings = 1, .has_defer_rate = true, .defer_rate = 0.1f},
+       400,
+       "cascade.threshold"},
   };
   for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
     weir_service_error x;

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a request asks of the cascade, within what the server gives: mode, threshold, budget, settings. The
+ * thread of the edge. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cascade/cascade_set.h"
+#include "serve/service_in.h"
+
+/* What of the server's own setting still means something in another mode: a gate that was calibrated, between
+ * the two modes that commit by it. */
+static weir_cascade_opts opts_in(const weir_service *g, weir_mode mode) {
+  weir_cascade_opts o = g->cfg.cascade;
+  if (mode == o.mode) return o;
+  const bool both = (mode == WEIR_MODE_DEFER || mode == WEIR_MODE_ROLLBACK) &&
+                    (o.mode == WEIR_MODE_DEFER || o.mode == WEIR_MODE_ROLLBACK);
+  o.set &= both ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST |
+                             WEIR_OPT_LOAD_PRICE)
+                : 0;
+  o.mode = mode;
+  return o;
+}
+
+/* What a request sets by name takes the place of the server's own; what hung on the server's choice of a gate
+ * or a rule goes with it. */
+static weir_status apply_settings(const weir_service *g, const weir_service_request *q, weir_cascade_opts *o,
+                                  weir_service_error *x) {
+  weir_cascade_opts asked = {.mode = o->mode};
+  NEED(q->n_settings <= WEIR_SERVICE_MAX_SETTINGS, "cascade.setting", "%zu of them, at most %d",
+       q->n_settings, WEIR_SERVICE_MAX_SETTINGS);
+  for (size_t i = 0; i < q->n_settings; i++) {
+    const weir_service_setting *s = &q->setting[i];
+    char param[sizeof x->param];
+    weir_err e;
+    snprintf(param, sizeof param, "cascade.%.*s", WEIR_SETTING_NAME_BYTES, s->name);
+    for (size_t k = 0; k < i; k++)
+      if (!strcmp(q->setting[k].name, s->name))
+        return weir_service_error_set(x, 400, param, "%s: it is set twice", param);
+    if (weir_cascade_opts_set(&asked, s->name, s->value, &e) != WEIR_OK)
+      return weir_service_error_set(x, 400, param, "cascade: %s", e.msg);
+  }
+  const bool other_gate = asked.set & WEIR_OPT_GATE, other_rule = asked.set & WEIR_OPT_ACCEPT;
+  NEED(!q->has_entropy || !(asked.set & (WEIR_OPT_GATE | WEIR_OPT_THRESHOLD)), "cascade.entropy",
+       "it is a gate and its threshold: not with others");
+  if (asked.set & WEIR_OPT_THRESHOLD) {
+    NEED(!(o->set & WEIR_OPT_DEFER_RATE) && !q->has_defer_rate, "cascade.threshold",
+         "a deferral rate sets the threshold itself");
+    const weir_gate_kind gate = other_gate               ? asked.gate
+                                : o->set & WEIR_OPT_GATE ? o->gate
+                                                         : WEIR_GATE_ENTROPY;
+    NEED(gate != WEIR_GATE_ENTROPY || weir_within(asked.threshold, g->cfg.entropy_min, g->cfg.entropy_max),
+         "cascade.threshold", "%g; this server takes %g to %g", (double)asked.threshold,
+         (double)g->cfg.entropy_min, (double)g->cfg.entropy_max);
+  }
+  /* Who says how low the threshold may be bounds what a request costs the large tier: there is no other way
+   * round that. */
+  if (g->cfg.entropy_min > 0) {
+    NEED(!other_gate || asked.gate == WEIR_GATE_ENTROPY, "cascade.gate",
+         "this server bounds the threshold of the entropy gate, and has no other");
+    NEED(!(asked.set & WEIR_OPT_HOLD), "cascade.hold", "this server bounds what requests may defer");
+  }
+  if (other_gate) o->set &= ~(uint32_t)WEIR_OPT_THRESHOLD;
+  if (other_rule)
+    o->set &= ~(uint32_t)(WEIR_OPT_ACCEPT_NLL | WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_ACCEPT_EPSILON |
+                          WEIR_OPT_ACCEPT_DELTA | WEIR_OPT_HORIZON);
+  weir_err e;
+  for (size_t i = 0; i < q->n_settings; i++)
+    weir_cascade_opts_set(o, q->setting[i].name, q->setting[i].value, &e);
+  return WEIR_OK;
+}
+
+/* A rate, a burst, a price: as asked for, but no more of the large tier than the server gives by itself. */
+static weir_status check_budget(const weir_service_request *q, weir_cascade_opts *o, weir_service_error *x) {
+  const bool gated = o->mode == WEIR_MODE_DEFER || o->mode == WEIR_MODE_ROLLBACK;
+  const bool own_rate = o->set & WEIR_OPT_DEFER_RATE,
+             own_burst = own_rate && o->defer_burst > 0 && (o->set & WEIR_OPT_DEFER_BURST);
+  NEED(gated || !q->has_defer_rate, "cascade.defer_rate", "mode %s has no rate", weir_mode_name(o->mode));
+  NEED(gated || q->defer_burst == 0, "cascade.defer_burst", "mode %s has no rate", weir_mode_name(o->mode));
+  NEED(gated || !q->has_load_price, "cascade.load_price", "mode %s has no gate that could be priced",
+       weir_mode_name(o->mode));
+  NEED(!q->has_entropy || !q->has_defer_rate, "cascade.defer_rate",
+       "it sets the threshold itself: not with entropy");
+  NEED(!q->has_entropy || !own_rate, "cascade.entropy",
+       "this server sets a deferral rate, %g; ask for less of it", (double)o->defer_rate);
+  if (q->has_defer_rate) {
+    NEED(weir_within(q->defer_rate, 0, 1), "cascade.defer_rate", "%g, not 0 to 1", (double)q->defer_rate);
+    o->defer_rate = own_rate && o->defer_rate < q->defer_rate ? o->defer_rate : q->defer_rate;
+    o->set = (o->set | WEIR_OPT_DEFER_RATE) & ~(uint32_t)WEIR_OPT_THRESHOLD;
+  }
+  if (q->defer_burst > 0) {
+    NEED(o->set & WEIR_OPT_DEFER_RATE, "cascade.defer_burst",
+         "it needs a defer_rate, by which it is refilled");
+    NEED(q->defer_burst <= 1 << 20, "cascade.defer_burst", "%u, at most %d", q->defer_burst, 1 << 20);
+    const int32_t burst = (int32_t)q->defer_burst;
+    o->defer_burst = own_burst && o->defer_burst < burst ? o->defer_burst : burst;
+    o->set |= WEIR_OPT_DEFER_BURST;
+  }
+  if (q->has_load_price) {
+    NEED(weir_within(q->load_price, 0, WEIR_LOAD_PRICE_MAX), "cascade.load_price", "%g, not 0 to %d",
+         (double)q->load_price, WEIR_LOAD_PRICE_MAX);
+    const float own = o->set & WEIR_OPT_LOAD_PRICE ? o->load_price : 0;
+    o->load_price = own > q->load_price ? own : q->load_price;
+    o->set |= WEIR_OPT_LOAD_PRICE;
+  }
+  return WEIR_OK;
+}
+
+weir_status weir_service_check_cascade(const weir_service *g, const weir_service_request *q, weir_reply *r,
+                                       weir_service_error *x) {
+  weir_err e = {0};
+  const char *asked = q->mode ? q->mode : "";
+  weir_mode mode = g->cfg.cascade.mode;
+  r->threshold = NAN;
+  r->job.cascade = &r->cascade;
+  r->job.pinned = q->pin;
+  NEED(!asked[0] || weir_mode_parse(asked, &mode), "cascade.mode", "there is no mode \"%.40s\"", asked);
+  NEED(!q->pin || !asked[0] || mode == WEIR_MODE_SMALL, "cascade.pin",
+       "a request that is pinned to the small tier cannot run in mode %s", asked);
+  NEED(!q->has_entropy || !isnan(q->entropy), "cascade.entropy", "it is not a number");
+  if (q->pin) mode = WEIR_MODE_SMALL;
+  r->mode = mode;
+  if (g->cfg.engine.n_tiers == 1) {
+    NEED(!asked[0], "cascade.mode", "this server has a single model");
+    NEED(!q->has_entropy, "cascade.entropy", "this server has a single model");
+    NEED(!q->has_defer_rate, "cascade.defer_rate", "this server has a single model");
+    NEED(q->defer_burst == 0, "cascade.defer_burst", "this server has a single model");
+    NEED(!q->has_load_price, "cascade.load_price", "this server has a single model");
+    NEED(q->n_settings == 0, "cascade.setting", "this server has a single model");
+    weir_cascade_cfg_single(&r->cascade);
+    return WEIR_OK;
+  }
+  NEED(!asked[0] || q->pin || mode == g->cfg.cascade.mode || (g->cfg.modes >> mode & 1), "cascade.mode",
+       "%s is not offered here", asked);
+  weir_cascade_opts o = opts_in(g, mode);
+  weir_status st = check_budget(q, &o, x);
+  if (st == WEIR_OK) st = apply_settings(g, q, &o, x);
+  if (st != WEIR_OK) return st;
+  if (q->has_entropy) {
+    NEED(mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE, "cascade.entropy", "mode %s has no threshold",
+         weir_mode_name(mode));
+    NEED(weir_within(q->entropy, g->cfg.entropy_min, g->cfg.entropy_max), "cascade.entropy",
+         "%g; this server takes %g to %g", (double)q->entropy, (double)g->cfg.entropy_min,
+         (double)g->cfg.entropy_max);
+    o.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
+    o.gate = WEIR_GATE_ENTROPY;
+    o.threshold = q->entropy;
+  }
+  if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
+    return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
+  if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&
+      r->cascade.gate[0].kind == WEIR_GATE_ENTROPY && isfinite(r->cascade.gate[0].threshold))
+    r->threshold = r->cascade.gate[0].threshold;
+  return WEIR_OK;
+}
