@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `weir eval`: the same tasks through the small model, the large model and the cascade at each threshold.
+/* `weir eval`: the same tasks through the small model, the large model and every setting of the cascade.
  * Every setting has its own engine over the same loaded models, the same number of tasks under way and an
  * empty prefix cache, and is timed as a whole by the wall clock, so that rows can be compared. Main thread.
  */
@@ -25,15 +25,12 @@ typedef struct evaluation {
   weir_out out;
   weir_tasks tasks;
   weir_model_paths paths;
-  weir_cascade_opts opts;
-  const double *threshold;
-  int32_t n_thresholds;
-  bool rated; /* they are deferral rates */
+  weir_eval_plan plan;
   weir_loaded models;
   weir_answers answers;
   weir_eval v;
-  weir_cascade_cfg *cascade;  /* [n_settings], owned: of the rows */
-  int32_t n_settings, n_done; /* of the setting under way */
+  int32_t n_rows; /* that there will be */
+  int32_t n_done; /* tasks of the setting under way */
   FILE *log;                  /* --answers */
   const char *log_path;
   bool quiet;
@@ -41,23 +38,17 @@ typedef struct evaluation {
 
 /* ---- progress, on standard error ---- */
 
-static void setting_name(const weir_eval_row *r, char *buf, size_t bytes) {
-  if (r->mode == WEIR_MODE_SMALL || r->mode == WEIR_MODE_LARGE)
-    snprintf(buf, bytes, "%s", weir_mode_name(r->mode));
-  else if (r->rated)
-    snprintf(buf, bytes, "%s %s rate %.3g", weir_mode_name(r->mode), weir_gate_name(r->gate.kind), r->rate);
-  else
-    snprintf(buf, bytes, "%s %s %.3g", weir_mode_name(r->mode),
-             r->chance ? "chance" : weir_gate_name(r->gate.kind), (double)r->gate.threshold);
+static void row_name(const weir_eval_row *r, char *buf, size_t bytes) {
+  snprintf(buf, bytes, "%s%s%s", weir_mode_name(r->setting.opts.mode), r->text[0] ? " " : "", r->text);
 }
 
 static void show_progress(const evaluation *x, bool end) {
   if (x->quiet || (!x->out.terminal_err && !end)) return;
   const weir_eval_row *r = &x->v.row[x->v.n];
-  char name[64];
-  setting_name(r, name, sizeof name);
+  char name[WEIR_EVAL_NAME_BYTES + 32];
+  row_name(r, name, sizeof name);
   if (x->out.terminal_err) fprintf(stderr, "\r\033[K");
-  fprintf(stderr, "[%d/%d] %s: ", x->v.n + 1, x->n_settings, name);
+  fprintf(stderr, "[%d/%d] %s: ", x->v.n + 1, x->n_rows, name);
   if (end)
     fprintf(stderr, "exact match %.3f, deferral rate %.3f, %.1f tok/s, %.1f s\n", r->exact, r->deferral_rate,
             r->tok_s, r->seconds);
@@ -70,7 +61,7 @@ static void on_done(void *ctx, int32_t i) {
   evaluation *x = ctx;
   (void)i;
   x->n_done++;
-  if (x->v.n < x->n_settings) show_progress(x, false);
+  if (x->v.n < x->n_rows) show_progress(x, false);
 }
 
 /* ---- one setting ---- */
@@ -79,8 +70,8 @@ static weir_status log_answer(const evaluation *x, int32_t i, const weir_buf *fo
                               weir_err *e) {
   const weir_eval_row *r = &x->v.row[x->v.n];
   const weir_answer *a = &x->answers.one[i];
-  char name[64];
-  setting_name(r, name, sizeof name);
+  char name[WEIR_EVAL_NAME_BYTES + 32];
+  row_name(r, name, sizeof name);
   if (!x->log) return WEIR_OK;
   return weir_json_line(
       x->log, x->log_path,
@@ -121,6 +112,8 @@ static weir_status score(evaluation *x, weir_eval_row *r, weir_err *e) {
     WEIR_TRY(weir_task_find(&x->tasks, i, a->text.data ? a->text.data : "", a->text.len, &found, e));
     const bool right = !strcmp(found.data, x->tasks.task[i].answer);
     r->n_right += right;
+    r->task_right[i] = right;
+    r->task_tokens[i] = a->n;
     WEIR_TRY(log_answer(x, i, &found, right, e));
   }
   const weir_totals s = weir_answers_totals(&x->answers, &x->models);
@@ -166,22 +159,32 @@ static weir_status run_tasks(evaluation *x, const weir_cascade_cfg *cascade, wei
 static weir_status take_times(const evaluation *x, weir_eval_row *r, weir_err *e) {
   r->seconds = 1e-9 * (double)x->answers.wall_ns;
   r->tok_s = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
+  for (int32_t i = 0; i < x->tasks.n; i++) {
+    const weir_answer *a = &x->answers.one[i];
+    r->task_seconds[i] = 1e-9 * (double)(a->total_ns - a->queued_ns);
+  }
   return latencies(&x->answers, r, e);
 }
 
 /* Measures a setting and appends its row. A signal leaves the row out. */
-static weir_status measure(evaluation *x, const weir_cascade_cfg *cascade, weir_eval_row row, weir_err *e) {
+static weir_status measure(evaluation *x, const weir_eval_setting *s, bool chance, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_eval_row *r = &x->v.row[x->v.n];
-  *r = row;
-  x->cascade[x->v.n] = *cascade;
-  WEIR_TRY(run_tasks(x, cascade, e));
-  if (weir_interrupt_pending()) return WEIR_OK;
+  const size_t n = (size_t)x->tasks.n;
+  *r = (weir_eval_row){.setting = *s, .chance = chance};
+  if (s->opts.mode != WEIR_MODE_SMALL && s->opts.mode != WEIR_MODE_LARGE) weir_eval_setting_text(s, r->text);
+  WEIR_TRY(WEIR_NEW(n, &r->task_right, e));
+  WEIR_TRY(WEIR_NEW(n, &r->task_tokens, e));
+  WEIR_TRY(WEIR_NEW(n, &r->task_seconds, e));
+  WEIR_TRY(run_tasks(x, &s->cascade, e));
+  if (weir_interrupt_pending()) goto out;
   WEIR_TRY(score(x, r, e));
   WEIR_TRY(take_times(x, r, e));
   show_progress(x, true);
   x->v.n++;
+  return WEIR_OK;
 out:
+  weir_eval_row_fini(r);
   return st;
 }
 
@@ -194,7 +197,7 @@ static weir_status time_again(evaluation *x, weir_err *e) {
   for (int64_t k = 1; k < rounds; k++) {
     if (!x->quiet) fprintf(stderr, "timing again, %lld of %lld\n", (long long)k + 1, (long long)rounds);
     for (int32_t i = 0; i < n; i++) {
-      WEIR_TRY(run_tasks(x, &x->cascade[i], e));
+      WEIR_TRY(run_tasks(x, &x->v.row[i].setting.cascade, e));
       if (weir_interrupt_pending()) return WEIR_OK;
       if (1e-9 * (double)x->answers.wall_ns < x->v.row[i].seconds) WEIR_TRY(take_times(x, &x->v.row[i], e));
     }
@@ -223,50 +226,26 @@ static weir_status warm_up(evaluation *x, const weir_cascade_cfg *cascade, weir_
 
 static weir_status measure_alone(evaluation *x, weir_mode mode, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_cascade_cfg cascade;
-  const weir_cascade_opts opts = {.mode = mode};
+  weir_eval_setting s = {.opts = {.mode = mode}};
   const int32_t row = x->v.n;
   if (x->models.n_tiers < 2)
-    weir_cascade_cfg_single(&cascade);
+    weir_cascade_cfg_single(&s.cascade);
   else
-    WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
-  WEIR_TRY(measure(x, &cascade, (weir_eval_row){.mode = mode}, e));
+    WEIR_TRY(weir_cascade_cfg_make(&s.opts, &s.cascade, e));
+  WEIR_TRY(measure(x, &s, false, e));
   if (x->v.n > row) *(mode == WEIR_MODE_SMALL ? &x->v.small : &x->v.large) = row;
 out:
   return st;
 }
 
-static weir_status measure_threshold(evaluation *x, double threshold, weir_err *e) {
+/* A setting, and beside it its control with the rate just measured. */
+static weir_status measure_setting(evaluation *x, const weir_eval_setting *s, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_cascade_cfg cascade;
-  weir_cascade_opts opts = x->opts;
-  if (x->rated) {
-    opts.defer_rate = (float)threshold;
-  } else {
-    opts.threshold = (float)threshold;
-    opts.set |= WEIR_OPT_THRESHOLD;
-  }
-  WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
-  WEIR_TRY(measure(
-      x, &cascade,
-      (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0], .rated = x->rated, .rate = threshold}, e));
-out:
-  return st;
-}
-
-/* The control beside the last row: the same cascade, but its gate defers by chance, with the rate just
- * measured. */
-static weir_status measure_chance(evaluation *x, weir_err *e) {
-  weir_status st = WEIR_OK;
-  weir_cascade_cfg cascade;
-  weir_cascade_opts opts = x->opts;
-  opts.gate = WEIR_GATE_CHANCE;
-  opts.threshold = (float)x->v.row[x->v.n - 1].deferral_rate;
-  opts.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
-  opts.set &= ~(uint32_t)(WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE);
-  WEIR_TRY(weir_cascade_cfg_make(&opts, &cascade, e));
-  WEIR_TRY(
-      measure(x, &cascade, (weir_eval_row){.mode = opts.mode, .gate = cascade.gate[0], .chance = true}, e));
+  weir_eval_setting control;
+  WEIR_TRY(measure(x, s, false, e));
+  if (weir_interrupt_pending() || !s->control || !weir_config_bool(x->c, "random")) goto out;
+  WEIR_TRY(weir_eval_control(s, x->v.row[x->v.n - 1].deferral_rate, &control, e));
+  st = measure(x, &control, true, e);
 out:
   return st;
 }
@@ -280,10 +259,8 @@ static weir_status measure_all(evaluation *x, weir_err *e) {
   WEIR_TRY(warm_up(x, &first, e));
   if (both || x->models.large < 0) WEIR_TRY(measure_alone(x, WEIR_MODE_SMALL, e));
   if (x->models.large >= 0) WEIR_TRY(measure_alone(x, WEIR_MODE_LARGE, e));
-  for (int32_t i = 0; both && i < x->n_thresholds && !weir_interrupt_pending(); i++) {
-    WEIR_TRY(measure_threshold(x, x->threshold[i], e));
-    if (weir_config_bool(x->c, "random") && !weir_interrupt_pending()) WEIR_TRY(measure_chance(x, e));
-  }
+  for (int32_t i = 0; both && i < x->plan.n && !weir_interrupt_pending(); i++)
+    WEIR_TRY(measure_setting(x, &x->plan.setting[i], e));
   if (!weir_interrupt_pending()) st = time_again(x, e);
 out:
   return st;
@@ -291,43 +268,13 @@ out:
 
 /* ---- the command ---- */
 
-/* --defer-rate: the list of settings is one of rates. */
-static weir_status read_rates(evaluation *x, weir_err *e) {
-  static const char *const other[] = {"entropy", "threshold"};
-  if (!weir_config_is_set(x->c, "defer-rate")) return WEIR_OK;
-  for (int i = 0; i < 2; i++)
-    if (weir_config_is_set(x->c, other[i]))
-      return weir_fail(e, WEIR_EINVAL, "--defer-rate sets the threshold itself: leave out --%s (%s: %s)",
-                       other[i], other[i], weir_config_source(x->c, other[i]));
-  x->threshold = weir_config_floats(x->c, "defer-rate", &x->n_thresholds);
-  x->rated = true;
-  x->opts.defer_rate = (float)x->threshold[0];
-  x->opts.set |= WEIR_OPT_DEFER_RATE;
-  return WEIR_OK;
-}
-
-static weir_status read_thresholds(evaluation *x, weir_err *e) {
-  const bool other = (x->opts.set & WEIR_OPT_GATE) && x->opts.gate != WEIR_GATE_ENTROPY;
-  if (!x->rated) x->threshold = weir_config_floats(x->c, other ? "threshold" : "entropy", &x->n_thresholds);
-  if (other && weir_config_is_set(x->c, "entropy"))
-    return weir_fail(e, WEIR_EINVAL, "--entropy is for the entropy gate; with --gate %s give --threshold",
-                     weir_gate_name(x->opts.gate));
-  if (other && x->n_thresholds == 0)
-    return weir_fail(e, WEIR_EINVAL, "--gate %s needs --threshold or --defer-rate",
-                     weir_gate_name(x->opts.gate));
-  if (!other && weir_config_is_set(x->c, "threshold"))
-    return weir_fail(e, WEIR_EINVAL, "--threshold is for another --gate; the entropy gate has --entropy");
-  if (weir_config_bool(x->c, "random") && x->opts.mode == WEIR_MODE_EXACT)
-    return weir_fail(e, WEIR_EINVAL,
-                     "--random says nothing in mode exact: its text is that of the large model");
-  /* There the large model writes more tokens than the gate defers, and the share to repeat is not the gate's.
-   */
-  const bool more = x->opts.mode == WEIR_MODE_ROLLBACK || x->opts.mode == WEIR_MODE_SPECULATE ||
-                    ((x->opts.set & WEIR_OPT_HOLD) && x->opts.hold > 1);
-  if (weir_config_bool(x->c, "random") && more)
-    return weir_fail(e, WEIR_EINVAL,
-                     "--random is for mode defer with --hold 1: there the gate alone decides who writes");
-  return WEIR_OK;
+/* --random wants a setting in which the gate alone decides who writes. */
+static weir_status check_random(const evaluation *x, weir_err *e) {
+  if (!weir_config_bool(x->c, "random")) return WEIR_OK;
+  for (int32_t i = 0; i < x->plan.n; i++)
+    if (x->plan.setting[i].control) return WEIR_OK;
+  return weir_fail(e, WEIR_EINVAL,
+                   "--random is for mode defer with --hold 1: there the gate alone decides who writes");
 }
 
 /* One model alone has no use for the settings of a cascade: those of the command line are refused. */
@@ -346,16 +293,10 @@ static weir_status check_single(const evaluation *x, weir_err *e) {
 static weir_status read_input(evaluation *x, weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t n;
-  weir_cascade_cfg checked;
-  weir_mode mode;
   const char *const *files = weir_config_operands(x->c, &n);
   if (n != 1) return weir_fail(e, WEIR_EINVAL, "want one file of tasks, got %d", n);
-  if (!weir_mode_parse(weir_config_string(x->c, "mode"), &mode))
-    return weir_fail(e, WEIR_EINVAL, "mode %s is not known", weir_config_string(x->c, "mode"));
-  WEIR_TRY(weir_setting_cascade(x->c, mode, &x->opts, e));
-  WEIR_TRY(read_rates(x, e));
-  WEIR_TRY(weir_cascade_cfg_make(&x->opts, &checked, e)); /* refuses before anything is loaded */
-  WEIR_TRY(read_thresholds(x, e));
+  WEIR_TRY(weir_eval_plan_make(x->c, &x->plan, e)); /* refuses before anything is loaded */
+  WEIR_TRY(check_random(x, e));
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));
   WEIR_TRY(check_single(x, e));
   x->v.tasks = files[0];
@@ -380,17 +321,21 @@ static weir_status prepare(evaluation *x, weir_err *e) {
     WEIR_TRY(weir_encode_prompt(weir_pair_tokenizer(x->models.pair), p, strlen(p),
                                 weir_config_bool(x->c, "special"), &x->answers.one[i].prompt, e));
   }
-  x->n_settings =
-      x->models.n_tiers > 1 ? 2 + x->n_thresholds * (weir_config_bool(x->c, "random") ? 2 : 1) : 1;
-  WEIR_TRY(WEIR_NEW((size_t)x->n_settings, &x->cascade, e));
-  st = WEIR_NEW((size_t)x->n_settings, &x->v.row, e);
+  x->n_rows = 1;
+  if (x->models.n_tiers > 1) {
+    x->n_rows = 2 + x->plan.n;
+    for (int32_t i = 0; i < x->plan.n; i++)
+      x->n_rows += x->plan.setting[i].control && weir_config_bool(x->c, "random");
+  }
+  st = WEIR_NEW((size_t)x->n_rows, &x->v.row, e);
 out:
   return st;
 }
 
-static weir_status write_svg(const evaluation *x, const char *path, weir_err *e) {
+static weir_status write_svg(const evaluation *x, const char *path,
+                             weir_status (*draw)(const weir_eval *, weir_buf *, weir_err *), weir_err *e) {
   weir_buf b = {0};
-  weir_status st = weir_eval_svg(&x->v, &b, e);
+  weir_status st = draw(&x->v, &b, e);
   FILE *f = NULL;
   if (st == WEIR_OK && !(f = fopen(path, "w"))) st = weir_fail(e, WEIR_EIO, "%s: %s", path, strerror(errno));
   if (f) {
@@ -406,8 +351,9 @@ static weir_status report(evaluation *x, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_buf table = {0};
   const bool json = weir_config_bool(x->c, "json"), summary = weir_config_bool(x->c, "summary");
-  const char *svg = weir_config_string(x->c, "svg");
+  const char *svg = weir_config_string(x->c, "svg"), *speed = weir_config_string(x->c, "svg-speed");
   weir_eval_choose(&x->v);
+  WEIR_TRY(weir_eval_resample(&x->v, e));
   WEIR_TRY(weir_eval_table(&x->v, &table, e));
   if (!json && !summary)
     weir_out_write(&x->out, table.data, table.len);
@@ -415,7 +361,8 @@ static weir_status report(evaluation *x, weir_err *e) {
     fwrite(table.data, 1, table.len, stderr);
   for (int32_t i = 0; i < x->v.n && json; i++) weir_out_json(&x->out, weir_eval_row_json(&x->v, i));
   if (json || summary) weir_out_json(&x->out, weir_eval_summary_json(&x->v));
-  if (svg) WEIR_TRY(write_svg(x, svg, e));
+  if (svg) WEIR_TRY(write_svg(x, svg, weir_eval_svg, e));
+  if (speed) WEIR_TRY(write_svg(x, speed, weir_eval_svg_speed, e));
 out:
   weir_buf_fini(&table);
   return st;
@@ -450,8 +397,9 @@ int weir_main_eval(const weir_config *c) {
   else if (weir_interrupt_pending())
     status = 128 + weir_interrupt_pending();
   if (!weir_out_end(&x.out)) status = weir_tell(&x.out.err, WEIR_EXIT_FAILED);
+  for (int32_t i = 0; i < x.v.n; i++) weir_eval_row_fini(&x.v.row[i]);
   free(x.v.row);
-  free(x.cascade);
+  weir_eval_plan_fini(&x.plan);
   weir_answers_fini(&x.answers);
   weir_loaded_close(&x.models);
   weir_tasks_fini(&x.tasks);

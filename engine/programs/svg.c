@@ -31,7 +31,7 @@ static weir_status put_series(const weir_eval *v, const frame *f, bool chance, c
     int32_t next = -1;
     for (int32_t i = 0; i < v->n; i++) {
       const weir_eval_row *r = &v->row[i];
-      if (r->mode == WEIR_MODE_SMALL || r->mode == WEIR_MODE_LARGE || r->chance != chance) continue;
+      if (r->setting.opts.mode == WEIR_MODE_SMALL || r->setting.opts.mode == WEIR_MODE_LARGE || r->chance != chance) continue;
       const bool later = last < 0 || r->deferral_rate > v->row[last].deferral_rate ||
                          (r->deferral_rate == v->row[last].deferral_rate && i > last);
       if (later && (next < 0 || r->deferral_rate < v->row[next].deferral_rate)) next = i;
@@ -44,7 +44,7 @@ static weir_status put_series(const weir_eval *v, const frame *f, bool chance, c
   WEIR_TRY(weir_buf_puts(out, "\"/>\n", e));
   for (int32_t i = 0; i < v->n; i++) {
     const weir_eval_row *r = &v->row[i];
-    if (r->mode == WEIR_MODE_SMALL || r->mode == WEIR_MODE_LARGE || r->chance != chance) continue;
+    if (r->setting.opts.mode == WEIR_MODE_SMALL || r->setting.opts.mode == WEIR_MODE_LARGE || r->chance != chance) continue;
     const double x = px(f, r->deferral_rate), y = py(f, r->exact);
     WEIR_TRY(weir_buf_printf(
         out, e,
@@ -54,7 +54,7 @@ static weir_status put_series(const weir_eval *v, const frame *f, bool chance, c
     if (!chance)
       WEIR_TRY(weir_buf_printf(
           out, e, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" text-anchor=\"middle\">%g</text>\n", x, y - 9,
-          r->rated ? r->rate : (double)r->gate.threshold));
+          (double)(r->setting.opts.set & WEIR_OPT_DEFER_RATE ? r->setting.opts.defer_rate : r->setting.cascade.gate[0].threshold)));
   }
 out:
   return st;
@@ -102,9 +102,9 @@ weir_status weir_eval_svg(const weir_eval *v, weir_buf *out, weir_err *e) {
   weir_mode mode = WEIR_MODE_DEFER;
   for (int32_t i = 0; i < v->n; i++) {
     const weir_eval_row *r = &v->row[i];
-    const bool alone = r->mode == WEIR_MODE_SMALL || r->mode == WEIR_MODE_LARGE;
+    const bool alone = r->setting.opts.mode == WEIR_MODE_SMALL || r->setting.opts.mode == WEIR_MODE_LARGE;
     if (!alone) f.x_max = fmax(f.x_max, r->deferral_rate);
-    if (!alone) mode = r->mode;
+    if (!alone) mode = r->setting.opts.mode;
     f.y_max = fmax(f.y_max, r->hi);
     chance = chance || r->chance;
   }

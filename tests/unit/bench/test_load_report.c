@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "load/plot.h"
+#include "base/plot.h"
 #include "load/report.h"
 #include "load/summary.h"
 #include "load/timeline.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Drawings of curves as SVG for a page that has the colours (html.c): classes c0 .. c7, axis, grid. */
-#ifndef WEIR_LOAD_PLOT_H
-#define WEIR_LOAD_PLOT_H
+/* Drawings of curves as SVG, and the style of the pages they stand in: one file that needs nothing else,
+ * light or dark as the reader's system is. */
+#ifndef WEIR_BASE_PLOT_H
+#define WEIR_BASE_PLOT_H
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -33,6 +34,10 @@ typedef struct weir_plot {
   const weir_series *series;
   int32_t n_series;
 } weir_plot;
+
+/* What stands in a page's <head>: colours (classes c0 .. c7, axis, grid), .tiles of .tile, .plots of figures,
+ * tables in .scroll, .note. */
+extern const char weir_page_style[];
 
 /* A <figure>. Nothing when no series has a value. */
 weir_status weir_plot_draw(const weir_plot *, weir_buf *out, weir_err *e);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Curves as SVG. Pure but for its memory; main thread. */
-#include "load/plot.h"
+#include "base/plot.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,6 +13,61 @@ typedef struct {
   bool log_x, log_y;
   int width;
 } frame;
+
+const char weir_page_style[] =
+    "<style>\n"
+    ":root{color-scheme:light "
+    "dark;--bg:#fff;--fg:#1d2430;--dim:#667085;--line:#e4e7ec;--card:#f7f8fa;--c0:#0f6fde;--c1:#d9480f;"
+    "--c2:#2b8a3e;--c3:#8250df;--c4:#b8860b;--c5:#c2255c;--c6:#0b8793;--c7:#6b7280;--good:#2b8a3e;--bad:#"
+    "c92a2a}\n"
+    "@media(prefers-color-scheme:dark){:root{--bg:#12161d;--fg:#e6e9ee;--dim:#98a2b3;--line:#2b323d;--card:#"
+    "1a2029;--c0:#6cb2ff;"
+    "--c1:#ff9d5c;--c2:#69db7c;--c3:#c4a7ff;--c4:#f2cc60;--c5:#ff8fb1;--c6:#5bd6e0;--c7:#9aa4b2;--good:#"
+    "69db7c;--bad:#ff8787}}\n"
+    "*{box-sizing:border-box}body{margin:0 auto;max-width:1120px;padding:32px 24px "
+    "64px;background:var(--bg);color:var(--fg);"
+    "font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}\n"
+    "h1{font-size:24px;margin:0 0 2px}h2{font-size:17px;margin:36px 0 10px}.sub{color:var(--dim);margin:0 0 "
+    "22px;overflow-wrap:anywhere}\n"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px}.tile{background:"
+    "var(--card);"
+    "border:1px solid var(--line);border-radius:10px;padding:10px 14px}.tile "
+    "b{display:block;font-size:21px;font-weight:600;"
+    "font-variant-numeric:tabular-nums}.tile span{color:var(--dim);font-size:13px}\n"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:"
+    "tabular-nums}"
+    "tr.run td{color:var(--dim);padding-top:14px}th,td{padding:6px;border-bottom:1px "
+    "solid "
+    "var(--line);text-align:right;white-space:nowrap}th{color:var(--dim);"
+    "font-weight:500}th:first-child,td:first-child{text-align:left}tr.knee "
+    "td{background:var(--card);font-weight:600}"
+    ".good{color:var(--good)}.bad{color:var(--bad)}\n"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr));gap:16px}figure{"
+    "margin:0;background:var(--card);"
+    "border:1px solid var(--line);border-radius:10px;padding:12px 14px "
+    "8px;min-width:0}figure.wide{grid-column:1/-1}"
+    "figcaption{font-weight:600;font-size:14px}.legend{min-height:20px;color:var(--dim);font-size:12.5px;"
+    "display:flex;"
+    "flex-wrap:wrap;gap:2px 14px}.legend svg{margin-right:5px;vertical-align:middle}\n"
+    "svg.plot{width:100%;height:auto;display:block}svg text{font-size:11.5px;fill:var(--dim)}svg "
+    "text.name{font-size:12px}"
+    ".grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim)}.mark{stroke:var(--dim);stroke-"
+    "dasharray:3 4}"
+    "path{fill:none;stroke-width:2;stroke-linejoin:round}.dashed{stroke-dasharray:5 "
+    "4}.bar{stroke-width:1.5;opacity:.45}\n"
+    ".c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)"
+    "}.c5{stroke:var(--c5)}"
+    ".c6{stroke:var(--c6)}.c7{stroke:var(--c7)}.d0{fill:var(--c0)}.d1{fill:var(--c1)}.d2{fill:var(--c2)}.d3{"
+    "fill:var(--c3)}"
+    ".d4{fill:var(--c4)}.d5{fill:var(--c5)}.d6{fill:var(--c6)}.d7{fill:var(--c7)}.f0{fill:var(--c0)}.f1{fill:"
+    "var(--c1)}"
+    ".f2{fill:var(--c2)}.f3{fill:var(--c3)}.f4{fill:var(--c4)}.f5{fill:var(--c5)}.f6{fill:var(--c6)}.f7{fill:"
+    "var(--c7)}"
+    ".f0,.f1,.f2,.f3,.f4,.f5,.f6,.f7{opacity:.13;stroke:none}\n"
+    "dl{display:grid;grid-template-columns:max-content 1fr;gap:2px "
+    "18px;font-size:13.5px;margin:0}dt{color:var(--dim)}"
+    "dd{margin:0;overflow-wrap:anywhere}.note{color:var(--dim);font-size:13px}\n"
+    "</style>\n";
 
 weir_status weir_html_text(const char *s, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
