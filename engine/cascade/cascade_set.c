@@ -28,6 +28,8 @@ static const struct setting {
     {"window", INT, WEIR_OPT_WINDOW, AT(window)},
     {"hold", INT, WEIR_OPT_HOLD, AT(hold)},
     {"horizon", INT, WEIR_OPT_HORIZON, AT(horizon)},
+    {"defer_wait", INT, WEIR_OPT_DEFER_WAIT, AT(defer_wait_ms)},
+    {"fusion_weight", FLOAT, WEIR_OPT_FUSION_WEIGHT, AT(fusion_weight)},
 #undef AT
 };
 
@@ -41,6 +43,10 @@ static const struct setting *find(const char *name) {
 static bool is_whole(const char *value, const char *end) {
   return end != value && *end == '\0' &&
          (*value == '-' || *value == '.' || *value == 'i' || (*value >= '0' && *value <= '9'));
+}
+
+const char *weir_cascade_setting_name(int32_t i) {
+  return i >= 0 && (size_t)i < sizeof settings / sizeof *settings ? settings[i].name : NULL;
 }
 
 weir_status weir_cascade_opts_set(weir_cascade_opts *o, const char *name, const char *value, weir_err *e) {

@@ -13,4 +13,7 @@ enum { WEIR_SETTING_NAME_BYTES = 32, WEIR_SETTING_VALUE_BYTES = 64 }; /* longer 
  * defer_rate, defer_burst, load_price) have fields of their own in a request and are not known here. */
 weir_status weir_cascade_opts_set(weir_cascade_opts *io, const char *name, const char *value, weir_err *e);
 
+/* Their names; NULL from the end of the list on. */
+const char *weir_cascade_setting_name(int32_t i);
+
 #endif

@@ -33,9 +33,9 @@ static bool is_word(const json_t *v, const char *word) {
 /* Fields that change what is written: an answer that ignored them would be a wrong one. */
 static void refuse_unsupported(reader *r) {
   static const char *const never[] = {
-      "tools",           "functions",      "guided_json",        "guided_regex",
-      "guided_choice",   "guided_grammar", "structured_outputs", "audio",
-      "prompt_logprobs", "prompt_embeds",  "web_search_options"};
+      "tools",          "functions",          "guided_json", "guided_regex",
+      "guided_grammar", "structured_outputs", "audio",       "prompt_logprobs",
+      "prompt_embeds",  "web_search_options"};
   static const char *const off[] = {"echo", "use_beam_search", "continue_final_message"};
   for (size_t i = 0; i < sizeof never / sizeof *never; i++)
     if (!is_nothing(json_object_get(r->root, never[i]))) weir_openai_bad(r, never[i], "is not supported");
@@ -211,39 +211,6 @@ static void read_logprobs(reader *r, weir_openai_request *q) {
 
 /* ---- the rest ---- */
 
-static void read_weir(reader *r, weir_openai_request *q) {
-  static const char *const known[] = {"mode",       "entropy", "defer_rate", "defer_burst",
-                                      "load_price", "pin",     "receipts"};
-  json_t *v = weir_openai_get(r, "weir"), *value;
-  const char *key;
-  if (!v) return;
-  if (!json_is_object(v)) {
-    weir_openai_bad(r, "weir", "must be an object");
-    return;
-  }
-  reader in = *r;
-  in.root = v;
-  in.prefix = "weir.";
-  json_object_foreach(v, key, value) {
-    bool is = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) is = is || !strcmp(key, known[i]);
-    char shown[48];
-    snprintf(shown, sizeof shown, "%.40s", key);
-    if (!is)
-      weir_openai_bad(
-          &in, shown,
-          "is not known: there are mode, entropy, defer_rate, defer_burst, load_price, pin and receipts");
-  }
-  weir_openai_string(&in, "mode", 15, &q->ask.mode);
-  q->ask.has_entropy = weir_openai_number(&in, "entropy", 0, 1000, false, &q->ask.entropy);
-  q->ask.has_defer_rate = weir_openai_number(&in, "defer_rate", 0, 1, false, &q->ask.defer_rate);
-  int64_t burst = 0;
-  if (weir_openai_int(&in, "defer_burst", 0, 1 << 20, &burst)) q->ask.defer_burst = (uint32_t)burst;
-  q->ask.has_load_price = weir_openai_number(&in, "load_price", 0, 100, false, &q->ask.load_price);
-  weir_openai_bool(&in, "pin", &q->ask.pin);
-  weir_openai_bool(&in, "receipts", &q->ask.receipts);
-}
-
 static void read_stream(reader *r, weir_openai_request *q) {
   weir_openai_bool(r, "stream", &q->stream);
   json_t *v = weir_openai_get(r, "stream_options");
@@ -296,7 +263,8 @@ static void read_all(reader *r, const weir_openai_limits *l, weir_openai_request
   if (weir_openai_int(r, "priority", INT32_MIN, INT32_MAX, &x)) q->ask.priority = (int32_t)x;
   if (weir_openai_int(r, "deadline_ms", 1, MAX_DEADLINE_MS, &x)) q->ask.deadline_ms = (uint32_t)x;
   weir_openai_string(r, "user", MAX_USER_BYTES, &q->ask.user);
-  read_weir(r, q);
+  weir_openai_choices(r, q);
+  weir_openai_weir(r, q);
 }
 
 int weir_openai_parse(weir_openai_kind kind, const char *body, size_t len, const weir_openai_limits *l,

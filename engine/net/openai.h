@@ -63,6 +63,9 @@ typedef struct weir_openai_request {
   const char *stop[WEIR_OPENAI_MAX_STOPS];
   uint32_t stop_id[WEIR_OPENAI_MAX_STOP_IDS];
   weir_client_bias *bias;
+  weir_client_setting *setting;
+  weir_client_span *span;
+  const char **choice;
   weir_client_message *message;
 } weir_openai_request;
 

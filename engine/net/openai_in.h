@@ -28,6 +28,9 @@ bool weir_openai_string(weir_openai_reader *, const char *name, size_t max_bytes
 /* An array of token ids. */
 bool weir_openai_ids(weir_openai_reader *, const char *name, json_t *array, uint32_t **out, size_t *n);
 void weir_openai_bad(weir_openai_reader *, const char *name, const char *what);
+/* `weir`; `guided_choice`. */
+void weir_openai_weir(weir_openai_reader *, weir_openai_request *);
+void weir_openai_choices(weir_openai_reader *, weir_openai_request *);
 /* `messages`. */
 bool weir_openai_messages(weir_openai_reader *, weir_client_message **out, size_t *n);
 

@@ -133,6 +133,15 @@ static const struct {
     {C, ASK "\"weir\":{\"load_price\":101}}", "weir.load_price"},
     {C, ASK "\"weir\":{\"pin\":1}}", "weir.pin"},
     {C, ASK "\"weir\":{\"receipts\":0}}", "weir.receipts"},
+    {C, ASK "\"weir\":{\"window\":[8]}}", "weir.window"},
+    {C, ASK "\"weir\":{\"spans\":{}}}", "weir.spans"},
+    {C, ASK "\"weir\":{\"spans\":[1]}}", "weir.spans"},
+    {C, ASK "\"weir\":{\"spans\":[{\"threshold\":1,\"start\":\"\"}]}}", "weir.spans"},
+    {C, ASK "\"weir\":{\"spans\":[{\"threshold\":\"1\",\"start\":\"a\"}]}}", "weir.spans"},
+    {C, ASK "\"weir\":{\"spans\":[{\"threshold\":1,\"start\":\"a\",\"end\":7}]}}", "weir.spans"},
+    {C, ASK "\"guided_choice\":[]}", "guided_choice"},
+    {C, ASK "\"guided_choice\":[\"a\",\"\"]}", "guided_choice"},
+    {C, ASK "\"guided_choice\":\"a\"}", "guided_choice"},
     {C, ASK "\"tools\":[{}]}", "tools"},
     {C, ASK "\"functions\":[{}]}", "functions"},
     {C, ASK "\"guided_json\":{\"a\":1}}", "guided_json"},
@@ -223,7 +232,9 @@ static void every_field_arrives(void **state) {
       "\"logprobs\":3,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"priority\":-3,"
       "\"deadline_ms\":900,\"user\":\"u\",\"add_special_tokens\":false,"
       "\"weir\":{\"mode\":\"exact\",\"entropy\":0.75,\"pin\":true,\"receipts\":true,"
-      "\"defer_rate\":0.25,\"defer_burst\":3,\"load_price\":0.5}}";
+      "\"defer_rate\":0.25,\"defer_burst\":3,\"load_price\":0.5,\"window\":8,\"accept\":\"v2\","
+      "\"accept_alpha\":0.25,\"hold\":null,\"spans\":[{\"threshold\":1,\"start\":\"<\"},"
+      "{\"threshold\":-0.5,\"start\":\"[\",\"end\":\"]\"}]},\"guided_choice\":[\"yes\",\"no\"]}";
   weir_openai_request q;
   weir_openai_error e;
   assert_int_equal(weir_openai_parse(C, body, sizeof body - 1, &limits, &q, &e), 0);
@@ -255,6 +266,18 @@ static void every_field_arrives(void **state) {
   assert_true(a.entropy == 0.75f && a.pin && a.receipts);
   assert_true(a.has_defer_rate && a.defer_rate == 0.25f && a.defer_burst == 3);
   assert_true(a.has_load_price && a.load_price == 0.5f);
+  assert_int_equal(a.n_settings, 3);
+  assert_string_equal(a.setting[0].name, "window");
+  assert_string_equal(a.setting[0].value, "8");
+  assert_string_equal(a.setting[1].value, "v2");
+  assert_string_equal(a.setting[2].name, "accept_alpha");
+  assert_string_equal(a.setting[2].value, "0.25");
+  assert_int_equal(a.n_spans, 2);
+  assert_true(a.span[0].threshold == 1 && a.span[1].threshold == -0.5f && !a.span[0].end);
+  assert_string_equal(a.span[0].start, "<");
+  assert_string_equal(a.span[1].end, "]");
+  assert_int_equal(a.n_choices, 2);
+  assert_string_equal(a.choice[1], "no");
   weir_openai_request_fini(&q);
 
   static const char chat[] =
