@@ -350,6 +350,7 @@ static inline WEIR_HD void weir_sample_finish(const weir_ask *ask, const weir_sa
   row->p_max = (float)(1 / s->sum);
   row->margin = (float)(-expm1((double)s->second - s->max) / s->sum);
   row->probe_logprob = ask->probe >= 0 ? (float)weir_sample_logprob(s, probe_logit) : row->logprob;
+  row->gate = 0; /* no business of the logits */
 }
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "run/forward.h"
+#include "run/gate.h"
 #include "step/batch.h"
 
 typedef struct exec_local {
@@ -67,7 +68,8 @@ weir_exec_info weir_exec_local_info(const weir_instance *m, const char *name) {
                           .max_seqs = m->max_seqs,
                           .weight_bytes = (int64_t)m->w.bytes,
                           .kv_bytes_per_token = weir_kvstore_token_bytes(h, m->kv_dtype),
-                          .flops_per_token = 2 * macs};
+                          .flops_per_token = 2 * macs,
+                          .gate_head = weir_instance_has_gate(m)};
 }
 
 weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec **out, weir_err *e) {

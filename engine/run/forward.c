@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "kernels/sample_math.h"
+#include "run/gate.h"
 
 /* Rows [first, first+n) of a workspace matrix. */
 static weir_mat rows_at(weir_mat m, int32_t first, int32_t n) {
@@ -187,6 +188,7 @@ typedef struct step {
   weir_instance *m;
   const weir_batch *b;
   step_arrays a;
+  bool wants_hidden;
 } step;
 
 /* All that goes between host and device before a step's first operation. */
@@ -263,15 +265,18 @@ static weir_mat logits_of(const weir_instance *m, int32_t n) {
   return logits;
 }
 
-/* Logits of wanted rows [first, first+n) into the first n rows of the workspace's. */
+/* Logits of wanted rows [first, first+n) into the first n rows of the workspace's, behind their hidden states
+ * in its norm; what the gate's head makes of these. */
 static weir_status head(const step *s, int32_t first, int32_t n, weir_err *e) {
   const weir_instance *m = s->m;
   const weir_workspace *ws = &m->ws;
   const weir_mat norm = rows_of(ws->norm, n), logits = logits_of(m, n);
   weir_status st = WEIR_OK;
-  if (logits.cols == 0) return WEIR_OK;
+  if (logits.cols == 0 && !weir_instance_has_gate(m) && !s->wants_hidden) return WEIR_OK;
   WEIR_TRY(weir_op_add_rmsnorm(m->dev, norm, rows_at(hidden_of(s), first, n), rows_at(ws->delta, first, n),
                                m->w.out_norm, m->h.norm_eps, e));
+  WEIR_TRY(weir_gate_dots(m, norm, first, e));
+  if (logits.cols == 0) return WEIR_OK;
   WEIR_TRY(weir_op_linear(m->dev, logits, norm, m->w.head, NULL, e));
   if (m->h.final_softcap > 0.0f) WEIR_TRY(weir_op_softcap(m->dev, logits, m->h.final_softcap, e));
 out:
@@ -302,7 +307,10 @@ static weir_status gather(void *comm, void *out, const void *in, size_t bytes, w
   return weir_comm_all_gather((weir_comm *)comm, out, in, bytes, e);
 }
 
-weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
+/* rows and top: of wanted rows [first, first+n), whose logits are there. */
+static weir_status sample(const step *s, int32_t first, int32_t n, weir_row *rows, weir_top *top,
+                          weir_err *e) {
+  const weir_instance *m = s->m;
   const weir_shard *cut = &m->shard;
   const weir_vocab_shard shard = {.rank = cut->rank,
                                   .n_ranks = cut->n_ranks,
@@ -310,6 +318,11 @@ weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, 
                                   .max_chunks = weir_sample_n_chunks(cut->max_vocab),
                                   .all_gather = gather,
                                   .ctx = m->comm};
+  return weir_op_sample(m->dev, rows + first, top ? top + (size_t)first * WEIR_TOP_MAX : NULL,
+                        logits_of(m, n), m->n_valid, s->b->ask + first, cut->n_ranks > 1 ? &shard : NULL, e);
+}
+
+weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, weir_top *top, weir_err *e) {
   weir_status st = WEIR_OK;
   step s;
   WEIR_TRY(begin(&s, m, b, e));
@@ -321,11 +334,35 @@ weir_status weir_forward(weir_instance *m, const weir_batch *b, weir_row *rows, 
   for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
     const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
     if (i > 0) WEIR_TRY(head(&s, i, n, e));
-    weir_top *best = top ? top + (size_t)i * WEIR_TOP_MAX : NULL;
-    WEIR_TRY(weir_op_sample(m->dev, rows + i, best, logits_of(m, n), m->n_valid, b->ask + i,
-                            cut->n_ranks > 1 ? &shard : NULL, e));
+    WEIR_TRY(sample(&s, i, n, rows, top, e));
   }
-  return weir_dev_sync(m->dev, e);
+  WEIR_TRY(weir_gate_fetch(m, b->n_out, e));
+  WEIR_TRY(weir_dev_sync(m->dev, e));
+  weir_gate_fill(m, rows, b->n_out);
+  return WEIR_OK;
+out:
+  return give_back(m, st);
+}
+
+weir_status weir_forward_hidden(weir_instance *m, const weir_batch *b, weir_row *rows, float *hidden,
+                                weir_err *e) {
+  weir_status st = WEIR_OK;
+  const size_t dim = (size_t)m->h.dim;
+  step s;
+  WEIR_TRY(begin(&s, m, b, e));
+  s.wants_hidden = true;
+  WEIR_TRY(body(&s, e));
+  for (int32_t i = 0; i < b->n_out; i += m->ws.max_head_rows) {
+    const int32_t left = b->n_out - i, n = left < m->ws.max_head_rows ? left : m->ws.max_head_rows;
+    WEIR_TRY(head(&s, i, n, e));
+    WEIR_TRY(weir_dev_download(m->dev, hidden + (size_t)i * dim, m->ws.norm.data,
+                               (size_t)n * dim * sizeof *hidden, e));
+    if (rows) WEIR_TRY(sample(&s, i, n, rows, NULL, e));
+  }
+  if (rows) WEIR_TRY(weir_gate_fetch(m, b->n_out, e));
+  WEIR_TRY(weir_dev_sync(m->dev, e));
+  if (rows) weir_gate_fill(m, rows, b->n_out);
+  return WEIR_OK;
 out:
   return give_back(m, st);
 }

@@ -14,4 +14,10 @@ weir_status weir_forward(weir_instance *, const weir_batch *, weir_row *rows, we
  * tests and perplexity; serving never moves logits. */
 weir_status weir_forward_logits(weir_instance *, const weir_batch *, float *logits, weir_err *e);
 
+/* As weir_forward without likeliest tokens, and besides the hidden states that the head reads of the wanted
+ * rows, behind the final norm: hidden[n_out, dim] on the host. For calibration; `rows` may be NULL, and then
+ * the asks are not looked at. */
+weir_status weir_forward_hidden(weir_instance *, const weir_batch *, weir_row *rows, float *hidden,
+                                weir_err *e);
+
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "kv/pages.h"
+#include "run/gate.h"
 
 /* Rows the head works on at a time: bounds the logits to 64 x vocabulary (39 MB at 152k ids). */
 enum { HEAD_ROWS = 64 };
@@ -204,6 +205,7 @@ weir_status weir_instance_give_pages(weir_instance *m, int32_t n_pages, weir_err
 void weir_instance_destroy(weir_instance *m) {
   if (!m) return;
   weir_instance_set_comm(m, NULL);
+  weir_instance_drop_gate(m);
   weir_dev_forget(m->dev, m->owner);
   workspace_fini(m);
   weir_kvstore_fini(&m->kv);

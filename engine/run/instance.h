@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "cascade/gate_map.h"
 #include "comm/comm.h"
 #include "kernels/device.h"
 #include "model/hparams.h"
@@ -52,6 +53,14 @@ typedef struct weir_workspace {
   float *own_x, *own_part;
 } weir_workspace;
 
+/* The head that tells how likely a token is to be wrong (cascade/gate_map.h); zeroed where there is none. */
+typedef struct weir_instance_gate {
+  weir_weight weight;  /* [1, dim] F32 */
+  weir_gate_head head; /* without its weights */
+  weir_mat dot;        /* [max_tokens, 1]: weight times hidden state, of the wanted rows */
+  float *host;         /* [max_tokens], owned */
+} weir_instance_gate;
+
 typedef struct weir_instance {
   weir_dev *dev;  /* borrowed */
   uint32_t owner; /* of the device's records of this instance's steps */
@@ -63,6 +72,7 @@ typedef struct weir_instance {
   weir_workspace ws;
   int32_t n_ctx, n_pages, max_tokens, max_seqs, n_valid;
   weir_dtype kv_dtype;
+  weir_instance_gate gate;
 } weir_instance;
 
 /* Where weights come from: fills *out with the shard's part of the whole model, complete or, on failure,
@@ -86,6 +96,9 @@ void weir_instance_set_comm(weir_instance *, weir_comm *);
 /* What the forward pass asks before a step: whether there is the group that the shard wants. In a new group's
  * first step it takes the group's memory for what is reduced, where the communicator has such. */
 weir_status weir_instance_ready(weir_instance *, weir_err *e);
+/* From now on rows carry a score of this head, or of none (NULL); between steps. The weights are copied. Of a
+ * model in ranks rank 0 gives the rows, and it alone needs the head. */
+weir_status weir_instance_set_gate(weir_instance *, const weir_gate_head *, weir_err *e);
 void weir_instance_destroy(weir_instance *); /* NULL is fine */
 
 #endif

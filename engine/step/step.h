@@ -44,6 +44,7 @@ typedef struct weir_exec_info {
   int64_t weight_bytes;         /* read once per step */
   int64_t kv_bytes_per_token;
   int64_t flops_per_token; /* of one row, attention and head left out */
+  bool gate_head;          /* rows carry a score of its gate head, weir_row.gate */
 } weir_exec_info;
 
 typedef struct weir_exec weir_exec;

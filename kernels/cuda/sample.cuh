@@ -154,6 +154,7 @@ CU_DEV weir_sample_stat sample_row_stat(int32_t n, Part part) {
 CU_DEV void sample_refuse(const weir_cuk_sample_args &a, int32_t r, weir_sample_fault fault) {
   a.row[r].token = -1 - (int32_t)fault;
   a.row[r].logprob = a.row[r].entropy = a.row[r].p_max = a.row[r].margin = a.row[r].probe_logprob = 0.0f;
+  a.row[r].gate = 0.0f;
 }
 
 static inline size_t sample_smem(const weir_cuk_sample_args *a) {
