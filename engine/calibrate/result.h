@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything that one calibration found, for whoever writes it down: the table on standard output, JSON, the
- * HTML report, the configuration file. Plain data; rates and shares are 0 .. 1, times are of one request
- * alone (one sequence a step) unless a comment says otherwise, NaN: not known. */
+ * HTML report, the configuration file. Plain data; rates and shares are 0 .. 1, predicted times are those of
+ * weir_calibration.batch requests under way at once, NaN: not known. */
 #ifndef WEIR_CALIBRATE_RESULT_H
 #define WEIR_CALIBRATE_RESULT_H
 #include <stdbool.h>
@@ -31,7 +31,7 @@ typedef struct weir_cal_point {
   weir_cascade_opts opts; /* for weir_cascade_cfg_make */
   double setting;         /* what moves along its curve: threshold, chance, alpha, window */
 
-  /* From the replay over all texts of the trace, prompts left out. What is replayed behind the first position
+  /* From the replay over the texts of the calibration half. What is replayed behind the first position
    * where a small token stands that is not the large model's goes on along the large model's text as if it
    * were there: an estimate for rates and costs, exact for same_text and token_loss. */
   double deferral_rate;     /* share of tokens that the large model wrote */
@@ -44,8 +44,8 @@ typedef struct weir_cal_point {
   double flops;             /* by token of text, both tiers */
   double weight_bytes;      /* read by steps, likewise */
   double kv_bytes;          /* held at a text's end by both tiers, over its length, prompt included */
-  double ns;                /* predicted time by token of text, prompts left out */
-  double speedup;           /* of it: the large model's time over this one's */
+  double ns;                /* predicted time by token of text, of the engine's steps alone */
+  double speedup;           /* the large model's time over this one's; NaN: no costs are known */
   bool pareto;              /* no other runnable point is at least as good in speedup and in same_text
                                and better in one */
   weir_cal_run run;
@@ -113,7 +113,9 @@ enum { WEIR_COST_POINTS = 16 };
 typedef struct weir_cal_cost {
   int32_t n;                           /* sizes measured */
   int32_t rows[WEIR_COST_POINTS];      /* of one sequence's step, ascending, from 1 */
-  double ns[2][WEIR_COST_POINTS];      /* of the small and of the large tier, the fastest seen */
+  double ns[2][WEIR_COST_POINTS];      /* of the small and of the large tier, the fastest seen, with one row
+                                          asked for ... */
+  double ns_all[2][WEIR_COST_POINTS];  /* ... and with all, which then pass the head */
   double flops[2], head_flops[2];      /* of one row; of the head, which runs where a row is asked for (0: not
                                           known apart) */
   double weight_bytes[2], kv_bytes[2]; /* read by a step; written by a row */
@@ -137,7 +139,7 @@ typedef struct weir_calibration {
   const char *data;          /* file, borrowed */
   const char *small, *large; /* model files, borrowed */
   char device[128];
-  int32_t n_threads;
+  int32_t n_threads, batch;
   double temperature;           /* of the draws */
   uint64_t seed;                /* the split and the draws */
   bool tasks;                   /* the data has answers */

@@ -8,6 +8,7 @@
  * whose text stays the large model's is exact too; behind it only an estimate is possible. */
 #ifndef WEIR_CALIBRATE_TRACE_H
 #define WEIR_CALIBRATE_TRACE_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,7 @@ typedef struct weir_trace_row {
   float p_entropy, p_max, p_margin;
   float p_logprob; /* log p(p_token) */
   float p_of_q;    /* log p(q_token) */
+  int32_t q_ends;  /* 1: q_token ends a text; else 0 */
 } weir_trace_row;
 
 /* One request. */
@@ -35,14 +37,26 @@ typedef struct weir_trace_text {
   float *prompt_entropy; /* [n_prompt - 1] of the small tier, of the rows behind prompt tokens 0 ..
                             n_prompt-2; owned; NULL: not logged */
   float *hidden;         /* [n][dim] the small model's last normed hidden states; owned; NULL: not logged */
+  int32_t held_out;      /* 1: kept for the confirmation, no part in fits and choices; else 0 */
+  int32_t right;         /* the large model's answer: 1 right, 0 wrong, -1 not known */
 } weir_trace_text;
 
 typedef struct weir_trace {
   weir_trace_text *text; /* [n], owned */
   int32_t n, dim;        /* dim: of hidden; 0: none */
   float temperature;     /* of the draws */
+  uint64_t seed;         /* of the draws and of who is held out */
 } weir_trace;
 
+/* Bounds of what is taken from a file. */
+enum { WEIR_TRACE_MAX_TEXTS = 1 << 20, WEIR_TRACE_MAX_TOKENS = 1 << 20, WEIR_TRACE_MAX_DIM = 1 << 16 };
+
+/* Zeroed texts and rows; prompts: prompt_entropy too, where the prompt has more than one token. dim > 0:
+ * hidden. The text must be a zeroed one. */
+weir_status weir_trace_init(weir_trace *, int32_t n_texts, weir_err *e);
+weir_status weir_trace_text_init(weir_trace_text *, int32_t n_prompt, int32_t n, bool prompts, int32_t dim,
+                                 weir_err *e);
 void weir_trace_fini(weir_trace *); /* a zeroed one is fine */
+int64_t weir_trace_tokens(const weir_trace *);
 
 #endif
