@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The bootstrap. A resample is drawn once, as how often each request is in it, and all samples are summed with
- * those weights. Pure but for its memory; any thread. */
+/* The bootstrap. A resample is drawn once, as how often each request is in it, and all samples are summed
+ * with those weights. Pure but for its memory; any thread. */
 #include "calibrate/bootstrap.h"
 
 #include <math.h>
@@ -18,9 +18,7 @@ static uint64_t draw(uint64_t *state) {
 }
 
 /* 0 .. n-1. The bias of taking the high word of a product is below n / 2^32. */
-static int32_t pick(uint64_t *state, int32_t n) {
-  return (int32_t)((draw(state) >> 32) * (uint64_t)n >> 32);
-}
+static int32_t pick(uint64_t *state, int32_t n) { return (int32_t)((draw(state) >> 32) * (uint64_t)n >> 32); }
 
 /* weight NULL: every request once. */
 static double ratio(const weir_sample *s, const int32_t *weight, int32_t n) {

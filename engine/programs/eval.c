@@ -31,7 +31,7 @@ typedef struct evaluation {
   weir_eval v;
   int32_t n_rows; /* that there will be */
   int32_t n_done; /* tasks of the setting under way */
-  FILE *log;                  /* --answers */
+  FILE *log;      /* --answers */
   const char *log_path;
   bool quiet;
 } evaluation;

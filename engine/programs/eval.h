@@ -17,7 +17,7 @@ typedef struct weir_eval_row {
   weir_eval_setting setting;       /* opts.mode says what ran; of the models alone the rest is empty */
   char text[WEIR_EVAL_NAME_BYTES]; /* weir_eval_setting_text; "" for the models alone */
   double tau;                      /* where a deferral rate moves the threshold: the last it was moved to */
-  bool chance; /* the control: defers by chance, as often as the row before it */
+  bool chance;                     /* the control: defers by chance, as often as the row before it */
   int32_t n_tasks, n_right;
   double exact, lo, hi; /* exact match and its 95 % interval by Wilson's method, fractions */
   double deferral_rate; /* tokens of the large model / tokens */
@@ -41,7 +41,7 @@ typedef struct weir_eval {
   int32_t chosen; /* the cheapest cascade within one point of the large model, else the best one; -1: none */
   bool within;    /* whether it is within one point */
   int32_t batch, threads;
-  int32_t n_resamples; /* 0: no intervals were drawn */
+  int32_t n_resamples;              /* 0: no intervals were drawn */
   const char *isa, *device, *tasks; /* borrowed */
 } weir_eval;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From lists of options to settings. An option of a mode with several values is a row of `axes`; whether a mode
- * has it is asked of cascade_conf.c, which knows. Pure but for its memory; main thread. */
+/* From lists of options to settings. An option of a mode with several values is a row of `axes`; whether a
+ * mode has it is asked of cascade_conf.c, which knows. Pure but for its memory; main thread. */
 #include "programs/eval_plan.h"
 
 #include <math.h>
@@ -208,8 +208,7 @@ static weir_status read_modes(planner *p, weir_err *e) {
   while (next_text(list, n, &i, &at, name, sizeof name)) {
     weir_mode mode;
     if (!weir_mode_parse(name, &mode)) return weir_fail(e, WEIR_EINVAL, "mode %s is not known", name);
-    if (mode == WEIR_MODE_SMALL || mode == WEIR_MODE_LARGE)
-      continue; /* both are measured anyway */
+    if (mode == WEIR_MODE_SMALL || mode == WEIR_MODE_LARGE) continue; /* both are measured anyway */
     for (int32_t k = 0; k < p->n_modes; k++)
       if (p->mode[k] == mode) return weir_fail(e, WEIR_EINVAL, "mode %s is given twice", name);
     if (p->n_modes == MAX_MODES) return weir_fail(e, WEIR_EINVAL, "want at most %d modes", MAX_MODES);
@@ -243,7 +242,8 @@ static weir_status read_thresholds(planner *p, const weir_cascade_opts *o, weir_
                      weir_gate_name(o->gate));
   if (!other && weir_config_is_set(p->c, "threshold"))
     return weir_fail(e, WEIR_EINVAL, "--threshold is for another --gate; the entropy gate has --entropy");
-  if (p->for_drafts && !weir_config_is_set(p->c, list[other])) return WEIR_OK; /* drafts run to their window */
+  if (p->for_drafts && !weir_config_is_set(p->c, list[other]))
+    return WEIR_OK; /* drafts run to their window */
   p->threshold = weir_config_floats(p->c, list[other], &p->n_thresholds);
   if (other && p->n_thresholds == 0)
     return weir_fail(e, WEIR_EINVAL, "--gate %s needs --threshold or --defer-rate", weir_gate_name(o->gate));
@@ -274,7 +274,8 @@ weir_status weir_eval_plan_make(const weir_config *c, weir_eval_plan *plan, weir
   p.strict = p.n_modes == 1 && count_texts(c, "accept") <= 1;
   for (int32_t i = 0; i < N_AXES; i++)
     if (weir_config_is_set(c, axes[i].name)) given |= axes[i].option;
-  if (p.n_thresholds > 0 && (p.rated || weir_config_is_set(c, "entropy") || weir_config_is_set(c, "threshold")))
+  if (p.n_thresholds > 0 &&
+      (p.rated || weir_config_is_set(c, "entropy") || weir_config_is_set(c, "threshold")))
     given |= p.rated ? WEIR_OPT_DEFER_RATE : WEIR_OPT_THRESHOLD;
   for (int32_t i = 0; i < p.n_modes; i++) {
     weir_cascade_opts o = all;

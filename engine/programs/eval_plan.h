@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `weir eval` is to measure: the settings that its lists of modes, thresholds, rules and windows come to.
+/* What `weir eval` is to measure: the settings that its lists of modes, thresholds, rules and windows come
+ * to.
  */
 #ifndef WEIR_PROGRAMS_EVAL_PLAN_H
 #define WEIR_PROGRAMS_EVAL_PLAN_H

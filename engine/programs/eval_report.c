@@ -65,8 +65,8 @@ static int32_t n_resamples(const weir_eval *v, int32_t n) {
 
 weir_status weir_eval_resample(weir_eval *v, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_sample *sample = NULL; /* [2 * n] */
-  weir_stat *stat = NULL;     /* [3 * n] */
+  weir_sample *sample = NULL;     /* [2 * n] */
+  weir_stat *stat = NULL;         /* [3 * n] */
   const bool one = v->batch == 1; /* else a task's time is that of its neighbours too */
   const int32_t large = v->large;
   if (v->n == 0 || v->row[0].n_tasks == 0) return WEIR_OK;
@@ -202,15 +202,14 @@ static json_t *setting_json(const weir_eval_row *r) {
   const weir_cascade_cfg *g = &r->setting.cascade;
   const bool gated = !is_alone(r);
   const uint32_t has = weir_cascade_options(o);
-  return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o, s:b, s:s?, s:o, s:o}", "schema", "weir.eval.row.v1", "mode",
-                   weir_mode_name(o->mode), "setting", r->text, "gate",
-                   gated ? weir_gate_name(g->gate[0].kind) : NULL, "tau",
-                   gated ? weir_json_real(tau_of(r)) : json_null(), "defer_rate",
-                   is_rated(r) ? weir_json_real((double)as_written(o->defer_rate)) : json_null(), "chance",
-                   (int)r->chance, "accept", has & WEIR_OPT_ACCEPT ? weir_accept_name(g->keep[1]) : NULL,
-                   "accept_alpha",
-                   has & WEIR_OPT_ACCEPT_ALPHA ? weir_json_real(as_written(g->keep_a[1])) : json_null(),
-                   "window", (has & WEIR_OPT_WINDOW) ? json_integer(g->window[0]) : json_null());
+  return json_pack(
+      "{s:s, s:s, s:s, s:s?, s:o, s:o, s:b, s:s?, s:o, s:o}", "schema", "weir.eval.row.v1", "mode",
+      weir_mode_name(o->mode), "setting", r->text, "gate", gated ? weir_gate_name(g->gate[0].kind) : NULL,
+      "tau", gated ? weir_json_real(tau_of(r)) : json_null(), "defer_rate",
+      is_rated(r) ? weir_json_real((double)as_written(o->defer_rate)) : json_null(), "chance", (int)r->chance,
+      "accept", has & WEIR_OPT_ACCEPT ? weir_accept_name(g->keep[1]) : NULL, "accept_alpha",
+      has & WEIR_OPT_ACCEPT_ALPHA ? weir_json_real(as_written(g->keep_a[1])) : json_null(), "window",
+      (has & WEIR_OPT_WINDOW) ? json_integer(g->window[0]) : json_null());
 }
 
 json_t *weir_eval_row_json(const weir_eval *v, int32_t i) {
