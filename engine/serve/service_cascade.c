@@ -3,22 +3,28 @@
  * thread of the edge. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "cascade/cascade_set.h"
+#include "model/utf8.h"
 #include "serve/service_in.h"
 
-/* What of the server's own setting still means something in another mode: a gate that was calibrated, between
- * the two modes that commit by it. */
+/* Modes in which one gate decides token by token who writes. */
+static bool by_gate(weir_mode m) {
+  return m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK || m == WEIR_MODE_AUTO;
+}
+
+/* What of the server's own setting still means something in another mode: a gate that was calibrated, and its
+ * budget, between the modes that go by it. */
 static weir_cascade_opts opts_in(const weir_service *g, weir_mode mode) {
   weir_cascade_opts o = g->cfg.cascade;
   if (mode == o.mode) return o;
-  const bool both = (mode == WEIR_MODE_DEFER || mode == WEIR_MODE_ROLLBACK) &&
-                    (o.mode == WEIR_MODE_DEFER || o.mode == WEIR_MODE_ROLLBACK);
-  o.set &= both ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST |
-                             WEIR_OPT_LOAD_PRICE)
-                : 0;
+  o.set &= by_gate(mode) && by_gate(o.mode)
+               ? (uint32_t)(WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST |
+                            WEIR_OPT_LOAD_PRICE)
+               : 0;
   o.mode = mode;
   return o;
 }
@@ -73,7 +79,7 @@ static weir_status apply_settings(const weir_service *g, const weir_service_requ
 
 /* A rate, a burst, a price: as asked for, but no more of the large tier than the server gives by itself. */
 static weir_status check_budget(const weir_service_request *q, weir_cascade_opts *o, weir_service_error *x) {
-  const bool gated = o->mode == WEIR_MODE_DEFER || o->mode == WEIR_MODE_ROLLBACK;
+  const bool gated = weir_cascade_options(o) & WEIR_OPT_DEFER_RATE;
   const bool own_rate = o->set & WEIR_OPT_DEFER_RATE,
              own_burst = own_rate && o->defer_burst > 0 && (o->set & WEIR_OPT_DEFER_BURST);
   NEED(gated || !q->has_defer_rate, "cascade.defer_rate", "mode %s has no rate", weir_mode_name(o->mode));
@@ -118,6 +124,7 @@ weir_status weir_service_check_cascade(const weir_service *g, const weir_service
   NEED(!asked[0] || weir_mode_parse(asked, &mode), "cascade.mode", "there is no mode \"%.40s\"", asked);
   NEED(!q->pin || !asked[0] || mode == WEIR_MODE_SMALL, "cascade.pin",
        "a request that is pinned to the small tier cannot run in mode %s", asked);
+  NEED(!q->pin || !g->cfg.engine.lone_large, "cascade.pin", "this server has no small model");
   NEED(!q->has_entropy || !isnan(q->entropy), "cascade.entropy", "it is not a number");
   if (q->pin) mode = WEIR_MODE_SMALL;
   r->mode = mode;
@@ -147,10 +154,83 @@ weir_status weir_service_check_cascade(const weir_service *g, const weir_service
     o.gate = WEIR_GATE_ENTROPY;
     o.threshold = q->entropy;
   }
+  if (q->n_spans > 0) o.set |= WEIR_OPT_SPAN;
   if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
     return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
   if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&
       r->cascade.gate[0].kind == WEIR_GATE_ENTROPY && isfinite(r->cascade.gate[0].threshold))
     r->threshold = r->cascade.gate[0].threshold;
   return WEIR_OK;
+}
+
+/* ---- choices and spans ---- */
+
+/* Their bytes with NULs; x->code is set where one is not good. */
+static size_t measure_words(const weir_service_request *q, weir_service_error *x) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < q->n_choices + 2 * q->n_spans; i++) {
+    const size_t k = i - q->n_choices;
+    const bool is_choice = i < q->n_choices, is_end = !is_choice && k % 2;
+    const char *text = is_choice ? q->choice[i] : is_end ? q->span[k / 2].end : q->span[k / 2].start;
+    const char *param = is_choice ? "choices" : "cascade.span";
+    const size_t n = text ? strlen(text) : 0, number = is_choice ? i : k / 2;
+    if (n == 0 && !is_end)
+      weir_service_error_set(x, 400, param, "%s: number %zu is empty", param, number);
+    else if (text && !weir_utf8_valid(text, n))
+      weir_service_error_set(x, 400, param, "%s: number %zu is not UTF-8", param, number);
+    else if (!is_choice && isnan(q->span[k / 2].threshold))
+      weir_service_error_set(x, 400, param, "%s: the threshold of number %zu is not a number", param, number);
+    if (x->code) return 0;
+    bytes += n + 1;
+  }
+  return bytes;
+}
+
+static const char *copy_text(char **to, const char *text) {
+  const size_t n = (text ? strlen(text) : 0) + 1;
+  const char *at = memcpy(*to, text ? text : "", n);
+  *to += n;
+  return at;
+}
+
+weir_status weir_service_copy_words(const weir_service *g, const weir_service_request *q, weir_reply *r,
+                                    weir_service_error *x) {
+  weir_err e;
+  if (q->n_choices == 0 && q->n_spans == 0) return WEIR_OK;
+  NEED(q->n_choices <= WEIR_MAX_CHOICES, "choices", "%zu of them, at most %d", q->n_choices,
+       WEIR_MAX_CHOICES);
+  NEED(q->n_spans <= WEIR_MAX_GATE_SPANS, "cascade.span", "%zu of them, at most %d", q->n_spans,
+       WEIR_MAX_GATE_SPANS);
+  NEED(q->n_spans == 0 || g->cfg.engine.n_tiers > 1, "cascade.span", "this server has a single model");
+  x->code = 0;
+  const size_t texts = measure_words(q, x);
+  if (x->code) return WEIR_EINVAL;
+  NEED(texts <= WEIR_SERVICE_MAX_WORD_BYTES, "choices", "these and spans have %zu bytes, at most %d", texts,
+       WEIR_SERVICE_MAX_WORD_BYTES);
+  const size_t heads = q->n_choices * sizeof(char *) + q->n_spans * sizeof(weir_gate_span);
+  if (weir_calloc(heads + texts, 1, "choices and spans", &r->words, &e) != WEIR_OK)
+    return weir_service_error_set(x, 500, "", "%s", e.msg);
+  weir_gate_span *span = r->words;
+  const char **choice = (const char **)(span + q->n_spans);
+  char *to = (char *)(choice + q->n_choices);
+  for (size_t i = 0; i < q->n_choices; i++) choice[i] = copy_text(&to, q->choice[i]);
+  for (size_t i = 0; i < q->n_spans; i++) {
+    span[i].start = copy_text(&to, q->span[i].start);
+    span[i].end = copy_text(&to, q->span[i].end);
+    span[i].threshold = q->span[i].threshold;
+  }
+  r->job.choices = choice;
+  r->job.n_choices = (int32_t)q->n_choices;
+  r->job.span = span;
+  r->job.n_spans = (int32_t)q->n_spans;
+  r->words_bytes = (int64_t)(heads + texts);
+  atomic_fetch_add(&r->of->reply_bytes, r->words_bytes);
+  return WEIR_OK;
+}
+
+void weir_reply_drop_words(weir_reply *r) {
+  free(r->words);
+  r->words = NULL;
+  atomic_fetch_sub(&r->of->reply_bytes, r->words_bytes);
+  r->words_bytes = 0;
 }

@@ -225,6 +225,7 @@ static weir_status fill(const weir_service *g, const weir_service_request *q, we
   WEIR_TRY(copy_stops(g, q, r, x));
   WEIR_TRY(check_sampling(g, q, r, x));
   WEIR_TRY(weir_service_check_cascade(g, q, r, x));
+  WEIR_TRY(weir_service_copy_words(g, q, r, x));
   WEIR_TRY(weir_source_copy(g, &q->prompt, &r->source, x));
   r->source_bytes =
       (int64_t)(weir_source_bytes(&r->source) + (size_t)r->source.n_chat * sizeof *r->source.chat);
@@ -266,6 +267,7 @@ void weir_reply_drop_source(weir_reply *r) {
 void weir_reply_free(weir_reply *r) {
   if (!r) return;
   weir_reply_drop_source(r);
+  weir_reply_drop_words(r);
   weir_tokens_fini(&r->prompt);
   weir_reply_log_fini(&r->log);
   free((void *)r->stop);

@@ -51,6 +51,8 @@ struct weir_reply {
   int32_t *stop_id;  /* [n_stop_ids], owned */
   int32_t n_stop_ids;
   weir_bias *bias; /* owned */
+  void *words;     /* owned until the engine has its copy: choices and spans of the job, and their texts */
+  int64_t words_bytes;
   float threshold; /* NaN: none, or it moves */
   bool too_long;   /* its prompt does not fit the context */
   int64_t submitted_ns;
@@ -140,7 +142,7 @@ struct weir_service {
   } while (0)
 static inline bool weir_within(float v, float low, float high) { return v >= low && v <= high; } /* NaN: no */
 
-enum { WEIR_SERVICE_MAX_SETTINGS = 32, WEIR_SERVICE_MAX_SPANS = 16, WEIR_SERVICE_MAX_CHOICES = 256 };
+enum { WEIR_SERVICE_MAX_SETTINGS = 32, WEIR_SERVICE_MAX_WORD_BYTES = 1 << 16 };
 enum { WEIR_SERVICE_MAX_CALLS = 64, WEIR_SERVICE_SHORT_BYTES = 16 << 10, WEIR_SERVICE_SHORTS_IN_A_ROW = 16 };
 
 static inline int64_t weir_service_now(const weir_service *s) { return weir_now_ns(&s->cfg.engine.clock); }
@@ -175,6 +177,11 @@ weir_status weir_source_copy(const weir_service *, const weir_service_text *, we
 /* service_cascade.c */
 weir_status weir_service_check_cascade(const weir_service *, const weir_service_request *, weir_reply *,
                                        weir_service_error *);
+
+/* Copies choices and spans into the job. */
+weir_status weir_service_copy_words(const weir_service *, const weir_service_request *, weir_reply *,
+                                    weir_service_error *);
+void weir_reply_drop_words(weir_reply *);
 
 /* service_prepare.c */
 void *weir_service_prepare_main(void *preparer);

@@ -143,6 +143,7 @@ static void admit(weir_service *s, weir_reply *r) {
   const weir_status st = atomic_load(&s->broken) ? weir_fail(&e, WEIR_EDEVICE, "the engine has failed")
                                                  : weir_engine_submit(s->engine, &r->job, &r->engine_id, &e);
   weir_tokens_fini(&r->prompt); /* the engine has a copy */
+  weir_reply_drop_words(r);
   if (st != WEIR_OK) {
     weir_service_error_set(&x, code_of(st), "", "%s", e.msg);
     if (x.code == 503 || x.code == 429) x.retry_after_ms = x.code == 503 ? retry_ms(r) : 1000;
