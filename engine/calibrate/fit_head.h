@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "cascade/gate_map.h"
 
-/* Rows, by number and again and again. Returns the row's n_x features, valid until the next call; *wrong is
+/* Rows, by number and again and again. Returns the row's dim features, valid until the next call; *wrong is
  * its label. */
 typedef struct weir_fit_rows {
   int64_t n;

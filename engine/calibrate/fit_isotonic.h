@@ -29,10 +29,13 @@ void weir_isotonic_fini(weir_isotonic *); /* a zeroed one is fine */
 /* The step function of least squares itself; between blocks the value of the one before. */
 double weir_isotonic_at(const weir_isotonic *, double x);
 
-/* A map over `stat` from values of it and whether the row was wrong: the fit's blocks as knots at their
- * centres. Each probability is shrunk towards the overall rate by one row's weight, so that no stretch is
- * sure on no more evidence than it has. Where there are more blocks than knots, neighbours are joined that
- * cost the least in weighted squares. WEIR_EINVAL when n < 1 or a value is not finite. */
+/* A map over `stat` from values of it and whether the row was wrong. Each block's probability is shrunk
+ * towards the overall rate by one row's weight, so that no stretch is sure on no more evidence than it has;
+ * where there are more than half as many blocks as knots, neighbours are joined that cost the least in
+ * weighted squares. A block is as many knots at its level as it has 128ths of the rows, each at the mean of
+ * its part: so the slope to the next level takes a 128th of the rows at most, and a block of few rows cannot
+ * bend one of many. (One knot a block, centred isotonic regression, Oron and Flournoy 2017, does that.)
+ * WEIR_EINVAL when n < 1 or a value is not finite. */
 weir_status weir_isotonic_map(weir_gate_stat, const float *value, const bool *wrong, int64_t n,
                               weir_gate_map *out, weir_err *e);
 

@@ -17,9 +17,9 @@ const char *weir_gate_stat_name(weir_gate_stat); /* "entropy", "top-prob", "marg
 bool weir_gate_stat_parse(const char *name, weir_gate_stat *out);
 
 /* From a statistic to the probability that the small model's token is not the large one's. Linear between
- * knots, so that it keeps the order of the statistic where it rises: with steps all rows of one step would
- * have one score, and a threshold that is to meet a given share of deferrals could not cut between them.
- * Before the first knot and behind the last it is level; what is not a number is surely wrong, 1. */
+ * knots: a step would give many rows one score at each level's edge, where the fit knows least, and a
+ * threshold that is to meet a share of deferrals could not cut between them. Before the first knot and behind
+ * the last it is level; what is not a number is surely wrong, 1. */
 typedef struct weir_gate_map {
   weir_gate_stat stat;
   int32_t n;                    /* 1 .. WEIR_GATE_MAP_KNOTS */
