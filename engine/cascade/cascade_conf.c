@@ -8,6 +8,7 @@
 
 /* A gate that alone decides who writes can have a budget; that of `exact` decides nothing but speed. */
 #define BUDGET (WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE)
+#define ROUTE  (WEIR_OPT_ROUTE_PROMPT | WEIR_OPT_ROUTE_AFTER | WEIR_OPT_ROUTE_SHARE)
 /* What an accept rule may be told. */
 #define ACCEPT_PARAMETERS \
   (WEIR_OPT_ACCEPT_NLL | WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA)
@@ -22,18 +23,29 @@ static const struct {
 } modes[WEIR_N_MODES] = {
     [WEIR_MODE_SMALL] = {"small", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
     [WEIR_MODE_LARGE] = {"large", 0, false, false, WEIR_KEEP_ALL, WEIR_FAR},
-    [WEIR_MODE_DEFER] = {"defer", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | BUDGET, true, false,
-                         WEIR_KEEP_ALL, WEIR_FAR},
+    [WEIR_MODE_DEFER] = {"defer", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | BUDGET | WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_SPAN |
+                             WEIR_OPT_DEFER_WAIT,
+                         true, false, WEIR_KEEP_ALL, WEIR_FAR},
     [WEIR_MODE_ROLLBACK] = {"rollback",
                             WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_ACCEPT_NLL | WEIR_OPT_WINDOW |
-                                WEIR_OPT_HOLD | WEIR_OPT_HORIZON | BUDGET,
+                                WEIR_OPT_HOLD | WEIR_OPT_HORIZON | BUDGET | WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_SPAN |
+                                WEIR_OPT_DEFER_WAIT,
                             true, true, WEIR_KEEP_NLL, 10},
-    [WEIR_MODE_EXACT] = {"exact", WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD, false,
-                         true, WEIR_KEEP_OWN, 5},
+    [WEIR_MODE_EXACT] = {"exact",
+                         WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD | WEIR_OPT_SPAN,
+                         false, true, WEIR_KEEP_OWN, 5},
     [WEIR_MODE_SPECULATE] = {"speculate",
                              WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD |
-                                 WEIR_OPT_HORIZON | WEIR_OPT_ACCEPT | ACCEPT_PARAMETERS,
+                                 WEIR_OPT_HORIZON | WEIR_OPT_ACCEPT | ACCEPT_PARAMETERS | WEIR_OPT_SPAN,
                              false, true, WEIR_KEEP_V3, 5},
+    [WEIR_MODE_AUTO] = {"auto",
+                        WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | WEIR_OPT_WINDOW | BUDGET |
+                            WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_DEFER_WAIT,
+                        true, false, WEIR_KEEP_ALL, 5},
+    [WEIR_MODE_ROUTE] = {"route",
+                         WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_LOAD_PRICE |
+                             ROUTE,
+                         true, false, WEIR_KEEP_ALL, WEIR_FAR},
 };
 
 /* Accept rules by name and the options that mean something with them: a lossless rule has no horizon. */
@@ -48,6 +60,7 @@ static const struct {
     [WEIR_KEEP_V2] = {"v2", WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_HORIZON},
     [WEIR_KEEP_V3] = {"v3", WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_HORIZON},
     [WEIR_KEEP_TYPICAL] = {"typical", WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA | WEIR_OPT_HORIZON},
+    [WEIR_KEEP_RATIO] = {"ratio", 0},
 };
 
 static const struct {
@@ -67,6 +80,12 @@ static const struct {
     {WEIR_OPT_ACCEPT_ALPHA, "accept-alpha"},
     {WEIR_OPT_ACCEPT_EPSILON, "accept-epsilon"},
     {WEIR_OPT_ACCEPT_DELTA, "accept-delta"},
+    {WEIR_OPT_FUSION_WEIGHT, "fusion-weight"},
+    {WEIR_OPT_SPAN, "span"},
+    {WEIR_OPT_DEFER_WAIT, "defer-wait"},
+    {WEIR_OPT_ROUTE_PROMPT, "route-prompt"},
+    {WEIR_OPT_ROUTE_AFTER, "route-after"},
+    {WEIR_OPT_ROUTE_SHARE, "route-share"},
 };
 
 static const char *const gate_names[] = {
@@ -128,7 +147,7 @@ static weir_status check_budget(const weir_cascade_opts *o, weir_err *e) {
   const bool rated = o->set & WEIR_OPT_DEFER_RATE;
   if (rated && !(o->defer_rate >= 0 && o->defer_rate <= 1))
     return weir_fail(e, WEIR_EINVAL, "defer-rate: want a share, 0 .. 1, got %g", (double)o->defer_rate);
-  if (rated && (o->set & WEIR_OPT_THRESHOLD))
+  if (rated && o->mode != WEIR_MODE_ROUTE && (o->set & WEIR_OPT_THRESHOLD))
     return weir_fail(e, WEIR_EINVAL, "defer-rate sets the threshold itself: give one of the two");
   if ((o->set & WEIR_OPT_DEFER_BURST) && (o->defer_burst < 0 || o->defer_burst > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "defer-burst: want 0 .. %d tokens, got %d", WEIR_FAR,
@@ -138,6 +157,10 @@ static weir_status check_budget(const weir_cascade_opts *o, weir_err *e) {
   if ((o->set & WEIR_OPT_LOAD_PRICE) && !(o->load_price >= 0 && o->load_price <= WEIR_LOAD_PRICE_MAX))
     return weir_fail(e, WEIR_EINVAL, "load-price: want 0 .. %d, got %g", WEIR_LOAD_PRICE_MAX,
                      (double)o->load_price);
+  const uint32_t mover = o->set & (WEIR_OPT_DEFER_RATE | WEIR_OPT_LOAD_PRICE);
+  if ((o->set & WEIR_OPT_SPAN) && mover)
+    return weir_fail(e, WEIR_EINVAL, "span sets the threshold, and so does %s: give one of the two",
+                     mover & WEIR_OPT_DEFER_RATE ? "defer-rate" : "load-price");
   if ((o->set & BUDGET) && (o->set & WEIR_OPT_GATE) && o->gate == WEIR_GATE_CHANCE)
     return weir_fail(e, WEIR_EINVAL, "gate chance looks at no row and can have no budget");
   return WEIR_OK;
@@ -181,6 +204,36 @@ static void make_keep(const weir_cascade_opts *o, weir_cascade_cfg *g) {
   }
 }
 
+static weir_status check_route(const weir_cascade_opts *o, weir_err *e) {
+  if ((o->set & WEIR_OPT_ROUTE_PROMPT) && (o->route_prompt < 0 || o->route_prompt > WEIR_ROUTE_PROMPT_MAX))
+    return weir_fail(e, WEIR_EINVAL, "route-prompt: want 0 .. %d rows, got %d", WEIR_ROUTE_PROMPT_MAX,
+                     (int)o->route_prompt);
+  if ((o->set & WEIR_OPT_ROUTE_AFTER) && o->route_after != WEIR_FAR &&
+      (o->route_after < 0 || o->route_after > WEIR_ROUTE_AFTER_MAX))
+    return weir_fail(e, WEIR_EINVAL, "route-after: want 0 .. %d tokens, or end, got %d", WEIR_ROUTE_AFTER_MAX,
+                     (int)o->route_after);
+  if ((o->set & WEIR_OPT_ROUTE_SHARE) && !(o->route_share >= 0 && o->route_share <= 1))
+    return weir_fail(e, WEIR_EINVAL, "route-share: want a share, 0 .. 1, got %g", (double)o->route_share);
+  if ((o->set & WEIR_OPT_ROUTE_SHARE) && (o->set & WEIR_OPT_DEFER_RATE))
+    return weir_fail(e, WEIR_EINVAL, "defer-rate sets route-share itself: give one of the two");
+  if ((o->set & WEIR_OPT_LOAD_PRICE) && !(o->load_price <= 1))
+    return weir_fail(e, WEIR_EINVAL, "load-price: in mode route it is a share of rows, 0 .. 1, got %g",
+                     (double)o->load_price);
+  return WEIR_OK;
+}
+
+static weir_route make_route(const weir_cascade_opts *o) {
+  weir_route r = {.on = true, .share = WEIR_ROUTE_SHARE};
+  if (o->set & WEIR_OPT_ROUTE_AFTER) r.after = o->route_after;
+  if (o->set & WEIR_OPT_ROUTE_PROMPT)
+    r.prompt = o->route_prompt;
+  else
+    r.prompt = r.after > 0 ? 0 : WEIR_ROUTE_PROMPT;
+  if (o->set & WEIR_OPT_ROUTE_SHARE) r.share = o->route_share;
+  if ((o->set & WEIR_OPT_GATE) && o->gate == WEIR_GATE_CHANCE) r.share = 0.5f; /* of its one coin, 0 or 1 */
+  return r;
+}
+
 static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
   const uint32_t extra = o->set & ~modes[o->mode].options;
   for (int i = 0; i < N_OPTIONS; i++)
@@ -198,8 +251,15 @@ static weir_status check_options(const weir_cascade_opts *o, weir_err *e) {
     return weir_fail(e, WEIR_EINVAL, "hold: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->hold);
   if ((o->set & WEIR_OPT_HORIZON) && (o->horizon < 0 || o->horizon > WEIR_FAR))
     return weir_fail(e, WEIR_EINVAL, "horizon: want 0 .. %d tokens, got %d", WEIR_FAR, (int)o->horizon);
+  if ((o->set & WEIR_OPT_DEFER_WAIT) && (o->defer_wait_ms < 0 || o->defer_wait_ms > WEIR_DEFER_WAIT_MAX_MS))
+    return weir_fail(e, WEIR_EINVAL, "defer-wait: want 0 .. %d ms, got %d", WEIR_DEFER_WAIT_MAX_MS,
+                     (int)o->defer_wait_ms);
+  if ((o->set & WEIR_OPT_FUSION_WEIGHT) && !(fabsf(o->fusion_weight) <= WEIR_FUSION_MAX))
+    return weir_fail(e, WEIR_EINVAL, "fusion-weight: want -%d .. %d, got %g", WEIR_FUSION_MAX, WEIR_FUSION_MAX,
+                     (double)o->fusion_weight);
   const weir_status st = modes[o->mode].verified ? check_accept(o, e) : WEIR_OK;
-  return st == WEIR_OK ? check_budget(o, e) : st;
+  if (st != WEIR_OK) return st;
+  return o->mode == WEIR_MODE_ROUTE && check_route(o, e) != WEIR_OK ? WEIR_EINVAL : check_budget(o, e);
 }
 
 uint32_t weir_cascade_options(const weir_cascade_opts *o) {
@@ -242,10 +302,14 @@ weir_status weir_cascade_cfg_make(const weir_cascade_opts *o, weir_cascade_cfg *
   g.gate[0] = make_gate(o);
   make_keep(o, &g);
   if (o->set & WEIR_OPT_HORIZON) g.horizon = o->horizon;
+  if (o->set & WEIR_OPT_DEFER_WAIT) g.defer_wait_ns = o->defer_wait_ms * INT64_C(1000000);
+  if (o->set & WEIR_OPT_FUSION_WEIGHT) g.fusion = o->fusion_weight;
+  g.gate_moves = o->set & WEIR_OPT_SPAN;
   g.budget = (weir_budget){.rated = o->set & WEIR_OPT_DEFER_RATE,
                            .rate = o->set & WEIR_OPT_DEFER_RATE ? o->defer_rate : 0,
                            .burst = o->set & WEIR_OPT_DEFER_BURST ? o->defer_burst : 0,
                            .load_price = o->set & WEIR_OPT_LOAD_PRICE ? o->load_price : 0};
+  if (o->mode == WEIR_MODE_ROUTE) g.route = make_route(o);
   const char *wrong = weir_cascade_cfg_error(&g);
   if (wrong) return weir_fail(e, WEIR_EINVAL, "mode %s: %s", modes[o->mode].name, wrong);
   *out = g;

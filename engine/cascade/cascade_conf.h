@@ -16,13 +16,17 @@ typedef enum {
   WEIR_MODE_ROLLBACK, /* the same gate; shown when the large tier has found it likely enough, else rolled back
                        */
   WEIR_MODE_EXACT,    /* the large tier's own text, seed for seed; the small tier drafts */
-  WEIR_MODE_SPECULATE /* the same drafts, judged by an accept rule of one's choice; lossless with `own` alone
+  WEIR_MODE_SPECULATE, /* the same drafts, judged by an accept rule of one's choice; lossless with `own` alone
                        */
+  WEIR_MODE_AUTO, /* which of large, exact, defer and small is chosen while requests run, by measured goodput and
+                    never below a request's floor (cascade/quality.h). The configuration made of it is that of
+                    defer, with exact's window: the engine's controller works the others out */
+  WEIR_MODE_ROUTE /* whole requests, by the share of unsure rows (cascade/route.h): either tier writes all of it */
 } weir_mode;
 
-enum { WEIR_N_MODES = WEIR_MODE_SPECULATE + 1 };
+enum { WEIR_N_MODES = WEIR_MODE_ROUTE + 1 };
 
-/* False when the name is none of "small", "large", "defer", "rollback", "exact", "speculate". */
+/* False when the name is none of "small", "large", "defer", "rollback", "exact", "speculate", "auto", "route". */
 bool weir_mode_parse(const char *name, weir_mode *out);
 const char *weir_mode_name(weir_mode); /* never NULL */
 
@@ -30,7 +34,7 @@ const char *weir_mode_name(weir_mode); /* never NULL */
 bool weir_gate_parse(const char *name, weir_gate_kind *out);
 const char *weir_gate_name(weir_gate_kind); /* never NULL */
 
-/* False when the name is none of "own", "nll", "v1", "v2", "v3", "typical". */
+/* False when the name is none of "own", "nll", "v1", "v2", "v3", "typical", "ratio". */
 bool weir_accept_parse(const char *name, weir_keep *out);
 const char *weir_accept_name(weir_keep); /* never NULL */
 
@@ -48,8 +52,16 @@ enum {
   WEIR_OPT_ACCEPT = 1 << 9,
   WEIR_OPT_ACCEPT_ALPHA = 1 << 10,
   WEIR_OPT_ACCEPT_EPSILON = 1 << 11,
-  WEIR_OPT_ACCEPT_DELTA = 1 << 12
+  WEIR_OPT_ACCEPT_DELTA = 1 << 12,
+  WEIR_OPT_FUSION_WEIGHT = 1 << 13,
+  WEIR_OPT_SPAN = 1 << 14, /* some were given: they are the request's, serve/gate_spans.h */
+  WEIR_OPT_DEFER_WAIT = 1 << 15,
+  WEIR_OPT_ROUTE_PROMPT = 1 << 16,
+  WEIR_OPT_ROUTE_AFTER = 1 << 17,
+  WEIR_OPT_ROUTE_SHARE = 1 << 18
 };
+
+enum { WEIR_DEFER_WAIT_MAX_MS = 3600000 };
 
 typedef struct weir_cascade_opts {
   weir_mode mode;
@@ -69,6 +81,13 @@ typedef struct weir_cascade_opts {
   float accept_alpha;                 /* speculate with v1, v2, v3: 0.1, our choice */
   float accept_epsilon, accept_delta; /* speculate with typical: 0.09 and 0.3, as Medusa has them */
   const weir_gate_map *gate_map;      /* what gate isotonic looks up, borrowed; NULL: it is refused */
+  float fusion_weight;                /* defer, rollback: 0, off */
+  int32_t defer_wait_ms; /* defer, rollback: 0, none. Not where the large tier's word is promised */
+  /* Route. There defer_rate is a share of requests, which moves route_share instead of the threshold, and
+   * load_price is a share, 0 .. 1, likewise. */
+  int32_t route_prompt; /* 64 rows; 0 where route_after alone is set */
+  int32_t route_after;  /* 0 tokens; WEIR_FAR: the whole answer */
+  float route_share;    /* WEIR_ROUTE_SHARE */
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped

@@ -59,13 +59,15 @@ bool weir_gate_never_passes(weir_gate g) {
 static int32_t top_of(const weir_cascade *c) { return c->pinned ? 0 : min32(c->hi, c->cfg->n_tiers - 1); }
 
 bool weir_cascade_skips(const weir_cascade_cfg *g, int32_t t) {
-  const bool moves = t == 0 && weir_budget_moves(&g->budget); /* the next row may find another threshold */
+  if (g->route.on && !(g->route.share < 1)) return false;
+  const bool moves = t == 0 && (g->gate_moves || weir_budget_moves(&g->budget)); /* the next row may find another threshold */
   return !moves && weir_gate_never_passes(g->gate[t]);
 }
 
 /* The lowest tier >= t that may act, never above the top. A tier that no token can pass is not run at all. */
 static int32_t usable(const weir_cascade *c, int32_t t) {
   const int32_t top = top_of(c);
+  if (c->cfg->route.on) return min32(max32(max32(t, c->lo), c->route.to == WEIR_ROUTED_LARGE), top);
   for (t = max32(t, c->lo); t < top && weir_cascade_skips(c->cfg, t); t++) {
   }
   return min32(t, top);
@@ -82,6 +84,7 @@ static void hand_to(weir_cascade *c, int32_t t, weir_why why) {
 
 /* Tier t has written a token, a replacement included; after `hold` of them the pen goes back down. */
 static void wrote(weir_cascade *c, int32_t t) {
+  c->alone = false;
   const int32_t start = usable(c, 0);
   if (t > start && c->held + 1 < c->cfg->hold[t]) {
     c->tier = t;
@@ -94,10 +97,12 @@ static void wrote(weir_cascade *c, int32_t t) {
 
 void weir_cascade_init(weir_cascade *c, const weir_cascade_cfg *g, bool pinned) {
   *c = (weir_cascade){.cfg = g, .hi = g->n_tiers - 1, .pinned = pinned};
+  c->route = weir_route_begin(g, pinned);
   hand_to(c, usable(c, 0), WEIR_WHY_EASY);
 }
 
 int32_t weir_cascade_commit(const weir_cascade *c, const weir_view *v) {
+  if (c->route.to == WEIR_ROUTED_OPEN) return v->committed; /* it may be another tier's text yet */
   return max32(v->committed, max32(v->mark[commit_tier(c)], v->n - c->cfg->horizon));
 }
 
@@ -121,6 +126,7 @@ bool weir_cascade_need(const weir_cascade *c, const weir_view *v, weir_need *o) 
   o->to = v->n;
   o->judge_from = max32(v->mark[t], v->committed); /* what the client has seen is never judged */
   o->out_from = o->judge_from - 1;                 /* row p decides token p+1 */
+  if (t == 0) o->out_from = weir_route_first_row(c, v, o->out_from);
   o->from = min32(v->kv_len[t], o->out_from); /* catch-up is a longer feed; a full prefix hit feeds one */
   return true;
 }
@@ -164,12 +170,19 @@ void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *
     wrote(c, t);
     return;
   }
-  if (v->ended) return; /* nothing is written after the end; need() takes what still waits further up */
+  if (v->ended) { /* nothing is written after the end; need() takes what still waits further up */
+    weir_cascade_settle(c, v, e);
+    e->entropy = last->entropy;
+    if (e->reason == WEIR_ENDORSED) e->endorsed_by = t;
+    return;
+  }
+  if (weir_route_observe(c, v, q, rows, e)) return;
 
   /* 2. is the next token for a higher tier? */
-  const bool unsure = t < g->n_tiers - 1 && weir_gate_defers(g->gate[t], last);
-  if (t < g->n_tiers - 1) e->tau = g->gate[t].threshold;
-  if (unsure && t < top) {
+  const bool gated = t < g->n_tiers - 1 && !g->route.on, unsure = gated && weir_gate_defers(g->gate[t], last);
+  if (gated) e->tau = g->gate[t].threshold;
+  const bool alone = c->alone && t <= usable(c, 0);
+  if (unsure && t < top && !alone) {
     e->reason = WEIR_DEFERRED;
     hand_to(c, usable(c, t + 1), WEIR_WHY_DEFERRED);
     return;
@@ -181,11 +194,13 @@ void weir_cascade_observe(weir_cascade *c, const weir_view *v, const weir_need *
   }
 
   /* 3. take this tier's token */
+  const bool unjudged = g->defer_wait_ns > 0 && g->commit_tier > top && !c->pinned; /* its judge is down */
   e->append = last->token;
   e->endorsed_to = n + 1;
   e->reason = WEIR_WROTE;
   e->why = t <= usable(c, 0) ? WEIR_WHY_EASY : c->tier < t ? WEIR_WHY_WINDOW : c->why;
-  e->wanted_up = unsure;
+  if (t > 0 && c->route.to == WEIR_ROUTED_LARGE) e->why = WEIR_WHY_ROUTED;
+  e->wanted_up = unsure || (t == 0 && c->route.to == WEIR_ROUTED_WANTED) || (alone && t < top) || unjudged;
   wrote(c, t);
 }
 
@@ -198,6 +213,52 @@ void weir_cascade_apply(const weir_cascade *c, const weir_effect *e, int32_t *to
   if (e->append >= 0) tok[v->n++] = e->append;
   for (int32_t t = 0; t <= e->endorsed_by; t++) v->mark[t] = e->endorsed_to;
   v->committed = weir_cascade_commit(c, v);
+}
+
+int32_t weir_cascade_force(const weir_cascade *c, int32_t id, int32_t *tok, weir_view *v) {
+  const int32_t n = v->n;
+  tok[v->n++] = id;
+  for (int32_t t = 0; t < c->cfg->n_tiers; t++) v->mark[t] += v->mark[t] == n;
+  v->committed = weir_cascade_commit(c, v);
+  return usable(c, c->tier);
+}
+
+bool weir_cascade_give_up(weir_cascade *c, const weir_view *v, weir_effect *e) {
+  const int32_t start = usable(c, 0), judge = commit_tier(c);
+  *e = (weir_effect){.truncate_to = -1,
+                     .append = -1,
+                     .endorsed_by = judge,
+                     .endorsed_to = v->n,
+                     .reason = WEIR_GAVE_UP,
+                     .kept_from = v->n,
+                     .kept_to = v->n,
+                     .entropy = NAN,
+                     .tau = NAN,
+                     .wanted_from = max32(v->mark[judge], v->committed),
+                     .wanted_to = v->n};
+  if (top_of(c) <= start) return false;
+  if (v->ended || usable(c, c->tier) <= start) return true; /* it was a judge that was waited for */
+  hand_to(c, start, WEIR_WHY_EASY);
+  c->alone = true;
+  return true;
+}
+
+int32_t weir_cascade_switch(weir_cascade *c, weir_view *v, const weir_cascade_cfg *g) {
+  c->cfg = g;
+  c->alone = false;
+  hand_to(c, usable(c, 0), WEIR_WHY_EASY);
+  /* Shown without having been judged is as good as endorsed, else a window that reaches back to the last
+   * endorsement would be full at once. */
+  for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) v->mark[t] = max32(v->mark[t], v->committed);
+  if (weir_cascade_commit(c, v) > v->committed) {
+    v->n = v->committed;
+    v->ended = false;
+    for (int32_t t = 0; t < WEIR_MAX_TIERS; t++) {
+      v->mark[t] = min32(v->mark[t], v->n);
+      v->kv_len[t] = min32(v->kv_len[t], v->n);
+    }
+  }
+  return v->n;
 }
 
 /* ---- soundness of a configuration ---- */
@@ -214,7 +275,8 @@ static const char *gate_error(weir_gate g) {
 static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {
   switch (g->keep[t]) {
     case WEIR_KEEP_ALL:
-    case WEIR_KEEP_OWN: break;
+    case WEIR_KEEP_OWN:
+    case WEIR_KEEP_RATIO: break;
     case WEIR_KEEP_NLL:
       if (!(g->keep_a[t] >= 0)) return "a tier keeps tokens by -log p, and its limit is not a number >= 0";
       break;
@@ -227,8 +289,10 @@ static const char *keep_error(const weir_cascade_cfg *g, int32_t t) {
       if (!(g->keep_a[t] >= 0 && g->keep_a[t] <= 1)) return "a tier's epsilon is not in 0 .. 1";
       if (!(g->keep_b[t] >= 0)) return "a tier's delta is not a number >= 0";
       break;
-    default: return "a tier's keep rule is none of all, own, nll, v1, v2, v3, typical";
+    default: return "a tier's keep rule is none of all, own, nll, v1, v2, v3, typical, ratio";
   }
+  if (g->defer_wait_ns > 0 && (g->keep[t] == WEIR_KEEP_OWN || g->keep[t] == WEIR_KEEP_RATIO))
+    return "a tier's own word is promised, and whoever gives up waiting for it breaks that";
   if (g->keep[t] != WEIR_KEEP_ALL && t > g->commit_tier)
     return "a tier above the commit tier judges tokens: they have been shown by then and cannot be recalled";
   return NULL;
@@ -241,6 +305,9 @@ const char *weir_cascade_cfg_error(const weir_cascade_cfg *g) {
   if (wrong) return wrong;
   if (weir_budget_moves(&g->budget) && (g->n_tiers < 2 || g->gate[0].kind == WEIR_GATE_CHANCE))
     return "a budget of deferrals needs a gate that looks at rows";
+  if (!(fabsf(g->fusion) <= WEIR_FUSION_MAX)) return "the fusion weight is not in -4 .. 4";
+  if (g->defer_wait_ns < 0) return "the wait for a higher tier is less than none";
+  if ((wrong = weir_route_error(g))) return wrong;
   if (g->horizon < 0 || g->horizon > WEIR_FAR) return "the horizon is not in 0 .. 2^29 tokens";
   for (int32_t t = 0; t < g->n_tiers; t++) {
     if (g->hold[t] < 0 || g->hold[t] > WEIR_FAR) return "a tier's hold is not in 0 .. 2^29 tokens";

@@ -13,11 +13,13 @@
 
 #include "cascade/budget.h"
 #include "cascade/gate_map.h"
+#include "cascade/route.h"
 #include "kernels/row.h"
 
 enum {
   WEIR_MAX_TIERS = 4,
-  WEIR_FAR = 1 << 29 /* "no limit" for windows and horizons, in tokens */
+  WEIR_FAR = 1 << 29, /* "no limit" for windows and horizons, in tokens */
+  WEIR_FUSION_MAX = 4 /* |cfg.fusion| at most */
 };
 
 /* ---- the gate: "this token is not for this tier" ---- */
@@ -64,6 +66,16 @@ typedef struct weir_cascade_cfg {
   /* Where it moves, the caller sets gate[0].threshold anew before each observe of rows of tier 0. The policy
    * knows of it that tier 0 is then fed whatever the threshold is at the moment. */
   weir_budget budget;
+  /* Tier 1's draw at a deferred position is from p(v) (q(v) / q_min)^fusion over the likeliest WEIR_TOP_MAX
+   * ids of the row that deferred (q_min: the least likely of them), and from p elsewhere. 0: from p. The
+   * caller's doing, like every draw; the policy does not look at it. */
+  float fusion;
+  /* The caller sets gate[0].threshold anew before each observe of rows of tier 0, as with a budget. */
+  bool gate_moves;
+  /* So long a need of a tier above the lowest may wait before the caller gives it up (weir_cascade_give_up);
+   * 0: as long as it takes. The policy has no clock: it knows of it that the text goes on without a judge. */
+  int64_t defer_wait_ns;
+  weir_route route; /* of whole requests; then the gate hands over no single token */
 } weir_cascade_cfg;
 
 /* ---- why a token is the one it is; for receipts ---- */
@@ -74,7 +86,9 @@ typedef enum {
   WEIR_WHY_REPLACED, /* a judge refused what a lower tier had written here */
   WEIR_WHY_DEFERRED, /* a gate handed this position to the tier that wrote it */
   WEIR_WHY_WINDOW,   /* the judge of a full window wrote on: its row was there anyway */
-  WEIR_WHY_HOLD      /* the tier had the pen from the token before (cfg.hold) */
+  WEIR_WHY_HOLD,     /* the tier had the pen from the token before (cfg.hold) */
+  WEIR_WHY_FORCED,   /* nothing else might follow: no tier was asked, all agree */
+  WEIR_WHY_ROUTED    /* the whole request went to the tier that wrote it (cfg.route) */
 } weir_why;
 
 /* ---- per request ---- */
@@ -85,6 +99,8 @@ typedef struct weir_cascade {
   weir_why why;   /* why it has it: DEFERRED, WINDOW or HOLD; EASY for the lowest tier in use */
   int32_t lo, hi; /* tiers that are up, 0 <= lo, hi < n_tiers; the engine may move these at any time */
   bool pinned;    /* tier 0 and nothing else, for ever */
+  weir_route_state route;
+  bool alone; /* the next token is the lowest tier's, whatever its gate says: a higher one took too long */
 } weir_cascade;
 
 /* What the policy may look at. mark[t]: how many leading tokens tier t or a higher one has endorsed.
@@ -114,7 +130,9 @@ typedef enum {
   WEIR_DEFERRED, /* the gate handed the next position to a higher tier; goes before WEIR_WINDOW where both
                     hold */
   WEIR_WINDOW,   /* the judge's own window is full: a higher tier is asked to judge */
-  WEIR_ENDORSED  /* nothing was written; the tail was endorsed because the text has ended */
+  WEIR_ENDORSED, /* nothing was written; the tail was endorsed because the text has ended */
+  WEIR_ROUTED,   /* the request goes to the large tier; what was written behind its prompt is dropped */
+  WEIR_GAVE_UP /* a higher tier took too long: what waited for its word goes on without it */
 } weir_reason;
 
 typedef struct weir_effect {
@@ -127,6 +145,7 @@ typedef struct weir_effect {
   int32_t kept_from, kept_to; /* tokens [kept_from, kept_to) were judged in this step and stand */
   float entropy;              /* of the row that decided: the last one, or that of the refused token */
   float tau;                  /* threshold of the gate that was asked about the next token; NaN: none was */
+  int32_t wanted_from, wanted_to; /* tokens [from, to) turn out to have been wanted from the large tier */
 } weir_effect;
 
 /* NULL when the configuration is sound, else one line saying what is not. Refused among others: a tier above
@@ -149,7 +168,36 @@ void weir_cascade_observe(weir_cascade *, const weir_view *, const weir_need *, 
                           weir_effect *out);
 /* Applies an effect to the caller's token list (room for one more token at tok[n]) and view. */
 void weir_cascade_apply(const weir_cascade *, const weir_effect *, int32_t *tok, weir_view *);
+/* `id` alone may follow tok[0..n), whatever any tier says (a list of answers leaves one way on): appended
+ * like apply's, endorsed by every tier that has endorsed all before it. Its row, where a judge's feed gives
+ * one, must let it stand: the caller sets KEEP_ALL for it. No need may be under way.
+ * Returns the tier whose turn it was, for the receipt. */
+int32_t weir_cascade_force(const weir_cascade *, int32_t id, int32_t *tok, weir_view *);
+/* A higher tier is not waited for any longer. The lowest tier in use writes the next token, whatever its gate
+ * says (need() asks it for one row), and that token is told as wanted; what was waiting for a judge counts as
+ * endorsed without one, may be shown, and is told as wanted too. After that everything is as before. *out is
+ * to be applied. False: no higher tier is up. Not for a lossless rule (weir_cascade_cfg_error). */
+bool weir_cascade_give_up(weir_cascade *, const weir_view *, weir_effect *out);
 /* How many tokens may be shown. */
 int32_t weir_cascade_commit(const weir_cascade *, const weir_view *);
+/* Another configuration, of as many tiers, from here on, between two needs: rows of a need that was taken
+ * before are not for observe any more. What is committed stays. Tokens still pending are judged by the new
+ * configuration where it judges; where it would show them as they are they fall: returns n, which is then
+ * `committed`, else what it was. The pen goes back to the lowest tier in use. The caller's `ended` is to be
+ * worked out again. */
+int32_t weir_cascade_switch(weir_cascade *, weir_view *, const weir_cascade_cfg *);
+/* To be called when `ended` has become true: where a decision about the whole request was still open it is
+ * made now, by the rows looked at so far, and true returned with an effect to apply (which may take back the
+ * text, and so un-end it). Whoever does not call it pays for a step of the small tier instead. */
+bool weir_cascade_settle(weir_cascade *, const weir_view *, weir_effect *out);
+
+/* ---- route.c, for policy.c ---- */
+weir_route_state weir_route_begin(const weir_cascade_cfg *, bool pinned);
+/* The first row the small tier is to give where it would give those from `own` on. */
+int32_t weir_route_first_row(const weir_cascade *, const weir_view *, int32_t own);
+/* Counts the rows of a need and decides when they are all there. True: the request goes up, as *e says. */
+bool weir_route_observe(weir_cascade *, const weir_view *, const weir_need *, const weir_row *rows,
+                        weir_effect *e);
+const char *weir_route_error(const weir_cascade_cfg *);
 
 #endif

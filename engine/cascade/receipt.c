@@ -10,12 +10,15 @@ void weir_receipts_begin(weir_receipt *r, int32_t n) {
 }
 
 void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
-  for (int32_t pos = e->kept_from; pos < e->kept_to; pos++) r[pos].why = WEIR_WHY_KEPT;
+  for (int32_t pos = e->kept_from; pos < e->kept_to; pos++)
+    if (r[pos].why != WEIR_WHY_FORCED) r[pos].why = WEIR_WHY_KEPT;
+  for (int32_t pos = e->wanted_from; pos < e->wanted_to; pos++) r[pos].wanted_up = true;
   if (e->reason == WEIR_ENDORSED) return;
   const int32_t at = e->truncate_to >= 0 ? e->truncate_to : n; /* the position that was decided */
   /* Rows of a tier that was only asked because a lower one had refused, held the pen or judged say nothing
    * about the gate; a middle tier's refusal comes after a lower one's. */
-  const bool gated = e->reason == WEIR_DEFERRED || e->why == WEIR_WHY_EASY;
+  const bool gated =
+      e->reason == WEIR_DEFERRED || e->reason == WEIR_ROUTED || e->why == WEIR_WHY_EASY;
   if (gated && isnan(r[at].entropy)) {
     r[at].entropy = e->entropy;
     r[at].tau = e->tau;
@@ -27,6 +30,11 @@ void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
   weir_receipts_begin(r, at + 1);
 }
 
+void weir_receipts_force(weir_receipt *r, int32_t n, int32_t tier) {
+  r[n] = (weir_receipt){.entropy = NAN, .tau = NAN, .tier = (uint8_t)tier, .why = WEIR_WHY_FORCED};
+  weir_receipts_begin(r, n + 1);
+}
+
 const char *weir_why_name(weir_why why) {
   switch (why) {
     case WEIR_WHY_NONE: return "none";
@@ -36,6 +44,8 @@ const char *weir_why_name(weir_why why) {
     case WEIR_WHY_DEFERRED: return "deferred";
     case WEIR_WHY_WINDOW: return "window";
     case WEIR_WHY_HOLD: return "hold";
+    case WEIR_WHY_ROUTED: return "routed";
+    case WEIR_WHY_FORCED: return "forced";
   }
   return "none";
 }

@@ -23,7 +23,10 @@ void weir_receipts_begin(weir_receipt *r, int32_t n);
  */
 void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e);
 
-/* "easy", "kept", "replaced", "deferred", "window", "hold"; "none" for an empty entry. Never NULL. */
+/* The token at n was forced (weir_cascade_force) while `tier` had the pen. Likewise. */
+void weir_receipts_force(weir_receipt *r, int32_t n, int32_t tier);
+
+/* "easy", "kept", "replaced", "deferred", "window", "hold", "forced", "routed"; "none" for an empty entry. Never NULL. */
 const char *weir_why_name(weir_why why);
 
 #endif

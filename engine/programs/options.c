@@ -99,11 +99,12 @@ const weir_option weir_options[] = {
    "recognise. Default: what the model's own template is recognised as; /template lists the names."},
   {"system", 0, STRING, CHAT, "Chat", "TEXT", NULL, ANY, NULL, false, "The system message."},
 
-  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact|speculate|auto", NULL, false,
+  {"mode", 'm', ENUM, RUN | CHAT | SERVE, "Cascade", NULL, "defer", 0, 0, "small|large|defer|rollback|exact|speculate|auto|route", NULL, false,
    "small, large: that model alone. defer: the small model writes, and tokens the gate stops are written by the large "
    "one. rollback: the same, and the large model takes back small tokens it finds unlikely. exact: the text of the "
    "large model, seed for seed, drafted by the small one. speculate: the same drafts, kept by the rule --accept. "
-   "auto: whichever of large, exact, defer and small is fastest at the moment's load and allowed by --quality."},
+   "auto: whichever of large, exact, defer and small is fastest at the moment's load and allowed by --quality. route: "
+   "either model writes the whole answer, by --route-share."},
   {"mode", 'm', STRINGS, EVAL, "Cascade", "MODE,MODE..", "defer", ANY, NULL, false,
    "The modes that are set beside the small and the large model alone: defer, rollback, exact, speculate and the others "
    "of `weir run`, each with all values of the options below that mean something in it."},
@@ -169,6 +170,24 @@ const weir_option weir_options[] = {
    "Tokens the large model writes once it was asked. Default 1."},
   {"horizon", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,
    "Modes rollback and speculate: tokens held back for judgement at most; older ones are shown unjudged. Default: no limit."},
+  {"route-prompt", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 4096, NULL, NULL, false,
+   "Mode route: the rows of the small model behind the last N tokens of the prompt are looked at. Default 64, or 0 with "
+   "--route-after."},
+  {"route-after", 0, STRING, RUN | EVAL | CHAT | SERVE, "Cascade", "N|end", NULL, ANY, NULL, false,
+   "Mode route: so are those of the first N tokens that the small model writes, which are held back until it is decided; "
+   "end: of its whole answer. Default 0."},
+  {"route-share", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "S", NULL, 0, 1, NULL, NULL, false,
+   "Mode route: where the gate stops more than this share of the rows looked at, the large model writes the whole answer, "
+   "else the small one does. Default 0.5."},
+  {"route-share", 0, FLOATS, EVAL, "Cascade", "S,S..", NULL, 0, 1, NULL, NULL, false,
+   "The shares to measure, in mode route."},
+  {"span", 0, STRINGS, RUN | EVAL | CHAT, "Cascade", "X START END", NULL, ANY, NULL, false,
+   "Between the texts START and END in what is written the gate's threshold is X; without END to the end of the answer. "
+   "A text with blanks stands in double quotes; \\n is a line break. 16 at most. Not with --defer-rate or --load-price."},
+  {"fusion-weight", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "G", NULL, -4, 4, NULL, NULL, false,
+   "Modes defer and rollback: a deferred token is drawn from p (q / q20)^G, p of the large model, q of the small one, q20 of "
+   "its 20th likeliest token, over its 20 likeliest. Below 0 the small model's own favourites are held back. 0, the default: "
+   "from p alone."},
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,
    "Beside each threshold, the control: as many tokens deferred, but by chance."},
 
@@ -226,6 +245,8 @@ const weir_option weir_options[] = {
    "Tokens to write for a request that says no number; 0: what the context leaves."},
   {"max-tokens-limit", 0, INT, SERVE, "Length", "N", "0", 0, 1048576, NULL, NULL, false,
    "Tokens that a request may ask for at most; 0: the context."},
+  {"choices", 0, STRINGS, RUN, "Length", "TEXT", NULL, ANY, NULL, false,
+   "The answer is one of these texts; escapes as in --prompt. 256 at most. What can only go on in one way costs no step."},
   {"stop", 0, STRINGS, RUN, "Length", "TEXT", NULL, ANY, NULL, false,
    "Ends the text before this; escapes as in --prompt."},
   {"ignore-eos", 0, BOOL, RUN | CHAT, "Length", NULL, "false", ANY, NULL, false, "Write on after an end-of-text token."},

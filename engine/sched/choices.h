@@ -33,17 +33,19 @@ typedef struct weir_choice_node {
 /* Copies tok[n]; WEIR_EINVAL for an empty one. Any order, until weir_choices_seal. */
 weir_status weir_choices_add(weir_choices *, const int32_t *tok, int32_t n, weir_err *e);
 /* Sorts them and drops those that are there twice. WEIR_EINVAL when one begins another one and no id ends a
- * text. end[n_end] is borrowed. */
+ * text. end[n_end] is borrowed; of more than WEIR_MAX_CHOICES the first are used. */
 weir_status weir_choices_seal(weir_choices *, const int32_t *end, int32_t n_end, weir_err *e);
 void weir_choices_fini(weir_choices *);
 
-/* The node after tok[0..n) of the answer. hi == lo: they begin none of the texts. */
+/* The node after one token more; hi == lo: what was written begins none of the texts. */
+weir_choice_node weir_choices_step(const weir_choices *, weir_choice_node, int32_t id);
+/* The node after tok[0..n) of the answer. */
 weir_choice_node weir_choices_at(const weir_choices *, const int32_t *tok, int32_t n);
 /* One of the texts is written and nothing may follow. */
 bool weir_choices_complete(const weir_choices *, weir_choice_node);
 /* The id that must follow; -1: several may, or none. */
 int32_t weir_choices_forced(const weir_choices *, weir_choice_node);
-/* The most ids that may follow anywhere. */
+/* The most ids that may follow anywhere, never more than 2 WEIR_MAX_CHOICES. */
 int32_t weir_choices_most(const weir_choices *);
 /* The ids that may follow, ascending, into out[weir_choices_most]; returns how many. */
 int32_t weir_choices_next(const weir_choices *, weir_choice_node, int32_t *out);

@@ -61,7 +61,7 @@ weir_status weir_penalties_check(const weir_penalties *p, int32_t n_vocab, weir_
 
 /* ---- the arena ---- */
 
-static weir_logit_edit *take(weir_edit_arena *a, size_t n, weir_err *e) {
+weir_logit_edit *weir_edit_arena_take(weir_edit_arena *a, size_t n, weir_err *e) {
   weir_edit_block *b = a->last;
   while (b && b->cap - b->used < n && b->next) b = b->next;
   if (!b || b->cap - b->used < n) {
@@ -85,7 +85,7 @@ static weir_logit_edit *take(weir_edit_arena *a, size_t n, weir_err *e) {
   return b->edit + b->used;
 }
 
-static void commit(weir_edit_arena *a, size_t n) {
+void weir_edit_arena_commit(weir_edit_arena *a, size_t n) {
   a->last->used += n;
   a->n_taken += n;
 }
@@ -221,7 +221,7 @@ weir_status weir_shaper_edits(weir_shaper *s, const int32_t *tok, int32_t p, wei
   if (st != WEIR_OK) return st;
   const int32_t n_end = p + 1 - s->n_prompt < s->min_new ? s->n_end : 0;
   const int32_t most = s->n_seen + s->n_distinct + s->n_bias + n_end;
-  weir_logit_edit *to = take(a, (size_t)most, e);
+  weir_logit_edit *to = weir_edit_arena_take(a, (size_t)most, e);
   if (!to) return WEIR_ENOMEM;
   /* Four ascending lists into one. */
   int32_t seen = 0, prompt = 0, bias = 0, end = 0, k = 0;
@@ -248,7 +248,7 @@ weir_status weir_shaper_edits(weir_shaper *s, const int32_t *tok, int32_t p, wei
     }
     if (x.scale != 1 || x.add != 0) to[k++] = x;
   }
-  commit(a, (size_t)k);
+  weir_edit_arena_commit(a, (size_t)k);
   *out = to;
   *n = k;
   return WEIR_OK;

@@ -38,6 +38,9 @@ typedef struct weir_edit_arena {
 } weir_edit_arena;               /* zeroed: empty */
 void weir_edit_arena_reset(weir_edit_arena *);
 void weir_edit_arena_fini(weir_edit_arena *);
+/* Room for n edits, NULL with *e when there is none; the first `n` of what was taken last are then kept. */
+weir_logit_edit *weir_edit_arena_take(weir_edit_arena *, size_t n, weir_err *e);
+void weir_edit_arena_commit(weir_edit_arena *, size_t n);
 
 /* One token of the text so far, and how often it was written. */
 typedef struct weir_seen {

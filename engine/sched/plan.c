@@ -4,8 +4,10 @@
 #include "sched/plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
+#include "sched/shape.h"
 
 enum {
   SHORT_ROWS = 32,      /* feeds of at most so many rows go before prompts: decode, catch-up, windows */
@@ -156,12 +158,31 @@ static weir_status match_prefix(builder *b, weir_request *r, int32_t limit, weir
   return WEIR_OK;
 }
 
+/* ---- pinned requests ---- */
+
+/* Last of all guards, and it asks the request itself: whatever policy, controller or router say, a pinned
+ * request gets no pages, no rows and no place in a step of a higher tier. */
+static bool pin_forbids(builder *b, const weir_request *r, weir_err *e) {
+  if (!r->pinned || b->tier == 0) return false;
+  b->p->pin_refused++;
+  weir_fail(e, WEIR_EINVAL, "request %lld is pinned to the small tier, and a step of a larger one was asked for",
+            (long long)r->id);
+  return true;
+}
+
+int32_t weir_plan_pinned_rows(const weir_plan *p, int32_t tier) {
+  int32_t n = 0;
+  for (int32_t i = 0; i < p->n_items && tier > 0; i++)
+    if (p->item[i].req && p->item[i].req->pinned) n += p->item[i].to - p->item[i].from;
+  return n;
+}
+
 /* ---- one request ---- */
 
 /* Whether the edits of so many rows from `first` on are more than this step should hold. */
 static bool edits_fit(const weir_plan *p, const weir_request *r, int32_t to, int32_t n_rows) {
-  if (!r->shaper || p->n_items == 0) return true;
-  const int64_t most = weir_shaper_most(r->shaper, to - 1);
+  if (!weir_shape_wanted(r) || p->n_items == 0) return true;
+  const int64_t most = weir_shape_most(r, to - 1);
   return (int64_t)p->edits.n_taken + most * n_rows <= STEP_EDITS;
 }
 
@@ -177,19 +198,26 @@ static void count_rows(weir_plan *p, const weir_request *r, int32_t from, int32_
   p->rows.judged += judged;
   p->rows.decode += decode;
   p->rows.catchup += rest - judged - decode;
+  weir_plan_item *it = &p->item[r->place[q->tier]];
+  it->use[WEIR_ROW_PROMPT] = prompt;
+  it->use[WEIR_ROW_CATCHUP] = rest - judged - decode;
+  it->use[WEIR_ROW_JUDGED] = judged;
+  it->use[WEIR_ROW_DECODE] = decode;
+  it->answers = it->n_out;
 }
+
+/* Rows before it are of the prompt and only looked at: nothing is drawn from them. */
+static int32_t first_drawn(const weir_request *r) { return max32(r->need.out_from, r->n_prompt - 1); }
 
 /* The edits of one request's rows: listed before anything of the step is touched, since that may fail. */
 typedef struct shaped {
-  const weir_logit_edit *edit[SHORT_ROWS];
-  int32_t n[SHORT_ROWS];
+  weir_draw_shape row[SHORT_ROWS];
 } shaped;
 
 static weir_status shape(builder *b, weir_request *r, int32_t to, shaped *out, weir_err *e) {
-  const int32_t first = max32(r->fed_to, r->need.out_from);
-  for (int32_t k = 0; r->shaper && k < to - first; k++) {
-    const weir_status st =
-        weir_shaper_edits(r->shaper, r->tok, first + k, &b->p->edits, &out->edit[k], &out->n[k], e);
+  const int32_t first = max32(r->fed_to, first_drawn(r));
+  for (int32_t k = 0; weir_shape_wanted(r) && k < to - first; k++) {
+    const weir_status st = weir_shape_row(r, b->tier, first + k, &b->p->edits, &out->row[k], e);
     if (st != WEIR_OK) return st;
   }
   return WEIR_OK;
@@ -199,6 +227,7 @@ static void add_rows(builder *b, weir_request *r, int32_t to, const shaped *x) {
   weir_plan *p = b->p;
   const weir_need *q = &r->need;
   const int32_t from = r->fed_to, first = max32(from, q->out_from); /* position of its first wanted row */
+  const int32_t drawn = max32(from, first_drawn(r));
   const weir_seq *s = &r->seq[b->tier];
   weir_plan_item *it = &p->item[p->n_items];
   *it = (weir_plan_item){.req = r, .from = from, .to = to, .first_out = p->batch.n_out};
@@ -207,10 +236,14 @@ static void add_rows(builder *b, weir_request *r, int32_t to, const shaped *x) {
   for (int32_t pos = first; pos < to; pos++) {
     weir_ask *a = weir_batch_ask(&p->batch, row + pos - from);
     *a = r->draw;
-    a->edit = r->shaper ? x->edit[pos - first] : NULL;
-    a->n_edits = r->shaper ? x->n[pos - first] : 0;
-    a->n_top = r->n_top;
+    const weir_draw_shape none = {0}, *how = weir_shape_wanted(r) && pos >= drawn ? &x->row[pos - drawn] : &none;
+    a->edit = how->edit;
+    a->n_edits = how->n;
+    a->only_edits = how->only;
+    a->n_top = pos >= drawn ? r->n_top : 0;
+    if (r->fusion && b->tier == 0 && pos == q->to - 1) a->n_top = p->n_top = WEIR_TOP_MAX;
     weir_cascade_ask(&r->cascade, &r->view, q, pos, a);
+    if (a->probe >= 0 && r->receipt[pos + 1].why == WEIR_WHY_FORCED) a->keep = WEIR_KEEP_ALL;
     if (pos + 1 >= r->n_prompt && a->probe >= 0) a->probe_q = r->stat[pos + 1 - r->n_prompt].logprob;
     it->n_out++;
   }
@@ -242,6 +275,7 @@ static weir_status make_room(builder *b, weir_request *r, int32_t from, int32_t 
 static weir_status place(builder *b, weir_request *r, bool is_long, weir_err *e) {
   weir_plan *p = b->p;
   shaped x;
+  if (pin_forbids(b, r, e)) return WEIR_EINVAL;
   if (r->seq[b->tier].n_pages == 0 && !may_start(b, r)) return WEIR_OK;
   weir_status st = match_prefix(b, r, r->need.out_from, e);
   if (st != WEIR_OK) return st;
@@ -250,10 +284,10 @@ static weir_status place(builder *b, weir_request *r, bool is_long, weir_err *e)
   int32_t to = r->fed_to + min32(r->need.to - r->fed_to, left);
   /* A shaper's edits are listed before the batch is touched, SHORT_ROWS at a time; wider windows are fed in
    * two steps. */
-  if (r->shaper) to = min32(to, max32(r->fed_to, r->need.out_from) + SHORT_ROWS);
+  if (weir_shape_wanted(r)) to = min32(to, max32(r->fed_to, first_drawn(r)) + SHORT_ROWS);
   const int32_t n_pages = weir_pages_for(to);
   b->full = left < 1 || !weir_batch_fits(&p->batch, to - r->fed_to, n_pages, n_pages) ||
-            !edits_fit(p, r, to, to - max32(r->fed_to, r->need.out_from));
+            !edits_fit(p, r, to, max32(0, to - max32(r->fed_to, first_drawn(r))));
   if (b->full) return WEIR_OK;
   WEIR_TRY(shape(b, r, to, &x, e));
   WEIR_TRY(make_room(b, r, r->fed_to, to, true, e));
@@ -266,7 +300,7 @@ out:
 /* ---- ahead of a need ---- */
 
 bool weir_plan_may_go_ahead(const weir_request *r, int32_t tier) {
-  return r->ahead && tier > 0 && !r->cascade.pinned && r->cfg.n_tiers > tier && r->cascade.hi >= tier &&
+  return r->ahead && tier > 0 && !r->pinned && !r->cascade.pinned && r->cfg.n_tiers > tier && r->cascade.hi >= tier &&
          !(r->waiting && r->need.tier == tier) && r->place[tier] < 0 &&
          r->view.kv_len[tier] < r->n_prompt - 1;
 }
@@ -293,6 +327,7 @@ static weir_status place_ahead(builder *b, weir_request *r, weir_err *e) {
   weir_plan_item *it = &p->item[p->n_items];
   *it = (weir_plan_item){.req = r, .from = from, .to = to, .first_out = p->batch.n_out, .ahead = true};
   weir_batch_add(&p->batch, &(weir_batch_seq){r->tok, from, to, r->seq[t].page, n_pages});
+  it->use[WEIR_ROW_PROMPT] = to - from;
   r->place[t] = p->n_items++;
   p->rows.prompt += to - from;
   p->rows.ahead += to - from;
@@ -374,6 +409,9 @@ static void take_rows(const weir_plan_item *it, const weir_row *rows, const weir
     for (int32_t i = 0; i < r->n_top; i++)
       r->row_top[(int64_t)at * r->n_top + i] = top[(int64_t)from * WEIR_TOP_MAX + i];
   }
+  if (r->fusion && r->need.tier == 0 && it->to == r->need.to && it->n_out > 0) /* its last row */
+    memcpy(r->fusion->top, top + (int64_t)(it->first_out + it->n_out - 1) * WEIR_TOP_MAX,
+           sizeof r->fusion->top);
 }
 
 void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const weir_top *top,
@@ -385,7 +423,10 @@ void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const we
     take_rows(it, rows, top);
     r->place[tier] = -1;
     /* A need that arose while its prompt was being fed ahead finds it fed. */
-    if (!it->ahead || (r->waiting && r->need.tier == tier && r->fed_to < it->to)) r->fed_to = it->to;
+    if (!it->ahead)
+      r->fed_to = it->to;
+    else if (r->waiting && r->need.tier == tier && r->fed_to < it->to) /* but its own rows are still to come */
+      r->fed_to = it->to < r->need.out_from ? it->to : r->need.out_from;
     r->view.kv_len[tier] = it->to;
     r->counts.steps[tier]++;
     r->counts.fed[tier] += it->to - it->from;
@@ -406,6 +447,13 @@ void weir_plan_drop(weir_plan *p, int32_t tier, const weir_tier_kv *kv) {
 void weir_plan_forget(weir_plan *p, int32_t tier, weir_request *r) {
   if (r->place[tier] >= 0) p->item[r->place[tier]].req = NULL;
   r->place[tier] = -1;
+}
+
+void weir_plan_give_up(weir_plan *p, int32_t tier, const weir_request *r) {
+  if (r->place[tier] < 0) return;
+  weir_plan_item *it = &p->item[r->place[tier]];
+  it->ahead = true; /* like a prompt that nobody has asked for */
+  it->n_out = 0;
 }
 
 void weir_plan_publish(weir_request *r, int32_t tier, const weir_tier_kv *kv) {

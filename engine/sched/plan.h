@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "kv/pages.h"
 #include "kv/prefix.h"
+#include "sched/cost.h"
 #include "sched/request.h"
 #include "step/batch.h"
 
@@ -34,6 +35,8 @@ typedef struct weir_plan_item {
   int32_t first_out; /* index of its first row among the step's answers */
   int32_t n_out;
   bool ahead; /* nobody asked for it yet: no need of the request is answered */
+  int32_t use[WEIR_N_ROW_USES]; /* its rows by what they are for, in order */
+  int32_t answers;              /* rows asked for */
 } weir_plan_item;
 
 /* Rows of a step by what they are for. */
@@ -62,6 +65,7 @@ typedef struct weir_plan {
       *blocker;       /* building: waits for pages to start; the less urgent do not start before it */
   int32_t spoken_for; /* building: pages that started requests will still take */
   int64_t preempted;  /* requests whose KV was taken, ever */
+  int64_t pin_refused; /* feeds of pinned requests to a higher tier that were asked for and refused, ever */
 } weir_plan;
 
 weir_status weir_plan_init(weir_plan *, int32_t max_tokens, int32_t max_seqs, int32_t n_pages, weir_err *e);
@@ -70,9 +74,13 @@ void weir_plan_fini(weir_plan *, weir_pages *); /* the pages it planned with */
 /* Fills the plan from req[0..n), the most urgent first, of which those with need.tier == tier take part. An
  * empty plan (n_items 0) means that nobody waits for the tier or could be placed. On failure *culprit is the
  * request that must end, and the plan is as good as without it; WEIR_ENOMEM: it alone does not fit the pool.
+ * Whoever asks for a higher tier for a request that is pinned is refused: that is WEIR_EINVAL too.
  */
 weir_status weir_plan_build(weir_plan *, int32_t tier, weir_request *const *req, int32_t n, weir_tier_kv *kv,
                             const weir_plan_limits *, weir_request **culprit, weir_err *e);
+/* Rows of requests that are pinned to the lowest tier in the step built for `tier`. By the guard in build there
+ * are none; this counts what the batch really has. */
+int32_t weir_plan_pinned_rows(const weir_plan *, int32_t tier);
 /* Hands the step's rows to the requests; one whose need is complete is marked by fed_to == need.to. top: as
  * in weir_result. Publishes the pages of what is committed. */
 void weir_plan_finish(weir_plan *, int32_t tier, const weir_row *rows, const weir_top *top,
@@ -81,6 +89,10 @@ void weir_plan_finish(weir_plan *, int32_t tier, const weir_row *rows, const wei
 void weir_plan_drop(weir_plan *, int32_t tier, const weir_tier_kv *kv);
 /* The request ends: a step under way goes on without it. */
 void weir_plan_forget(weir_plan *, int32_t tier, weir_request *);
+
+/* The request does not wait for its rows of the step under way any more; what the step leaves in its KV
+ * counts. */
+void weir_plan_give_up(weir_plan *, int32_t tier, const weir_request *);
 
 /* Whether the pages are there for a request to start on a tier, beside what those of req[0..n) will still
  * take. Then it has claimed them. `force`: claims in any case. */

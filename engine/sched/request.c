@@ -8,6 +8,21 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "sched/shape.h"
+
+/* Appends what must follow, as long as anything must. */
+static void force(weir_request *r) {
+  if (!r->choices) return;
+  int32_t k = weir_request_n_new(r), id;
+  weir_choice_node at = weir_choices_at(r->choices, r->tok + r->n_prompt, k);
+  for (; k < r->max_new && (id = weir_choices_forced(r->choices, at)) >= 0; k++) {
+    const int32_t tier = weir_cascade_force(&r->cascade, id, r->tok, &r->view);
+    weir_receipts_force(r->receipt, r->n_prompt + k, tier);
+    r->stat[k] = (struct weir_token_stat){.p_max = NAN, .margin = NAN};
+    if (r->n_top > 0) r->top[(size_t)k * (size_t)r->n_top] = (weir_top){id, 0};
+    at = weir_choices_step(r->choices, at, id);
+  }
+}
 
 weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_request **out, weir_err *e) {
   weir_status st = WEIR_OK;
@@ -21,7 +36,9 @@ weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_req
   if (why) return weir_fail(e, WEIR_EINVAL, "cascade: %s", why);
   WEIR_TRY(WEIR_NEW(1, &r, e));
   WEIR_TRY(WEIR_NEW((size_t)s->n_prompt + (size_t)s->max_new + 1, &r->tok, e));
-  WEIR_TRY(WEIR_NEW((size_t)s->max_new + 2, &r->row, e));
+  const int32_t looked = s->cascade->route.on ? s->cascade->route.prompt : 0; /* rows of the prompt */
+  const size_t n_rows = (size_t)s->max_new + 2 + (size_t)(looked < s->n_prompt ? looked : s->n_prompt);
+  WEIR_TRY(WEIR_NEW(n_rows, &r->row, e));
   WEIR_TRY(WEIR_NEW((size_t)s->n_prompt + (size_t)s->max_new + 2, &r->receipt, e));
   WEIR_TRY(WEIR_NEW((size_t)s->max_new + 1, &r->stat, e));
   memcpy(r->tok, s->prompt, (size_t)s->n_prompt * sizeof *r->tok);
@@ -38,7 +55,7 @@ weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_req
   r->last_entropy = NAN;
   r->n_top = s->n_top;
   if (s->n_top > 0) {
-    WEIR_TRY(WEIR_NEW(((size_t)s->max_new + 2) * (size_t)s->n_top, &r->row_top, e));
+    WEIR_TRY(WEIR_NEW(n_rows * (size_t)s->n_top, &r->row_top, e));
     WEIR_TRY(WEIR_NEW(((size_t)s->max_new + 1) * (size_t)s->n_top, &r->top, e));
   }
   if (weir_shaper_wanted(&s->penalties, s->min_new)) {
@@ -48,6 +65,15 @@ weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_req
   }
   r->cfg = *s->cascade;
   weir_cascade_init(&r->cascade, &r->cfg, s->pinned);
+  r->pinned = s->pinned;
+  r->counts.route = r->cascade.route;
+  if (r->cfg.fusion != 0) {
+    WEIR_TRY(WEIR_NEW(1, &r->fusion, e));
+    *r->fusion = (struct weir_fusion){.weight = r->cfg.fusion, .at = -1};
+  }
+  r->choices = s->choices;
+  force(r);
+  r->view.ended = weir_request_is_complete(r);
   *out = r;
   r = NULL;
 out:
@@ -65,6 +91,7 @@ void weir_request_destroy(weir_request *r) {
   free(r->top);
   if (r->shaper) weir_shaper_fini(r->shaper);
   free(r->shaper);
+  free(r->fusion);
   free(r);
 }
 
@@ -88,21 +115,39 @@ void weir_request_drop_kv(weir_request *r, int32_t tier, weir_pages *pages) {
 static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *row, int32_t at,
                       int64_t now_ns) {
   struct weir_token_stat *s = &r->stat[at - r->n_prompt];
-  const bool gated = fx->reason == WEIR_DEFERRED || fx->why == WEIR_WHY_EASY;
+  const bool up = fx->reason == WEIR_DEFERRED || fx->reason == WEIR_ROUTED;
+  const bool gated = up || fx->why == WEIR_WHY_EASY;
   if (gated && isnan(r->receipt[at].entropy)) { /* the first tier to look: what the gate went by */
     s->p_max = row->p_max;
     s->margin = row->margin;
   } else if (isnan(r->receipt[at].entropy)) {
     s->p_max = s->margin = NAN;
   }
-  if (fx->reason == WEIR_DEFERRED && r->deferred_ns == 0) r->deferred_ns = now_ns;
+  if (up && r->deferred_ns == 0) r->deferred_ns = now_ns;
   if (fx->append < 0) return;
   if (r->n_top > 0)
     memcpy(r->top + (size_t)(at - r->n_prompt) * (size_t)r->n_top,
            r->row_top + (size_t)(row - r->row) * (size_t)r->n_top, (size_t)r->n_top * sizeof *r->top);
   s->logprob = row->logprob;
-  s->wait_ns = fx->why == WEIR_WHY_DEFERRED ? now_ns - r->deferred_ns : 0;
+  /* An easy one that was deferred first was given up. */
+  const bool handed =
+      fx->why == WEIR_WHY_DEFERRED || fx->why == WEIR_WHY_ROUTED || fx->why == WEIR_WHY_EASY;
+  s->wait_ns = handed && r->deferred_ns != 0 ? now_ns - r->deferred_ns : 0;
   r->deferred_ns = 0;
+}
+
+/* The effect takes place; what it takes back, shaper and receipts forget. */
+static void take_effect(weir_request *r, const weir_effect *fx, int32_t *truncated_to) {
+  const int32_t n = r->view.n, to = fx->truncate_to;
+  if (r->shaper && to >= 0) weir_shaper_truncate(r->shaper, r->tok, to);
+  weir_receipts_note(r->receipt, n, fx);
+  if (to >= 0) r->counts.refused += n - to;
+  r->effect = *fx;
+  r->counts.route = r->cascade.route;
+  *truncated_to = to >= 0 ? to : n;
+  weir_cascade_apply(&r->cascade, fx, r->tok, &r->view);
+  if (r->fusion) r->fusion->at = fx->endorsed_by == 0 && fx->reason == WEIR_DEFERRED ? r->view.n : -1;
+  force(r);
 }
 
 void weir_request_observe(weir_request *r, int64_t now_ns, int32_t *truncated_to) {
@@ -112,14 +157,48 @@ void weir_request_observe(weir_request *r, int64_t now_ns, int32_t *truncated_to
   weir_cascade_observe(&r->cascade, &r->view, &q, r->row, &fx);
   r->waiting = false;
   const int32_t at = fx.truncate_to >= 0 ? fx.truncate_to : n; /* the position that was decided */
-  if (fx.reason != WEIR_ENDORSED) note_stat(r, &fx, &r->row[at - 1 - q.out_from], at, now_ns);
+  const bool dropped = fx.reason == WEIR_ROUTED && fx.truncate_to >= 0; /* its row was noted long ago */
+  if (dropped) r->deferred_ns = now_ns;
+  if (fx.reason != WEIR_ENDORSED && !dropped) note_stat(r, &fx, &r->row[at - 1 - q.out_from], at, now_ns);
   if (q.tier == 0) r->last_entropy = r->row[q.to - 1 - q.out_from].entropy;
-  if (r->shaper && fx.truncate_to >= 0) weir_shaper_truncate(r->shaper, r->tok, fx.truncate_to);
-  weir_receipts_note(r->receipt, n, &fx);
-  if (fx.truncate_to >= 0) r->counts.refused += n - fx.truncate_to;
+  take_effect(r, &fx, truncated_to);
+}
+
+bool weir_request_settle(weir_request *r, int64_t now_ns, int32_t *truncated_to) {
+  weir_effect fx;
+  if (!weir_cascade_settle(&r->cascade, &r->view, &fx)) return false;
+  if (fx.reason == WEIR_ROUTED) r->deferred_ns = now_ns;
+  take_effect(r, &fx, truncated_to);
+  return true;
+}
+
+bool weir_request_is_complete(const weir_request *r) {
+  if (!r->choices) return false;
+  return weir_choices_complete(r->choices,
+                               weir_choices_at(r->choices, r->tok + r->n_prompt, weir_request_n_new(r)));
+}
+
+bool weir_request_give_up(weir_request *r) {
+  weir_effect fx;
+  if (!weir_cascade_give_up(&r->cascade, &r->view, &fx)) return false;
+  if (r->need.tier > 0) r->waiting = false;
+  weir_receipts_note(r->receipt, r->view.n, &fx);
   r->effect = fx;
-  *truncated_to = at;
   weir_cascade_apply(&r->cascade, &fx, r->tok, &r->view);
+  if (r->fusion) r->fusion->at = -1;
+  return true;
+}
+
+int32_t weir_request_switch(weir_request *r, const weir_cascade_cfg *cfg) {
+  const int32_t n = r->view.n;
+  r->cfg = *cfg;
+  const int32_t same = weir_cascade_switch(&r->cascade, &r->view, &r->cfg);
+  weir_receipts_begin(r->receipt, same); /* whoever has looked at this position has not written it */
+  r->deferred_ns = 0;
+  if (same == n) return n;
+  r->counts.refused += n - same;
+  if (r->shaper) weir_shaper_truncate(r->shaper, r->tok, same);
+  return same;
 }
 
 weir_token_receipt weir_request_receipt(const weir_request *r, int32_t i) {

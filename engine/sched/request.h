@@ -8,9 +8,12 @@
 
 #include "base/err.h"
 #include "cascade/policy.h"
+#include "cascade/quality.h"
 #include "cascade/receipt.h"
 #include "kernels/row.h"
 #include "kv/seq.h"
+#include "sched/choices.h"
+#include "sched/cost.h"
 #include "sched/penalties.h"
 #include "sched/queue.h"
 
@@ -26,7 +29,8 @@ typedef struct weir_token_receipt {
   float p_max,
       margin;    /* ones looked (a token under hold, the one after a full window). p_max, margin: likewise */
   float logprob; /* log p(token) by the tier that wrote it */
-  int64_t wait_ns; /* from the gate's deferral to the higher tier's token; 0 when it was not deferred */
+  int64_t wait_ns; /* from the gate's deferral to the higher tier's token, or to the lowest one's where that took
+                      too long; 0 when it was not deferred */
 } weir_token_receipt;
 
 typedef struct weir_counts {
@@ -41,6 +45,11 @@ typedef struct weir_counts {
    * that went to the large tier, the threshold of the last decision (NaN: none yet). */
   int32_t budgeted, deferred;
   float tau;
+  int32_t given_up; /* needs of the large tier that took longer than cfg.defer_wait_ns */
+  int32_t by_mode[WEIR_N_AUTO_MODES]; /* of new_tokens, in mode auto: by the mode they were written under */
+  weir_route_state route; /* where the whole request went, and by what */
+  int32_t forced; /* of new_tokens: nothing else might follow, no tier was asked */
+  weir_cost cost;
 } weir_counts;
 
 typedef struct weir_request_spec {
@@ -56,6 +65,7 @@ typedef struct weir_request_spec {
   int32_t min_new, n_top;
   const int32_t *end; /* [n_end] ids that end a text, ascending; borrowed for the request's life */
   int32_t n_end;
+  const weir_choices *choices; /* what it writes is one of them; borrowed likewise; NULL: anything */
 } weir_request_spec;
 
 typedef struct weir_request {
@@ -83,8 +93,9 @@ typedef struct weir_request {
   weir_need need;
   weir_effect effect;  /* what the last need led to */
   int32_t fed_to;      /* positions of the need already fed, chunk by chunk */
-  weir_row *row;       /* [max_new + 2]: rows of the need collected so far, row p at [p - out_from] */
-  weir_top *row_top;   /* [max_new + 2][n_top], likewise; NULL when n_top is 0 */
+  weir_row *row;       /* [max_new + 2], and those of the prompt that routing looks at: rows of the need
+                          collected so far, row p at [p - out_from] */
+  weir_top *row_top;   /* [as row][n_top], likewise; NULL when n_top is 0 */
   int64_t since_ns;    /* when the need arose */
   int64_t deferred_ns; /* when the gate handed the next token up; 0: it has not */
 
@@ -96,6 +107,9 @@ typedef struct weir_request {
   weir_top *top;      /* [max_new + 1][n_top] of the row that wrote a token, by generated token; as row_top */
   float last_entropy; /* nats, of the row the lowest tier gave last; NaN: none yet */
   weir_counts counts;
+  const weir_choices *choices; /* NULL: anything may be written */
+  struct weir_fusion *fusion;  /* sched/shape.h; NULL: off */
+  bool pinned; /* as it came: tier 0 alone, whatever the policy says. Nobody writes it again */
 } weir_request;
 
 weir_status weir_request_create(const weir_request_spec *, int64_t id, weir_request **out, weir_err *e);
@@ -104,16 +118,29 @@ void weir_request_destroy(weir_request *);
 
 /* Asks the policy what comes next; false: finished. Keeps a need that is under way. */
 bool weir_request_next(weir_request *, int64_t now_ns);
-/* All rows of the need are in: applies the effect. *truncated_to: tokens before it are unchanged (the
+/* All rows of the need are in: applies the effect, and appends what is forced by it. *truncated_to: tokens before it are unchanged (the
  * previous n when nothing was taken back). The caller then sets view.ended. */
 void weir_request_observe(weir_request *, int64_t now_ns, int32_t *truncated_to);
+/* The need of a higher tier is given up (weir_cascade_give_up); what is to be shown may have grown. False:
+ * there is none. A step under way with its rows: weir_plan_give_up first. */
+bool weir_request_give_up(weir_request *);
+/* Another configuration from here on (weir_cascade_switch); nothing is waited for. Returns n: tokens before it
+ * are unchanged. The caller then sets view.ended. */
+int32_t weir_request_switch(weir_request *, const weir_cascade_cfg *);
+/* To be called when view.ended has become true (weir_cascade_settle). True: a decision was made, and
+ * *truncated_to is set as by observe. */
+bool weir_request_settle(weir_request *, int64_t now_ns, int32_t *truncated_to);
 /* Gives back the KV of a tier: preemption, the end. What was fed must be fed again. */
 void weir_request_drop_kv(weir_request *, int32_t tier, weir_pages *);
 
-/* The receipt of generated token i, 0 <= i < n_new. */
+/* What it has written is one of its choices, whole: it has ended. */
+bool weir_request_is_complete(const weir_request *);
+
+/* The receipt of generated token i, 0 <= i < n_new. A forced token has logprob 0 and no other statistics. */
 weir_token_receipt weir_request_receipt(const weir_request *, int32_t i);
 
-/* The likeliest tokens [n_top] of the row that wrote it; NULL when none were asked for. */
+/* The likeliest tokens [n_top] of the row that wrote it; NULL when none were asked for. Of a forced token the
+ * first alone means something: itself. */
 const weir_top *weir_request_top(const weir_request *, int32_t i);
 
 static inline int32_t weir_request_n_new(const weir_request *r) { return r->view.n - r->n_prompt; }

@@ -142,6 +142,7 @@ weir_status weir_engine_create(const weir_engine_cfg *cfg, weir_engine **out, we
     if (g->cfg.max_active > most) g->cfg.max_active = most;
     WEIR_TRY(tier_init(g, t, e));
   }
+  weir_engine_auto_init(g);
   for (g->n_buckets = 64; g->n_buckets < g->cfg.max_active + g->cfg.max_queued;) g->n_buckets *= 2;
   WEIR_TRY(WEIR_NEW((size_t)g->n_buckets, &g->bucket, e));
   WEIR_TRY(WEIR_NEW((size_t)g->cfg.max_active, &g->active, e));
@@ -242,14 +243,26 @@ static bool is_awaited(const weir_engine *g, int32_t t) {
 
 static bool is_lost(const weir_engine *g, int32_t t) { return is_dead(g, t) && !is_awaited(g, t); }
 
+static bool job_needs(const weir_job *s, int32_t t) {
+  if (s->auto_ && !s->pinned && s->cascade->n_tiers > 1) return weir_auto_needs(s->quality, t);
+  return weir_engine_needs_tier(s->cascade, s->pinned, t);
+}
+
 static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_err *e) {
   const char *why = weir_cascade_cfg_error(s->cascade);
+  if (s->auto_ && (unsigned)s->quality >= WEIR_N_QUALITIES)
+    return weir_fail(e, WEIR_EINVAL, "quality %d is not known", (int)s->quality);
+  if (s->auto_ && s->n_spans > 0)
+    return weir_fail(e, WEIR_EINVAL, "spans have no meaning in mode auto");
   if (why) return weir_fail(e, WEIR_EINVAL, "cascade: %s", why);
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
+  if (s->pinned && g->cfg.lone_large)
+    return weir_fail(e, WEIR_EINVAL, "the request is pinned to the small model, and there is only %s",
+                     g->tier[0].exec->info.name);
   for (int32_t t = 0; t < g->cfg.n_tiers; t++)
-    if (is_lost(g, t) && weir_engine_needs_tier(s->cascade, s->pinned, t))
+    if (is_lost(g, t) && job_needs(s, t))
       return weir_fail(e, WEIR_EDEVICE, "%s is down: %s", g->tier[t].exec->info.name,
                        g->tier[t].why_dead.msg);
   return WEIR_OK;
@@ -299,6 +312,8 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
   WEIR_TRY(weir_queue_reserve(&g->queue, g->queue.n + 1, e));
   WEIR_TRY(WEIR_NEW(1, &j, e));
   j->spec = *s;
+  WEIR_TRY(weir_engine_make_choices(g, s, max_new, n_vocab, &j->choices, e));
+  WEIR_TRY(weir_engine_make_spans(j, s, max_new, e));
   j->submitted_ns = weir_engine_now(g);
   const weir_request_spec spec = {.prompt = s->prompt,
                                   .n_prompt = s->n_prompt,
@@ -312,18 +327,25 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
                                   .min_new = min_new,
                                   .n_top = s->n_top,
                                   .end = g->end,
-                                  .n_end = g->n_end};
+                                  .n_end = g->n_end,
+                                  .choices = s->n_choices > 0 ? &j->choices : NULL};
   WEIR_TRY(weir_request_create(&spec, g->next_id, &j->req, e));
   j->req->owner = j;
+  j->threshold = j->req->cfg.gate[0].threshold;
+  j->req->cfg.gate_moves = j->spans.n > 0;
   weir_engine_budget_begin(j);
   WEIR_TRY(weir_stream_init(&j->stream, g->cfg.tokenizer, max_new, s->show_special, s->stop, s->n_stop, e));
   j->stream.min_new = min_new;
   /* Behind a mark (of a turn, of the beginning) a new text starts; otherwise it goes on the prompt's. */
   j->stream.start.started =
       s->n_prompt > 0 && !weir_tokenizer_is_special(g->cfg.tokenizer, s->prompt[s->n_prompt - 1]);
-  if (is_dead(g, 1) && !weir_engine_needs_tier(s->cascade, s->pinned, 1)) j->req->cascade.hi = 0;
+  WEIR_TRY(weir_engine_follow(g, j, e)); /* what is forced from the beginning */
+  if (is_dead(g, 1) && !job_needs(s, 1)) j->req->cascade.hi = 0;
   if (id) *id = g->next_id;
   g->next_id++;
+  weir_engine_route_begin(g, j);
+  g->pinned_jobs += s->pinned;
+  weir_engine_auto_begin(g, j);
   enter(g, j);
   j = NULL;
 out:
@@ -380,7 +402,8 @@ static bool anyone_hopes(const weir_engine *g) {
  * those who wait for a dead tier. */
 static int64_t next_timer(const weir_engine *g) {
   const int64_t now = weir_engine_now(g);
-  int64_t at = g->next_deadline;
+  const int64_t give_up = weir_engine_give_up_at(g);
+  int64_t at = g->next_deadline < give_up ? g->next_deadline : give_up;
   for (int32_t t = 0; t < g->cfg.n_tiers; t++) {
     const weir_engine_tier *y = &g->tier[t];
     int64_t oldest, due = INT64_MAX;
@@ -404,9 +427,11 @@ weir_status weir_engine_step(weir_engine *g, bool *busy, weir_err *e) {
   const uint64_t seen = signals(g);
   bool moved = weir_engine_collect(g);
   moved |= weir_engine_look(g);
+  moved |= weir_engine_give_up(g);
   moved |= weir_engine_sweep(g);
   moved |= weir_engine_launch(g, &st, e);
   moved |= weir_engine_sweep(g);
+  weir_engine_auto_idle(g);
   g->wake_ns = moved || g->some_cancelled ? INT64_MIN : next_timer(g);
   if (!moved && !g->cfg.on_ready && (anything_in_flight(g) || anyone_hopes(g))) {
     sleep_for_signal(g, seen);
@@ -452,8 +477,16 @@ weir_engine_stats weir_engine_get_stats(const weir_engine *g) {
                          .queued = g->queue.n,
                          .last_step_ns = g->last_step_ns,
                          .tokens_wanted_up = g->tokens_wanted_up,
+                         .deferrals_given_up = g->given_up,
+                         .cost = g->cost,
+                         .pinned_jobs = g->pinned_jobs,
+                         .pinned_large_rows = g->pinned_large_rows,
+                         .pinned_refused = g->cfg.n_tiers > 1 ? g->tier[1].plan.pin_refused : 0,
+                         .tokens_forced = g->tokens_forced,
                          .budget = weir_engine_budget_stats(g),
-                         .goodput = weir_goodput_rate(&g->speed, now)};
+                         .routed = g->routed,
+                         .goodput = weir_goodput_rate(&g->speed, now),
+                         .auto_ = weir_auto_get_stats(&g->auto_)};
   if (g->cfg.n_tiers > 1) s.large_only_goodput = weir_goodput_large_only(&g->speed, now, g->n_active);
   memcpy(s.tokens_by_tier, g->tokens_by_tier, sizeof s.tokens_by_tier);
   memcpy(s.jobs_done, g->jobs_done, sizeof s.jobs_done);

@@ -11,10 +11,12 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "cascade/policy.h"
+#include "cascade/quality.h"
 #include "model/tokenizer.h"
 #include "sched/penalties.h"
 #include "sched/choices.h"
 #include "sched/request.h"
+#include "serve/auto_stats.h"
 #include "serve/gate_spans.h"
 #include "step/step.h"
 
@@ -75,6 +77,7 @@ typedef struct weir_engine_cfg {
   void (*on_step)(void *ctx, int32_t tier, const weir_step_note *);
   void (*on_ready)(void *ctx);
   void *hooks_ctx;
+  bool lone_large; /* the single tier is the large model: pinned jobs are refused */
 } weir_engine_cfg;
 
 weir_status weir_engine_create(const weir_engine_cfg *, weir_engine **out, weir_err *e);
@@ -91,7 +94,7 @@ typedef struct weir_piece {
 } weir_piece;
 
 typedef enum {
-  WEIR_END_STOP,   /* a stop string */
+  WEIR_END_STOP,   /* a stop string; one of the choices is whole */
   WEIR_END_EOS,    /* an end-of-text token */
   WEIR_END_LENGTH, /* max_new or the context is full */
   WEIR_END_ERROR,
@@ -123,6 +126,8 @@ typedef struct weir_job {
   int32_t priority;    /* lower goes first, as in vLLM; the one who waits ages towards the front */
   int64_t deadline_ns; /* by the engine's clock; 0: none */
   uint64_t salt;       /* of the prefix cache: tenants of different salts share nothing */
+  /* Tier 0 alone, for ever: no row, token, KV page or prefix-cache entry of it at the large tier, whatever the
+   * cascade says. In mode large, exact or any other its text is then the small model's own. */
   bool pinned;
   bool ignore_eos;
   bool show_special;       /* special tokens appear in the text by name */
@@ -135,8 +140,12 @@ typedef struct weir_job {
                                  them, whole. Not with stop strings, min_new or ignore_eos */
   int32_t n_choices;
   const weir_gate_span *span; /* [n_spans <= WEIR_MAX_GATE_SPANS], copied: serve/gate_spans.h. Not with a
-                                 budget, nor where the cascade has no gate that any row can pass or not */
+                                 budget or a route; the small tier is then always fed */
   int32_t n_spans;
+  bool auto_; /* mode auto: `cascade` is what weir_cascade_cfg_make gives for it, and the engine moves the job
+                 between that, the small and the large model alone and exact (cascade/quality.h). Pinned, or
+                 on an engine of one tier, it stays as it is */
+  weir_quality quality; /* with auto_: the floor */
 } weir_job;
 
 /* Takes a job (everything in it is copied), or WEIR_EBUSY when too many wait; errors (empty prompt, prompt
@@ -187,17 +196,33 @@ typedef struct weir_budget_stats {
   int64_t forgotten;        /* trackers that others took the place of */
 } weir_budget_stats;
 
+/* Requests in mode route, by what was decided about them; pinned ones, and those of other modes, are not
+ * counted. */
+typedef struct weir_route_stats {
+  int64_t by[WEIR_N_ROUTED]; /* weir_routed; those open stand under none */
+  int64_t looked, unsure;    /* rows */
+  float share;               /* the threshold of the last decision that looked at rows; 0: none yet */
+} weir_route_stats;
+
 typedef struct weir_engine_stats {
   weir_tier_stats tier[WEIR_MAX_TIERS];
   int32_t active, queued;
   int64_t tokens_by_tier[WEIR_MAX_TIERS]; /* committed */
   int64_t tokens_wanted_up;               /* of these: for a tier that was not there */
   weir_budget_stats budget;
+  weir_cost cost;                 /* of requests that have ended, all together */
+  /* Jobs that were pinned; rows of theirs in batches of the large tier (always 0), and how often one was asked
+   * for and refused (0 unless a policy is broken; the job ends with an error then). */
+  int64_t pinned_jobs, pinned_large_rows, pinned_refused;
+  int64_t deferrals_given_up;     /* needs of the large tier that took longer than a request's defer_wait_ns */
   int64_t jobs_done[WEIR_END_DEADLINE + 1];
   int64_t last_step_ns; /* by the engine's clock: when a step last ended; 0: none has. For a health probe */
   /* Measured over the last seconds, tokens a second, by all requests together: what was committed, and what
    * the large tier alone would have written at this number of requests under way. 0: not known. */
   double goodput, large_only_goodput;
+  weir_auto_stats auto_;
+  weir_route_stats routed;
+  int64_t tokens_forced; /* of those committed: nothing else might follow, no tier was asked */
 } weir_engine_stats;
 weir_engine_stats weir_engine_get_stats(const weir_engine *);
 

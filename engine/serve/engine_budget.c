@@ -57,7 +57,7 @@ void weir_engine_budget_step(weir_engine *g, int64_t device_ns) {
 void weir_engine_budget_set(weir_engine *g, weir_engine_job *j) {
   weir_request *r = j->req;
   const weir_budget *b = &r->cfg.budget;
-  if (!weir_budget_moves(b) || r->need.tier != 0) return;
+  if (!weir_budget_moves(b) || r->cfg.route.on || r->need.tier != 0) return;
   const double price = weir_load_price((double)b->load_price, g->large_waiting, g->large_step_ns);
   const double tau = b->rated ? tracker_of(g, j)->tau : own_tau(j);
   j->budget.open =
@@ -71,7 +71,7 @@ void weir_engine_budget_note(weir_engine *g, weir_engine_job *j) {
   weir_request *r = j->req;
   const weir_budget *b = &r->cfg.budget;
   const weir_effect *fx = &r->effect;
-  if (!weir_budget_moves(b)) return;
+  if (!weir_budget_moves(b) || r->cfg.route.on) return;
   const bool decided = r->need.tier == 0 && fx->reason != WEIR_ENDORSED;
   const bool deferred = decided && fx->reason == WEIR_DEFERRED;
   const bool held = fx->append >= 0 && fx->why == WEIR_WHY_HOLD; /* came with a deferral, unasked */

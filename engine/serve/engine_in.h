@@ -9,6 +9,7 @@
 #include "sched/plan.h"
 #include "sched/queue.h"
 #include "serve/engine.h"
+#include "serve/auto.h"
 #include "serve/goodput.h"
 #include "serve/stream.h"
 
@@ -25,6 +26,20 @@ typedef struct weir_engine_job {
   } budget;
   uint8_t lost[WEIR_MAX_TIERS]; /* steps of a tier that failed with it, up to the most that are borne */
   struct weir_engine_job *next; /* with the same bits of its id */
+  struct {
+    float share;  /* that it came with */
+    int32_t at;   /* of its tenant's tracker in the table */
+    bool open;    /* the decision about the whole request has not been noted yet */
+  } route;
+  weir_choices choices; /* its request's */
+  bool whole;           /* one of them is written */
+  weir_gate_spans spans;
+  float threshold; /* of the gate, outside of them */
+  struct {
+    bool on, moved;           /* moved: it has been in another mode */
+    weir_auto_mode mode;      /* its own, which follows its floor's */
+    weir_cascade_cfg cascade; /* that it came with */
+  } auto_;
 } weir_engine_job;
 
 typedef struct weir_engine_tier {
@@ -65,10 +80,19 @@ struct weir_engine {
   int64_t tokens_by_tier[WEIR_MAX_TIERS], jobs_done[WEIR_END_DEADLINE + 1], last_step_ns;
   int64_t tokens_wanted_up;
   weir_rate_table rates;    /* of tenants */
+  weir_route_stats routed;
   weir_budget_stats budget; /* the counters of it */
   int32_t large_waiting;    /* requests that waited for the large tier when the small one's step ended */
   double large_step_ns;     /* of late */
   double load_price;        /* of the last decision */
+
+  int64_t given_up;         /* deferrals that took too long */
+  weir_cost cost;           /* of requests that have ended */
+  int64_t pinned_jobs, pinned_large_rows;
+  int64_t tokens_forced;    /* committed */
+
+  weir_auto auto_;
+  int64_t auto_busy_ns; /* end of the last step of work that goes on; 0: none does */
 
   pthread_mutex_t lock; /* of signals */
   pthread_cond_t signal;
@@ -91,6 +115,32 @@ void weir_engine_advance(weir_engine *, weir_engine_job *);
  * came or went. */
 bool weir_engine_sweep(weir_engine *);
 
+/* Shows what is committed; the error is the text's. */
+weir_status weir_engine_show(weir_engine *, weir_engine_job *, bool final, weir_err *e);
+
+/* ---- engine_text.c ---- */
+/* The list of answers as tokens behind the job's prompt; nothing without one. */
+weir_status weir_engine_make_choices(const weir_engine *, const weir_job *, int32_t max_new, int32_t n_vocab,
+                                     weir_choices *out, weir_err *e);
+weir_status weir_engine_make_spans(weir_engine_job *, const weir_job *, int32_t max_new, weir_err *e);
+/* Brings the text to where the tokens are, and whether it has ended. */
+weir_status weir_engine_follow(weir_engine *, weir_engine_job *, weir_err *e);
+/* The threshold behind what was written; before the observe of rows. */
+void weir_engine_span_set(weir_engine_job *);
+
+/* ---- engine_wait.c ---- */
+/* Gives up for requests that have waited for the large tier for longer than they want. True when any did. */
+bool weir_engine_give_up(weir_engine *);
+/* When the next of them will have; INT64_MAX: never. */
+int64_t weir_engine_give_up_at(const weir_engine *);
+
+/* ---- engine_cost.c ---- */
+/* The step of the tier has ended well and was not taken apart yet. */
+void weir_engine_cost_step(weir_engine *, int32_t t);
+/* KV went back from kv_before[t] to what it is now: tokens were taken back. */
+void weir_engine_cost_taken_back(weir_engine *, weir_request *, const int32_t *kv_before);
+void weir_engine_cost_end(weir_engine *, weir_request *);
+
 /* ---- engine_budget.c ---- */
 /* A request with a budget: when it is taken; around the observe of its rows. */
 void weir_engine_budget_begin(weir_engine_job *);
@@ -100,6 +150,28 @@ void weir_engine_budget_note(weir_engine *, weir_engine_job *);
 void weir_engine_budget_load(weir_engine *);
 void weir_engine_budget_step(weir_engine *, int64_t device_ns);
 weir_budget_stats weir_engine_budget_stats(const weir_engine *);
+
+/* ---- engine_route.c ---- */
+/* A request in mode route: when it is taken; around whatever may decide about it. */
+void weir_engine_route_begin(weir_engine *, weir_engine_job *);
+void weir_engine_route_set(weir_engine *, weir_engine_job *);
+void weir_engine_route_note(weir_engine *, weir_engine_job *);
+
+/* ---- engine_auto.c ---- */
+void weir_engine_auto_init(weir_engine *);
+/* A request in mode auto: when it is taken (after its budget); before it is asked what it needs; after the
+ * observe of its rows; when tokens of it are shown; when it ends. */
+void weir_engine_auto_begin(weir_engine *, weir_engine_job *);
+void weir_engine_auto_turn(weir_engine *, weir_engine_job *);
+void weir_engine_auto_observed(weir_engine *, const weir_engine_job *);
+void weir_engine_auto_show(weir_engine *, weir_engine_job *, int32_t n);
+void weir_engine_auto_leave(weir_engine *, const weir_engine_job *);
+/* It cannot do without the tier in any mode its floor allows. */
+bool weir_engine_auto_is_orphan(const weir_engine_job *, int32_t t);
+/* After a step of a tier; when a turn is over; when a tier has died (its plan is dropped) or is back. */
+void weir_engine_auto_step(weir_engine *, int32_t t, int64_t device_ns);
+void weir_engine_auto_idle(weir_engine *);
+void weir_engine_auto_tier(weir_engine *, int32_t t, bool up);
 
 /* ---- engine_life.c ---- */
 /* The tier has died: who needs it ends with the reason, at once or when dead_wait_ns is over, the others go

@@ -60,10 +60,12 @@ static void piece(void *ctx, int32_t index, const char *text, size_t len) {
                                               .len = len,
                                               .receipt = &receipt,
                                               .top = weir_request_top(j->req, index),
-                                              .n_top = j->req->n_top});
+                                              .n_top = receipt.why == WEIR_WHY_FORCED && j->req->n_top > 0
+                                                           ? 1
+                                                           : j->req->n_top});
 }
 
-static weir_status show(weir_engine *g, weir_engine_job *j, bool final, weir_err *e) {
+weir_status weir_engine_show(weir_engine *g, weir_engine_job *j, bool final, weir_err *e) {
   const int32_t n = j->req->view.committed - j->req->n_prompt;
   const int64_t now = weir_engine_now(g);
   if (j->first_ns == 0 && n > 0) j->first_ns = now;
@@ -74,7 +76,10 @@ static weir_status show(weir_engine *g, weir_engine_job *j, bool final, weir_err
     j->req->counts.wanted_up += receipt.wanted_up;
     g->tokens_by_tier[receipt.tier]++;
     g->tokens_wanted_up += receipt.wanted_up;
+    j->req->counts.forced += receipt.why == WEIR_WHY_FORCED;
+    g->tokens_forced += receipt.why == WEIR_WHY_FORCED;
   }
+  weir_engine_auto_show(g, j, n - j->req->counts.new_tokens);
   j->req->counts.new_tokens = n;
   return weir_stream_show(&j->stream, n, final, piece, j, e);
 }
@@ -84,19 +89,24 @@ void weir_engine_advance(weir_engine *g, weir_engine_job *j) {
   weir_status st = WEIR_OK;
   weir_err e;
   int32_t same;
+  const weir_view before = r->view;
   weir_engine_budget_set(g, j);
+  weir_engine_route_set(g, j);
+  weir_engine_span_set(j);
   weir_request_observe(r, weir_engine_now(g), &same);
+  weir_engine_auto_observed(g, j);
   weir_engine_budget_note(g, j);
+  weir_engine_cost_taken_back(g, r, before.kv_len);
   weir_stream_truncate(&j->stream, same - r->n_prompt);
-  while (j->stream.n < weir_request_n_new(r)) {
-    const int32_t id = r->tok[r->n_prompt + j->stream.n];
-    WEIR_TRY(weir_stream_append(&j->stream, id, &e));
-    j->at_eos = !j->spec.ignore_eos && weir_tokenizer_is_end(g->cfg.tokenizer, id);
+  WEIR_TRY(weir_engine_follow(g, j, &e));
+  const weir_view settled = r->view;
+  if (r->view.ended && weir_request_settle(r, weir_engine_now(g), &same)) {
+    weir_engine_cost_taken_back(g, r, settled.kv_len);
+    weir_stream_truncate(&j->stream, same - r->n_prompt);
+    WEIR_TRY(weir_engine_follow(g, j, &e)); /* another tier may write it all again */
   }
-  const int32_t n_new = weir_request_n_new(r);
-  if (n_new == 0) j->at_eos = false;
-  r->view.ended = n_new > 0 && (j->stream.stopped || j->at_eos || n_new >= r->max_new);
-  WEIR_TRY(show(g, j, false, &e));
+  weir_engine_route_note(g, j);
+  WEIR_TRY(weir_engine_show(g, j, false, &e));
 out:
   if (st != WEIR_OK) weir_engine_retire(g, j, WEIR_END_ERROR, &e);
 }
@@ -107,6 +117,8 @@ void weir_engine_job_free(weir_engine *g, weir_engine_job *j) {
   for (int32_t t = 0; t < g->cfg.n_tiers && j->req; t++) weir_request_drop_kv(j->req, t, g->tier[t].kv.pages);
   weir_request_destroy(j->req);
   weir_stream_fini(&j->stream);
+  weir_choices_fini(&j->choices);
+  weir_gate_spans_fini(&j->spans);
   free(j);
 }
 
@@ -127,7 +139,7 @@ static void leave(weir_engine *g, weir_engine_job *j) {
 /* Of late requests that show the small tier's tokens at once, how many needed the large tier at all. */
 static void learn_deferral(weir_engine *g, const weir_request *r) {
   const weir_cascade *c = &r->cascade;
-  if (c->cfg->n_tiers < 2 || c->pinned || c->hi < 1 || c->cfg->commit_tier > 0 || r->counts.fed[0] == 0)
+  if (c->cfg->n_tiers < 2 || c->pinned || c->hi < 1 || c->cfg->commit_tier > 0 || c->cfg->route.on || r->counts.fed[0] == 0)
     return;
   g->defers += 0.1 * ((r->counts.by_tier[1] > 0 ? 1 : 0) - g->defers);
 }
@@ -137,7 +149,7 @@ void weir_engine_retire(weir_engine *g, weir_engine_job *j, weir_end end, const 
   weir_err why = {0}, show_err;
   if (err) why = *err; /* which may lie in memory that a callback changes */
   leave(g, j);
-  if (show(g, j, true, &show_err) != WEIR_OK && end != WEIR_END_ERROR) {
+  if (weir_engine_show(g, j, true, &show_err) != WEIR_OK && end != WEIR_END_ERROR) {
     end = WEIR_END_ERROR;
     why = show_err;
   }
@@ -147,6 +159,8 @@ void weir_engine_retire(weir_engine *g, weir_engine_job *j, weir_end end, const 
     weir_request_drop_kv(r, t, g->tier[t].kv.pages);
   }
   learn_deferral(g, r);
+  weir_engine_auto_leave(g, j);
+  weir_engine_cost_end(g, r);
   g->jobs_done[end]++;
   const int64_t now = weir_engine_now(g);
   const weir_outcome outcome = {.id = r->id,
@@ -162,7 +176,7 @@ void weir_engine_retire(weir_engine *g, weir_engine_job *j, weir_end end, const 
 }
 
 static weir_end natural_end(const weir_engine_job *j) {
-  return j->stream.stopped ? WEIR_END_STOP : j->at_eos ? WEIR_END_EOS : WEIR_END_LENGTH;
+  return j->stream.stopped || j->whole ? WEIR_END_STOP : j->at_eos ? WEIR_END_EOS : WEIR_END_LENGTH;
 }
 
 /* Cancelled and expired jobs, waiting or under way. */
@@ -192,6 +206,7 @@ static bool drop_unwanted(weir_engine *g, int64_t now) {
 static bool ask_needs(weir_engine *g, int64_t now) {
   int32_t n = 0;
   if (reserve_leavers(g, g->n_active, NULL) != WEIR_OK) return false;
+  for (int32_t i = 0; i < g->n_active; i++) weir_engine_auto_turn(g, weir_engine_job_of(g->active[i]));
   for (int32_t i = 0; i < g->n_active; i++)
     if (!weir_request_next(g->active[i], now)) g->leaver[n++] = weir_engine_job_of(g->active[i]);
   for (int32_t i = 0; i < n; i++) weir_engine_retire(g, g->leaver[i], natural_end(g->leaver[i]), NULL);
@@ -214,6 +229,7 @@ static bool admit(weir_engine *g, int64_t now) {
   while (g->n_active < g->cfg.max_active && g->queue.n > 0) {
     weir_request *r = (weir_request *)weir_queue_first(&g->queue);
     weir_engine_job *j = weir_engine_job_of(r);
+    weir_engine_auto_turn(g, j);
     if (!has_room(g, r)) break; /* nobody overtakes it: whoever is small would starve whoever is large */
     weir_queue_remove(&g->queue, &r->node);
     const int32_t at = place_of(g, r);

@@ -16,14 +16,16 @@ enum { MOST_LOST = 3 };
 
 /* The small tier is needed by all but those whose tokens can never pass its gate: it is not fed then. The
  * large one by those, and where nothing is shown without its judgement: a mode that promises its word does
- * not go on without it. */
+ * not go on without it, unless the request has said for how long it waits. */
 bool weir_engine_needs_tier(const weir_cascade_cfg *c, bool pinned, int32_t t) {
   const bool alone = pinned || c->n_tiers < 2, skips_small = !alone && weir_cascade_skips(c, 0);
   if (t == 0) return !skips_small;
-  return !alone && (skips_small || c->commit_tier > 0);
+  return !alone && (skips_small || (c->commit_tier > 0 && c->defer_wait_ns == 0));
 }
 
 static bool is_orphan(const weir_request *r, int32_t t) {
+  const weir_engine_job *j = weir_engine_job_of(r);
+  if (j->auto_.on) return weir_engine_auto_is_orphan(j, t);
   return weir_engine_needs_tier(&r->cfg, r->cascade.pinned, t);
 }
 
@@ -42,6 +44,7 @@ static void forget_kv(weir_engine *g, int32_t t) {
 /* Who can do without the tier does so from here on. */
 static void go_without(weir_request *r, int32_t t) {
   if (t == 0 || is_orphan(r, t) || r->cascade.hi < t) return;
+  if (r->cfg.commit_tier >= t) weir_request_give_up(r); /* what waits for its judgement is shown without */
   r->cascade.hi = t - 1;
   r->view.committed = weir_cascade_commit(&r->cascade, &r->view);
   if (r->need.tier == t) r->waiting = false; /* asks again */
@@ -75,6 +78,7 @@ void weir_engine_bury(weir_engine *g, int32_t t, const weir_err *why) {
   y->orphans = true;
   weir_log(WEIR_LOG_ERROR, "%s", why->msg); /* which begins with the model */
   forget_kv(g, t);
+  weir_engine_auto_tier(g, t, false);
   for (int32_t i = 0; i < g->n_active; i++) go_without(g->active[i], t);
   for (int32_t i = 0; i < g->queue.n; i++) go_without(queued(g, i), t);
   end_orphans(g, t);
@@ -104,6 +108,7 @@ static void revive(weir_engine *g, int32_t t) {
   y->changed_ns += down;
   weir_log(WEIR_LOG_INFO, "%s: it is back after %.1f s", y->exec->info.name, 1e-9 * (double)down);
   for (int32_t i = 0; i < g->n_active; i++) use_again(g->active[i], t);
+  weir_engine_auto_tier(g, t, true);
   for (int32_t i = 0; i < g->queue.n; i++) use_again(queued(g, i), t);
 }
 

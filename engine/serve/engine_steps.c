@@ -42,6 +42,7 @@ static void note_step(weir_engine *g, int32_t t, const weir_result *done) {
   g->last_step_ns = now;
   weir_goodput_step(&g->speed, now, g->cfg.n_tiers > 1 && t == g->cfg.n_tiers - 1, y->n_rows, rows->prompt,
                     done->device_ns);
+  weir_engine_auto_step(g, t, done->device_ns);
   if (!g->cfg.on_step) return;
   const weir_step_note note = {
       .rows = y->n_rows,
@@ -72,6 +73,7 @@ static void finish(weir_engine *g, int32_t t) {
     weir_plan_drop(&y->plan, t, &y->kv); /* the next look at its life finds the rest */
     return;
   }
+  weir_engine_cost_step(g, t);
   weir_plan_finish(&y->plan, t, y->rows, y->top, &y->kv);
   note_step(g, t, done);
   if (t == 1 && y->plan.rows.prompt == 0) weir_engine_budget_step(g, done->device_ns);
@@ -119,6 +121,7 @@ static bool gate_may_defer(const weir_gate *x) {
 static bool likely_to_need_large(const weir_engine *g, const weir_request *r) {
   const weir_cascade_cfg *c = &r->cfg;
   if (c->n_tiers < 2 || r->cascade.pinned || r->view.ended) return false;
+  if (c->route.on) return false; /* the large tier is never fed for those that stay */
   if (c->commit_tier > 0) return true;
   if (!weir_budget_moves(&c->budget) && !gate_may_defer(&c->gate[0])) return false;
   return g->defers >= 0.25 ||
@@ -148,7 +151,10 @@ static bool start(weir_engine *g, int32_t t, bool ahead) {
   if (y->plan.n_items == 0) return culprit != NULL;
   const weir_batch batch = weir_batch_get(&y->plan.batch);
   weir_status st = WEIR_OK;
-  if (y->plan.n_top > 0 && !y->top)
+  const int32_t pinned = weir_plan_pinned_rows(&y->plan, t);
+  if (pinned > 0) /* none can be: the plan refuses them. Should any be, they go no further */
+    st = weir_fail(&why, WEIR_EINVAL, "%d rows of pinned requests in a step of %s", pinned, y->exec->info.name);
+  if (st == WEIR_OK && y->plan.n_top > 0 && !y->top)
     st = WEIR_NEW((size_t)y->exec->info.max_tokens * WEIR_TOP_MAX, &y->top, &why);
   y->result = (weir_result){.row = y->rows, .top = y->plan.n_top > 0 ? y->top : NULL};
   if (st == WEIR_OK) st = y->exec->ops->submit(y->exec, &batch, &y->result, &why);
@@ -162,6 +168,7 @@ static bool start(weir_engine *g, int32_t t, bool ahead) {
     fail_items(g, t, &why);
     return true;
   }
+  g->pinned_large_rows += pinned; /* of batches that were handed over: what the promise is about */
   y->in_flight = true;
   y->launched_ns = weir_engine_now(g);
   y->n_rows = batch.n_tokens;

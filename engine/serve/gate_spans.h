@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stretches of the written text in which another threshold of the gate holds.
  *
- * The text is read from its beginning: where the start of a span is found (of several that begin at the same
+ * The text is read from its beginning: where the start of a span is complete (of several that end at the same
  * byte, the first of the list), that span holds from the next token on, until its end is found behind that,
  * and the search goes on behind the end. One holds at a time. Which one is a function of the tokens written:
  * the state after each is kept, so that taking tokens back needs no bookkeeping. */

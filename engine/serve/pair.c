@@ -52,6 +52,7 @@ struct weir_pair {
   weir_exec *exec[WEIR_MAX_TIERS];
   weir_tokenizer *tokenizer;
   weir_buf small_template; /* of tier 0 when that is not the model the tokenizer is of */
+  bool lone_large; /* of a single model: it came as --large */
 };
 
 static weir_status open_file(opened *o, weir_err *e) {
@@ -400,6 +401,7 @@ weir_status weir_pair_open(const weir_pair_opts *o, weir_pair **out, weir_err *e
   for (int32_t i = 0; i < n; i++) WEIR_TRY(place(&m[i], o, e)); /* before anything is read */
   WEIR_TRY(WEIR_NEW(1, &p, e));
   p->n_tiers = n;
+  p->lone_large = !o->small_path;
 
   int32_t n_ctx = o->n_ctx > 0 ? o->n_ctx : WEIR_PAIR_DEFAULT_CTX;
   for (int32_t i = 0; i < n; i++) {
@@ -468,6 +470,7 @@ const char *weir_pair_device(const weir_pair *p, int32_t tier) { return p->devic
 const char *weir_pair_devices(const weir_pair *p) { return p->devices; }
 void weir_pair_configure(const weir_pair *p, weir_engine_cfg *c) {
   c->n_tiers = p->n_tiers;
+  c->lone_large = p->lone_large;
   c->tokenizer = p->tokenizer;
   c->overlap_tiers = weir_pair_overlaps(p);
   for (int32_t t = 0; t < p->n_tiers; t++) {

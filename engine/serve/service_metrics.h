@@ -8,7 +8,7 @@
 #include "cascade/cascade_conf.h"
 #include "serve/engine.h"
 
-enum { WEIR_SM_TIERS = 2, WEIR_SM_WHYS = WEIR_WHY_HOLD + 1, WEIR_SM_KV_STATES = 3 };
+enum { WEIR_SM_TIERS = 2, WEIR_SM_WHYS = WEIR_WHY_ROUTED + 1, WEIR_SM_KV_STATES = 3 };
 
 /* Why a request was not taken. */
 typedef enum {
