@@ -79,14 +79,14 @@ static int32_t passes_from(const weir_gate *g, const weir_row *row) {
   return lo;
 }
 
-weir_status weir_conformal_on_tokens(const weir_trace *t, int32_t held_out, const weir_gate *g, double alpha,
-                                     weir_conformal_tokens *out, weir_err *e) {
+weir_status weir_conformal_on_tokens(const weir_trace *t, weir_trace_part part, const weir_gate *g,
+                                     double alpha, weir_conformal_tokens *out, weir_err *e) {
   *out = (weir_conformal_tokens){.chosen = -1};
   const weir_status st = WEIR_NEW(WEIR_CONFORMAL_GRID, &out->risk, e);
   if (st != WEIR_OK) return st;
   for (int32_t k = 0; k < t->n; k++) {
     const weir_trace_text *x = &t->text[k];
-    if (x->held_out != held_out || x->n == 0) continue;
+    if (x->part != (int32_t)part || x->n == 0) continue;
     out->n++;
     for (int32_t i = 0; i < x->n; i++) {
       if (x->row[i].q_token == x->row[i].p_token) continue;

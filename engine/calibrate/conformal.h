@@ -46,9 +46,9 @@ typedef struct weir_conformal_tokens {
   double *risk;   /* [WEIR_CONFORMAL_GRID], owned */
 } weir_conformal_tokens;
 
-/* Texts whose held_out is `held_out`. The gate's threshold is ignored. */
-weir_status weir_conformal_on_tokens(const weir_trace *, int32_t held_out, const weir_gate *, double alpha,
-                                     weir_conformal_tokens *out, weir_err *e);
+/* Texts of a part. The gate's threshold is ignored. */
+weir_status weir_conformal_on_tokens(const weir_trace *, weir_trace_part part, const weir_gate *,
+                                     double alpha, weir_conformal_tokens *out, weir_err *e);
 /* The loss of one text at a threshold. */
 double weir_conformal_token_loss(const weir_trace_text *, const weir_gate *);
 

@@ -52,7 +52,7 @@ void weir_curves_label(const weir_cascade_opts *o, char *out, size_t bytes) {
 }
 
 static bool takes(const weir_curves_how *h, const weir_trace_text *x) {
-  return x->n > 0 && (h->held_out < 0 || x->held_out == h->held_out);
+  return x->n > 0 && (h->part < 0 || x->part == h->part);
 }
 
 /* Costs from the steps of all texts. */
@@ -162,7 +162,7 @@ static weir_status begin(making *m, weir_curve_kind kind, const char *label, int
 }
 
 static weir_status single(making *m, weir_curve_kind kind, const char *label, weir_mode mode, weir_err *e) {
-  weir_cal_curve *c;
+  weir_cal_curve *c = NULL;
   const weir_cascade_opts o = {.mode = mode};
   const weir_status st = begin(m, kind, label, 1, &c, e);
   return st == WEIR_OK ? add_point(m, c, &o, 0, e) : st;
@@ -212,7 +212,7 @@ static float threshold_for(const making *m, weir_gate_kind kind, double share) {
 static weir_status gate_curve(making *m, weir_curve_kind kind, weir_gate_kind gate, const double *share,
                               int32_t n, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_cal_curve *c;
+  weir_cal_curve *c = NULL;
   char label[48];
   weir_cascade_opts o = {.mode = kind == WEIR_CURVE_ROLLBACK ? WEIR_MODE_ROLLBACK : WEIR_MODE_DEFER,
                          .set = WEIR_OPT_GATE | WEIR_OPT_THRESHOLD,
@@ -235,7 +235,7 @@ out:
 
 static weir_status exact_curve(making *m, weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_cal_curve *c;
+  weir_cal_curve *c = NULL;
   weir_cascade_opts o = {.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_WINDOW};
   WEIR_TRY(begin(m, WEIR_CURVE_EXACT, "exact speculation", COUNT(windows), &c, e));
   for (int32_t i = 0; i < COUNT(windows); i++) {
@@ -249,7 +249,7 @@ out:
 static weir_status speculate_curve(making *m, weir_keep rule, const double *value, int32_t n, int32_t window,
                                    weir_err *e) {
   weir_status st = WEIR_OK;
-  weir_cal_curve *c;
+  weir_cal_curve *c = NULL;
   char label[48];
   weir_cascade_opts o = {.mode = WEIR_MODE_SPECULATE,
                          .set = WEIR_OPT_WINDOW | WEIR_OPT_ACCEPT |

@@ -13,7 +13,7 @@
 
 typedef struct weir_curves_how {
   const weir_trace *trace;
-  int32_t held_out;          /* which texts: those with this mark; -1: all */
+  int32_t part;              /* which texts: weir_trace_part; -1: all */
   const weir_cal_cost *cost; /* n 0: times are not known */
   weir_cost_engine engine;
   const weir_gate_map *map; /* NULL: no curve of the isotonic gate */

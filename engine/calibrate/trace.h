@@ -29,6 +29,14 @@ typedef struct weir_trace_row {
   int32_t q_ends;  /* 1: q_token ends a text; else 0 */
 } weir_trace_row;
 
+/* What a text is for: nobody's choice may look at the texts of another part. */
+typedef enum {
+  WEIR_PART_CALIBRATE, /* thresholds are chosen on these */
+  WEIR_PART_CONFIRM,   /* held out */
+  WEIR_PART_FIT        /* maps and heads are fitted on these */
+} weir_trace_part;
+enum { WEIR_N_PARTS = WEIR_PART_FIT + 1 };
+
 /* One request. */
 typedef struct weir_trace_text {
   int32_t n_prompt;
@@ -37,7 +45,7 @@ typedef struct weir_trace_text {
   float *prompt_entropy; /* [n_prompt - 1] of the small tier, of the rows behind prompt tokens 0 ..
                             n_prompt-2; owned; NULL: not logged */
   float *hidden;         /* [n][dim] the small model's last normed hidden states; owned; NULL: not logged */
-  int32_t held_out;      /* 1: kept for the confirmation, no part in fits and choices; else 0 */
+  int32_t part;          /* weir_trace_part */
   int32_t right;         /* the large model's answer: 1 right, 0 wrong, -1 not known */
 } weir_trace_text;
 
@@ -45,7 +53,7 @@ typedef struct weir_trace {
   weir_trace_text *text; /* [n], owned */
   int32_t n, dim;        /* dim: of hidden; 0: none */
   float temperature;     /* of the draws */
-  uint64_t seed;         /* of the draws and of who is held out */
+  uint64_t seed;         /* of the draws and of the division into parts */
 } weir_trace;
 
 /* Bounds of what is taken from a file. */

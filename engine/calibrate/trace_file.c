@@ -31,7 +31,7 @@ typedef struct head {
 _Static_assert(sizeof(head) == 8 + 6 * 4 + 8 + 4 * 256 + 18 * 4 + 8 * 8 * 9, "no padding in a file's head");
 
 typedef struct text_head {
-  int32_t n_prompt, n, held_out, right, prompts, hidden, zero[2];
+  int32_t n_prompt, n, part, right, prompts, hidden, zero[2];
 } text_head;
 
 /* ---- out ---- */
@@ -66,7 +66,7 @@ static bool write_all(FILE *f, const weir_trace *t, const weir_trace_meta *m) {
     const weir_trace_text *x = &t->text[i];
     const text_head b = {.n_prompt = x->n_prompt,
                          .n = x->n,
-                         .held_out = x->held_out,
+                         .part = x->part,
                          .right = x->right,
                          .prompts = x->prompt_entropy != NULL,
                          .hidden = x->hidden != NULL};
@@ -151,13 +151,13 @@ static weir_status read_text(FILE *f, const char *path, int32_t i, int32_t dim, 
   weir_status st = WEIR_OK;
   text_head b;
   WEIR_TRY(get(f, path, &b, sizeof b, 1, e));
-  if ((b.held_out | b.prompts | b.hidden) & ~1)
-    return weir_fail(e, WEIR_EFORMAT, "%s: text %d: a flag is neither 0 nor 1", path, i + 1);
+  if ((b.prompts | b.hidden) & ~1 || b.part < 0 || b.part >= WEIR_N_PARTS)
+    return weir_fail(e, WEIR_EFORMAT, "%s: text %d: a flag or its part is out of range", path, i + 1);
   if (b.right < -1 || b.right > 1 || (b.hidden && (dim == 0 || b.n == 0)) || (b.prompts && b.n_prompt < 2))
     return weir_fail(e, WEIR_EFORMAT, "%s: text %d: its head does not fit the file's", path, i + 1);
   st = weir_trace_text_init(x, b.n_prompt, b.n, b.prompts, b.hidden ? dim : 0, e);
   if (st != WEIR_OK) return weir_fail_ctx(e, WEIR_EFORMAT, "%s: text %d", path, i + 1);
-  x->held_out = b.held_out;
+  x->part = b.part;
   x->right = b.right;
   WEIR_TRY(get(f, path, x->row, sizeof *x->row, (size_t)x->n, e));
   for (int32_t k = 0; k < x->n; k++) {

@@ -9,7 +9,7 @@
  *   cost      int32 n, int32 rows[16], int32 0; float64 ns[2][16], ns_all[2][16], flops[2], head_flops[2],
  *             weight_bytes[2], kv_bytes[2]                    (weir_cal_cost)
  *   then for each text
- *     int32   n_prompt, n, held_out, right, prompts (1: their entropies follow), hidden (1: likewise), 0, 0
+ *     int32   n_prompt, n, part, right, prompts (1: their entropies follow), hidden (1: likewise), 0, 0
  *     n rows of 14 numbers of 4 bytes, in the order of weir_trace_row
  *     float32 prompt_entropy[n_prompt - 1]
  *     float32 hidden[n][dim]

@@ -9,12 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "base/mem.h"
 #include "programs/inspect.h"
-#include "step/batch.h"
-
-enum { PAST = 96, N_STEPS = 60, PAGE = 16 };
+#include "programs/step_times.h"
 
 static const int32_t rows_of[] = {1, 2, 4, 8, 16}; /* rows of a step: decode, then catch-up */
 enum { N_ROWS = sizeof rows_of / sizeof *rows_of };
@@ -23,52 +19,9 @@ typedef struct timed {
   double ns[N_ROWS]; /* the fastest step: what others on the machine take only ever adds */
 } timed;
 
-/* One step over tokens [from, to) of one sequence with a row for the last. */
-static weir_status step(weir_exec *x, weir_batch_builder *b, const int32_t *tok, const int32_t *page,
-                        int32_t from, int32_t to, weir_err *e) {
-  weir_status st = WEIR_OK;
-  weir_row row;
-  weir_result result = {.row = &row}, *done = NULL;
-  weir_batch_builder_clear(b);
-  const weir_batch_seq seq = {tok, from, to, page, (to + PAGE - 1) / PAGE};
-  const int32_t first = weir_batch_add(b, &seq);
-  *weir_batch_ask(b, first + to - from - 1) = (weir_ask){.top_p = 1, .pos = to, .probe = -1};
-  const weir_batch batch = weir_batch_get(b);
-  WEIR_TRY(x->ops->submit(x, &batch, &result, e));
-  WEIR_TRY(x->ops->wait(x, &done, e));
-  if (done->status != WEIR_OK) st = weir_fail(e, done->status, "%s", done->err.msg);
-out:
-  return st;
-}
-
 static weir_status time_steps(weir_exec *x, int32_t n_vocab, timed *out, weir_err *e) {
-  weir_status st = WEIR_OK;
-  weir_batch_builder b = {0};
-  int32_t tok[PAST + 16], page[(PAST + 16) / PAGE + 1];
-  const weir_clock clock = weir_clock_system();
-  int32_t past = x->info.n_ctx >= PAST + 16 ? PAST : x->info.n_ctx - 16;
-  const int32_t n_pages = (past + 16 + PAGE - 1) / PAGE;
-  if (past < 1 || x->info.n_pages < n_pages || x->info.max_tokens < 16)
-    return weir_fail(e, WEIR_EUNSUP, "%s: the context is too short to measure a step", x->info.name);
-  for (int32_t i = 0; i < past + 16; i++) tok[i] = (i * 31 + 7) % n_vocab;
-  for (int32_t i = 0; i < n_pages; i++) page[i] = i;
-  WEIR_TRY(weir_batch_builder_init(&b, x->info.max_tokens, x->info.max_seqs, n_pages, 1, e));
-  for (int32_t from = 0, to; from < past; from = to) {
-    to = past - from > x->info.max_tokens ? from + x->info.max_tokens : past;
-    WEIR_TRY(step(x, &b, tok, page, from, to, e));
-  }
-  for (int32_t k = 0; k < N_ROWS; k++) out->ns[k] = HUGE_VAL;
-  /* All sizes in every round, so that a slow spell of the machine touches them alike. The same positions are
-   * written again each time. */
-  for (int32_t i = 0; i < N_STEPS; i++)
-    for (int32_t k = 0; k < N_ROWS; k++) {
-      const int64_t start = weir_now_ns(&clock);
-      WEIR_TRY(step(x, &b, tok, page, past, past + rows_of[k], e));
-      out->ns[k] = fmin(out->ns[k], (double)(weir_now_ns(&clock) - start));
-    }
-out:
-  weir_batch_builder_fini(&b);
-  return st;
+  const weir_timing how = {.rows = rows_of, .n = N_ROWS};
+  return weir_time_steps(x, n_vocab, &how, out->ns, NULL, e);
 }
 
 static void print_tier(const char *name, const weir_loaded *m, int32_t t, weir_out *o) {
@@ -99,7 +52,7 @@ static void print_pair(const weir_model_paths *p, const weir_loaded *m, const ti
   const double bytes_s = (double)weir_pair_exec(m->pair, 0)->info.weight_bytes,
                bytes_l = (double)weir_pair_exec(m->pair, 1)->info.weight_bytes;
   weir_out_printf(o, "\nmeasured here (%s), fastest of %d steps of one sequence, microseconds\n%-8s",
-                  weir_pair_devices(m->pair), N_STEPS, "rows");
+                  weir_pair_devices(m->pair), (int)WEIR_TIMED_ROUNDS, "rows");
   for (int k = 0; k < N_ROWS; k++) weir_out_printf(o, "%9d", rows_of[k]);
   weir_out_printf(o, "\n%-8s", "small");
   for (int k = 0; k < N_ROWS; k++) weir_out_printf(o, "%9.1f", 1e-3 * s->ns[k]);
