@@ -96,6 +96,10 @@ static weir_status submit(weir_engine *g, weir_answers *a, int32_t i, const weir
       .show_special = h->show_special,
       .stop = h->stop,
       .n_stop = h->n_stop,
+      .choices = h->choices,
+      .n_choices = h->n_choices,
+      .span = h->span,
+      .n_spans = h->n_spans,
       .on_piece = take_piece,
       .on_done = take_end,
       .ctx = x,
@@ -192,6 +196,7 @@ weir_totals weir_answers_totals(const weir_answers *a, const weir_loaded *models
     s.tokens += x->n;
     s.refused += x->counts.refused;
     s.wanted_up += x->counts.wanted_up;
+    s.forced += x->counts.forced;
     for (int32_t t = 0; t < models->n_tiers; t++) {
       s.steps[t] += x->counts.steps[t];
       s.fed[t] += x->counts.fed[t];

@@ -63,6 +63,10 @@ typedef struct weir_answers_how {
   bool ignore_eos, show_special;
   const char *const *stop;
   int32_t n_stop;
+  const char *const *choices; /* as weir_job has them */
+  int32_t n_choices;
+  const weir_gate_span *span;
+  int32_t n_spans;
 } weir_answers_how;
 
 /* Fills everything but the cascade from the options a command has. */
@@ -78,6 +82,7 @@ typedef struct weir_totals {
   int64_t large_prompt;    /* prompt tokens of the answers the large tier took part in */
   int64_t large_tokens;    /* written by the large model */
   int64_t wanted_up;       /* written by the small one, whose gate asked for the large: it was not there */
+  int64_t forced;          /* nothing else might follow, no model was asked */
   double mean_entropy;     /* nats, over the tokens whose row the gate saw; NaN when there is none */
   double deferral_rate;    /* large_tokens / tokens; 0 when there are none */
   double tokens_per_s;     /* over the wall time */

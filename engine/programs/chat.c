@@ -99,6 +99,8 @@ static weir_status generate(weir_chat *x, const weir_tokens *prompt, weir_err *e
                         .show_special = weir_config_bool(x->c, "special"),
                         .stop = next_question,
                         .n_stop = qa,
+                        .span = x->spans.span,
+                        .n_spans = x->cascade.gate_moves ? x->spans.n : 0,
                         .on_piece = take_piece,
                         .on_done = take_end,
                         .ctx = x};
@@ -242,6 +244,7 @@ static weir_status read_settings(weir_chat *x, weir_err *e) {
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));
   WEIR_TRY(weir_setting_mode(x->c, &x->paths, &mode, e));
   WEIR_TRY(weir_setting_cascade(x->c, mode, &x->opts, e));
+  WEIR_TRY(weir_span_list_read(&x->spans, x->c, e));
   WEIR_TRY(weir_setting_threshold(x->c, &x->opts, e));
   WEIR_TRY(weir_cascade_cfg_make(&x->opts, &x->cascade, e));
   const char *name = weir_config_string(x->c, "template");
@@ -356,6 +359,7 @@ int weir_main_chat(const weir_config *c) {
   }
   if (!weir_out_end(&x.out)) status = weir_tell(&x.out.err, WEIR_EXIT_FAILED);
   weir_talk_fini(&x.talk);
+  weir_span_list_fini(&x.spans);
   weir_engine_destroy(x.engine);
   weir_loaded_close(&x.models);
   weir_buf_fini(&x.jinja);

@@ -11,6 +11,7 @@
 #include "programs/load.h"
 #include "programs/out.h"
 #include "programs/paint.h"
+#include "programs/spans.h"
 #include "programs/terminal.h"
 #include "serve/engine.h"
 
@@ -35,6 +36,7 @@ typedef struct weir_chat {
   weir_buf jinja; /* of a --template FILE */
   char date[16];
   weir_cascade_opts opts;
+  weir_span_list spans;
   weir_cascade_cfg cascade;
   weir_ask draw;
   int32_t max_new, n_ctx;

@@ -18,10 +18,12 @@
 #include "programs/options.h"
 #include "programs/prompts.h"
 #include "programs/setting.h"
+#include "programs/spans.h"
 #include "programs/tasks.h"
 
 typedef struct evaluation {
   const weir_config *c;
+  weir_span_list spans;
   weir_out out;
   weir_tasks tasks;
   weir_model_paths paths;
@@ -149,6 +151,10 @@ static weir_status run_tasks(evaluation *x, const weir_cascade_cfg *cascade, wei
   weir_answers_how_init(&how, x->c, &x->models);
   how.cascade = *cascade;
   how.prefix_pages = 0;
+  if (cascade->gate_moves) { /* in this mode a gate is there for them */
+    how.span = x->spans.span;
+    how.n_spans = x->spans.n;
+  }
   weir_setting_draw(x->c, &how.draw);
   weir_answers_clear(&x->answers);
   x->n_done = 0;
@@ -296,6 +302,7 @@ static weir_status read_input(evaluation *x, weir_err *e) {
   const char *const *files = weir_config_operands(x->c, &n);
   if (n != 1) return weir_fail(e, WEIR_EINVAL, "want one file of tasks, got %d", n);
   WEIR_TRY(weir_eval_plan_make(x->c, &x->plan, e)); /* refuses before anything is loaded */
+  WEIR_TRY(weir_span_list_read(&x->spans, x->c, e));
   WEIR_TRY(check_random(x, e));
   WEIR_TRY(weir_find_models(x->c, &x->paths, e));
   WEIR_TRY(check_single(x, e));
@@ -397,6 +404,7 @@ int weir_main_eval(const weir_config *c) {
   else if (weir_interrupt_pending())
     status = 128 + weir_interrupt_pending();
   if (!weir_out_end(&x.out)) status = weir_tell(&x.out.err, WEIR_EXIT_FAILED);
+  weir_span_list_fini(&x.spans);
   for (int32_t i = 0; i < x.v.n; i++) weir_eval_row_fini(&x.v.row[i]);
   free(x.v.row);
   weir_eval_plan_fini(&x.plan);

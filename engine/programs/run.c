@@ -21,13 +21,15 @@
 #include "programs/prompts.h"
 #include "programs/receipts.h"
 #include "programs/setting.h"
+#include "programs/spans.h"
 
 typedef struct run {
   const weir_config *c;
   weir_out out;
   weir_paint paint;
-  weir_texts prompts, stops;
-  const char **stop; /* [stops.n], owned; what it points to is not */
+  weir_texts prompts, stops, choices;
+  const char **stop, **choice; /* [stops.n], [choices.n], owned; what they point to is not */
+  weir_span_list spans;
   weir_model_paths paths;
   weir_cascade_opts opts;
   weir_loaded models;
@@ -111,22 +113,24 @@ static json_t *answer_line(const run *r, int32_t i) {
   const weir_answers alone = {.one = x, .n = 1, .wall_ns = x->total_ns - x->queued_ns};
   const weir_totals s = weir_answers_totals(&alone, &r->models);
   const weir_buf *p = &r->prompts.text[i];
-  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:o, s:I, s:I, s:I}", /**/
+  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:I, s:o, s:I, s:I, s:I}", /**/
                    "schema", "weir.run.v1", "request", i, "prompt", weir_json_text(p->data, p->len), "text",
                    weir_json_text(x->text.data, x->text.len), "ids", ids_of(x), "end", weir_end_name(x->end),
                    "error", x->end == WEIR_END_ERROR ? x->err.msg : NULL, "prompt_tokens", x->prompt.n,
                    "tokens", x->n, "by_tier", by_tier(r, s.by_tier), "deferral_rate", s.deferral_rate,
-                   "wanted_up", (json_int_t)s.wanted_up, "mean_entropy", weir_json_real(s.mean_entropy),
+                   "wanted_up", (json_int_t)s.wanted_up, "forced", (json_int_t)s.forced, "mean_entropy",
+                   weir_json_real(s.mean_entropy),
                    "queued_us", (json_int_t)(x->queued_ns / 1000), "first_token_us",
                    (json_int_t)(x->first_token_ns / 1000), "total_us", (json_int_t)(x->total_ns / 1000));
 }
 
 static json_t *summary_line(const run *r, const weir_totals *s) {
   return json_pack(
-      "{s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
+      "{s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
       "schema", "weir.run.summary.v1", "requests", r->answers.n, "prompt_tokens",
       (json_int_t)s->prompt_tokens, "tokens", (json_int_t)s->tokens, "by_tier", by_tier(r, s->by_tier),
-      "deferral_rate", s->deferral_rate, "wanted_up", (json_int_t)s->wanted_up, "mean_entropy",
+      "deferral_rate", s->deferral_rate, "wanted_up", (json_int_t)s->wanted_up, "forced",
+      (json_int_t)s->forced, "mean_entropy",
       weir_json_real(s->mean_entropy), "tok_s", s->tokens_per_s, "seconds", 1e-9 * (double)r->answers.wall_ns,
       "first_token_us", (json_int_t)(s->median_first_ns / 1000), "steps", by_tier(r, s->steps), "fed",
       by_tier(r, s->fed), "prefix_hit", by_tier(r, s->prefix_hit), "refused", (json_int_t)s->refused, "isa",
@@ -167,6 +171,7 @@ static void print_summary(const run *r, const weir_totals *s) {
     fprintf(stderr, ": small %lld, large %lld tokens, deferral rate %.3f", (long long)s->by_tier[0],
             (long long)s->large_tokens, s->deferral_rate);
     if (!isnan(s->mean_entropy)) fprintf(stderr, ", mean entropy %.3f nats", s->mean_entropy);
+    if (s->forced) fprintf(stderr, ", forced %lld", (long long)s->forced);
     if (s->refused) fprintf(stderr, ", taken back %lld", (long long)s->refused);
     if (s->wanted_up) fprintf(stderr, ", wanted the large model %lld", (long long)s->wanted_up);
     fprintf(stderr, "\nlarge model: %lld rows fed, %lld of them prompt, in %lld passes\n",
@@ -179,22 +184,33 @@ static void print_summary(const run *r, const weir_totals *s) {
 
 /* ---- the command ---- */
 
-static weir_status read_input(run *r, weir_err *e) {
+/* The texts of an option that takes several. */
+static weir_status read_texts(const weir_config *c, const char *option, weir_texts *own, const char ***out,
+                              weir_err *e) {
   weir_status st = WEIR_OK;
   int32_t n;
+  const char *const *text = weir_config_strings(c, option, &n);
+  for (int32_t i = 0; i < n; i++) {
+    if (!text[i][0]) return weir_fail(e, WEIR_EINVAL, "--%s: the text is empty", option);
+    WEIR_TRY(weir_texts_add(own, text[i], strlen(text[i]), weir_config_bool(c, "escape"), e));
+  }
+  WEIR_TRY(WEIR_NEW((size_t)n, out, e));
+  for (int32_t i = 0; i < n; i++) (*out)[i] = own->text[i].data;
+out:
+  return st;
+}
+
+static weir_status read_input(run *r, weir_err *e) {
+  weir_status st = WEIR_OK;
   weir_mode mode;
   WEIR_TRY(weir_find_models(r->c, &r->paths, e));
   WEIR_TRY(weir_setting_mode(r->c, &r->paths, &mode, e));
   WEIR_TRY(weir_setting_cascade(r->c, mode, &r->opts, e));
   WEIR_TRY(weir_setting_threshold(r->c, &r->opts, e));
   WEIR_TRY(weir_cascade_cfg_make(&r->opts, &r->how.cascade, e)); /* refuses before anything is loaded */
-  const char *const *stop = weir_config_strings(r->c, "stop", &n);
-  for (int32_t i = 0; i < n; i++) {
-    if (!stop[i][0]) return weir_fail(e, WEIR_EINVAL, "--stop: the text is empty");
-    WEIR_TRY(weir_texts_add(&r->stops, stop[i], strlen(stop[i]), weir_config_bool(r->c, "escape"), e));
-  }
-  WEIR_TRY(WEIR_NEW((size_t)n, &r->stop, e));
-  for (int32_t i = 0; i < n; i++) r->stop[i] = r->stops.text[i].data;
+  WEIR_TRY(read_texts(r->c, "stop", &r->stops, &r->stop, e));
+  WEIR_TRY(read_texts(r->c, "choices", &r->choices, &r->choice, e));
+  WEIR_TRY(weir_span_list_read(&r->spans, r->c, e));
   st = weir_read_prompts(r->c, &r->prompts, e);
 out:
   return st;
@@ -224,6 +240,10 @@ static weir_status load_and_run(run *r, weir_err *e) {
   r->how.ignore_eos = weir_config_bool(r->c, "ignore-eos");
   r->how.stop = r->stop;
   r->how.n_stop = r->stops.n;
+  r->how.choices = r->choice;
+  r->how.n_choices = r->choices.n;
+  r->how.span = r->spans.span;
+  r->how.n_spans = r->spans.n;
   WEIR_TRY(encode(r, e));
   weir_paint_init(&r->paint, &r->out, weir_config_string(r->c, "show"));
   r->answers.ctx = r;
@@ -319,6 +339,9 @@ out:
   weir_loaded_close(&r.models);
   weir_texts_fini(&r.prompts);
   weir_texts_fini(&r.stops);
+  weir_texts_fini(&r.choices);
+  weir_span_list_fini(&r.spans);
   free((void *)r.stop);
+  free((void *)r.choice);
   return status;
 }
