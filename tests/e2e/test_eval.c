@@ -241,9 +241,91 @@ static void test_speculate(void **state) {
   }
 }
 
+/* Each mode with every value of what means something in it, in the order given; intervals hold what they are
+ * of. */
+static void test_lists(void **state) {
+  (void)state;
+  static const char *const want[] = {"small ",
+                                     "large ",
+                                     "defer entropy 0.3",
+                                     "defer entropy 1",
+                                     "exact window 3",
+                                     "exact window 6",
+                                     "speculate v3 0.1, window 3",
+                                     "speculate v3 0.1, window 6",
+                                     "speculate v3 0.4, window 3",
+                                     "speculate v3 0.4, window 6",
+                                     "speculate own, window 3",
+                                     "speculate own, window 6"};
+  enum { N = sizeof want / sizeof *want };
+  json_t *all = e2e_json_of(
+      "eval models/tasks-valid.jsonl -q --json --limit 16 --batch 1 --mode "
+      "defer,exact,speculate --entropy 0.3,1 --accept v3,own --accept-alpha 0.1,0.4 "
+      "--window 3,6");
+  json_t *rows = e2e_of_schema(all, "weir.eval.row.v1");
+  assert_int_equal(json_array_size(rows), N);
+  const json_t *large = json_array_get(rows, 1);
+  for (size_t i = 0; i < N; i++) {
+    const json_t *r = json_array_get(rows, i), *exact = json_object_get(r, "resampled95"),
+                 *ahead = json_object_get(r, "ahead95"), *speed = json_object_get(r, "speedup95");
+    char name[128];
+    snprintf(name, sizeof name, "%s %s", string(r, "mode"), string(r, "setting"));
+    assert_string_equal(name, want[i]);
+    const double at = number(r, "exact_match"), off = number(r, "ahead"), x = number(r, "speedup");
+    assert_true(json_number_value(json_array_get(exact, 0)) <= at &&
+                at <= json_number_value(json_array_get(exact, 1)));
+    assert_true(fabs(off - (at - number(large, "exact_match"))) < 1e-9);
+    assert_true(json_number_value(json_array_get(ahead, 0)) <= off &&
+                off <= json_number_value(json_array_get(ahead, 1)));
+    /* the speed-up is by the wall clock, its interval of the tasks' own times: near each other, not the same
+     */
+    const double lo = json_number_value(json_array_get(speed, 0)),
+                 hi = json_number_value(json_array_get(speed, 1));
+    assert_true(lo > 0 && lo <= hi);
+    if (!(x > 0.5 * lo && x < 2 * hi)) fail_msg("%s: speed-up %g, interval %g .. %g", name, x, lo, hi);
+    const bool lossless = !strcmp(string(r, "mode"), "exact") || strstr(name, "own");
+    if (lossless) assert_true(off == 0 && number(r, "tokens") == number(large, "tokens"));
+    const json_t *window = json_object_get(r, "window");
+    if (strstr(name, "window"))
+      assert_int_equal(json_integer_value(window), strstr(name, "window 3") ? 3 : 6);
+    if (!strcmp(string(r, "mode"), "defer")) assert_true(json_is_null(window));
+  }
+  json_decref(rows);
+  json_decref(all);
+}
+
+static void test_lists_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *args, *said;
+  } wrong[] = {
+      {"--mode defer,nonsense", "mode nonsense is not known"},
+      {"--mode defer,", "mode  is not known"},
+      {"--mode defer,exact,defer", "mode defer is given twice"},
+      {"--mode defer,exact --accept v3", "accept has no meaning in any of these modes"},
+      {"--mode defer,exact --horizon 5", "horizon has no meaning in any of these modes"},
+      {"--mode exact --accept-alpha 0.1", "accept-alpha has no meaning in mode exact"},
+      {"--mode speculate --accept typical --accept-alpha 0.1", "accept-alpha has no meaning"},
+      {"--mode speculate --accept v3,nonsense", "nonsense"},
+      {"--mode speculate --accept-alpha 0.1,2", "out of range"},
+      {"--mode exact --window 2.5", "window: want a whole number"},
+      {"--mode exact,speculate --random", "--random is for mode defer"},
+      {"--mode exact --defer-rate 0.1", "defer-rate has no meaning in mode exact"},
+      {"--gate margin", "--gate margin needs --threshold"},
+      {"--threshold 0.5", "the entropy gate has --entropy"},
+  };
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    e2e_result r = e2e("eval models/tasks-valid.jsonl %s", wrong[i].args);
+    e2e_want_status(&r, 2, wrong[i].args);
+    e2e_want_in(r.err, wrong[i].said, wrong[i].args);
+    e2e_free(&r);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rows),       cmocka_unit_test(test_speculate),
+      cmocka_unit_test(test_lists),      cmocka_unit_test(test_lists_refused),
       cmocka_unit_test(test_chance),     cmocka_unit_test(test_answer_rule),
       cmocka_unit_test(test_summary),    cmocka_unit_test(test_svg),
       cmocka_unit_test(test_defer_rate), cmocka_unit_test(test_defer_rate_refused),
