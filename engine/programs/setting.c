@@ -8,7 +8,7 @@
  * command line count (and are refused), so that a file may hold the settings of a cascade and be used with -m
  * small. */
 static bool given(const weir_config *c, const char *name, weir_mode mode) {
-  if (!weir_config_is_set(c, name)) return false;
+  if (!weir_config_is_set(c, name) || weir_config_is_list(c, name)) return false; /* lists: eval_plan.c */
   const bool alone = mode == WEIR_MODE_SMALL || mode == WEIR_MODE_LARGE;
   return !alone || !strcmp(weir_config_source(c, name), "command line");
 }
@@ -54,6 +54,10 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->horizon = (int32_t)weir_config_int(c, "horizon");
     o->set |= WEIR_OPT_HORIZON;
   }
+  if (given(c, "defer-wait", o->mode)) {
+    o->defer_wait_ms = (int32_t)weir_config_int(c, "defer-wait");
+    o->set |= WEIR_OPT_DEFER_WAIT;
+  }
   if (given(c, "defer-burst", o->mode)) {
     o->defer_burst = (int32_t)weir_config_int(c, "defer-burst");
     o->set |= WEIR_OPT_DEFER_BURST;
@@ -62,6 +66,22 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->load_price = (float)weir_config_float(c, "load-price");
     o->set |= WEIR_OPT_LOAD_PRICE;
   }
+  if (given(c, "fusion-weight", o->mode)) {
+    o->fusion_weight = (float)weir_config_float(c, "fusion-weight");
+    o->set |= WEIR_OPT_FUSION_WEIGHT;
+  }
+  if (given(c, "span", o->mode)) o->set |= WEIR_OPT_SPAN;
+  if (given(c, "route-prompt", o->mode)) {
+    o->route_prompt = (int32_t)weir_config_int(c, "route-prompt");
+    o->set |= WEIR_OPT_ROUTE_PROMPT;
+  }
+  if (given(c, "route-after", o->mode)) {
+    const char *after = weir_config_string(c, "route-after");
+    if (!weir_route_after_parse(after, &o->route_after))
+      return weir_fail(e, WEIR_EINVAL, "route-after: want 0 .. %d tokens, or end, got %.40s",
+                       WEIR_ROUTE_AFTER_MAX, after);
+    o->set |= WEIR_OPT_ROUTE_AFTER;
+  }
   return WEIR_OK;
 }
 
@@ -69,14 +89,19 @@ weir_status weir_setting_threshold(const weir_config *c, weir_cascade_opts *o, w
   const bool tau = given(c, "entropy", o->mode), threshold = given(c, "threshold", o->mode);
   if (tau && threshold)
     return weir_fail(e, WEIR_EINVAL, "--entropy and --threshold say the same thing: give one");
+  if (given(c, "route-share", o->mode)) {
+    o->route_share = (float)weir_config_float(c, "route-share");
+    o->set |= WEIR_OPT_ROUTE_SHARE;
+  }
+  const bool moves_share = o->mode == WEIR_MODE_ROUTE; /* and not the threshold */
   if (given(c, "defer-rate", o->mode)) {
-    if (tau || threshold)
+    if ((tau || threshold) && !moves_share)
       return weir_fail(e, WEIR_EINVAL, "--defer-rate sets the threshold itself: leave out --%s (%s: %s)",
                        tau ? "entropy" : "threshold", tau ? "entropy" : "threshold",
                        weir_config_source(c, tau ? "entropy" : "threshold"));
     o->defer_rate = (float)weir_config_float(c, "defer-rate");
     o->set |= WEIR_OPT_DEFER_RATE;
-    return WEIR_OK;
+    if (!moves_share) return WEIR_OK;
   }
   if (tau && (o->set & WEIR_OPT_GATE) && o->gate != WEIR_GATE_ENTROPY)
     return weir_fail(e, WEIR_EINVAL,

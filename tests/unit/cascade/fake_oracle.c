@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fake_request.h"
+#include "fake_route.h"
 
 static void begin(const fake_job *j, fake_text *x) {
   memset(x, 0, sizeof *x);
@@ -62,6 +63,11 @@ static bool judge(const fake_job *j, fake_text *x, int32_t first) {
 
 void fake_oracle(const fake_job *j, fake_text *x) {
   const weir_cascade_cfg *g = j->cfg;
+  fake_route_count count;
+  if (g->route.on) {
+    fake_route_oracle(j, x, &count);
+    return;
+  }
   const bool eager = g->commit_tier == 0, no_small = weir_gate_never_passes(g->gate[0]) && !j->pinned;
   int32_t passed = j->n_prompt, shown = j->n_prompt, hold = 0; /* passed: endorsed by the large tier */
   begin(j, x);

@@ -2,6 +2,7 @@
 /* Drives the policy as a scheduler would, with preemption, prefix hits, chunked feeds and tiers that come and
  * go, and audits every need and effect against the rows they came from. One thread. */
 #include "fake_request.h"
+#include "fake_route.h"
 
 #include <math.h>
 #include <string.h>
@@ -32,6 +33,12 @@ typedef struct roster {
 static roster roster_of(const weir_cascade *c) {
   roster o = {.top = c->hi < c->cfg->n_tiers - 1 ? c->hi : c->cfg->n_tiers - 1};
   if (c->pinned) o.top = 0;
+  if (c->cfg->route.on) { /* one author, whatever the gate says */
+    o.low = c->route.to == WEIR_ROUTED_LARGE ? 1 : c->lo;
+    if (o.low > o.top) o.low = o.top;
+    o.acts[o.low] = true;
+    return o;
+  }
   o.low = o.top;
   for (int32_t t = o.top; t >= 0; t--) {
     o.acts[t] = t == o.top || (t >= c->lo && !weir_gate_never_passes(c->cfg->gate[t]));
@@ -86,6 +93,7 @@ static void check_need(const fake_req *r, const weir_need *q, const fake_chaos *
   FAKE_CHECK(t >= 0 && t <= o.top && o.acts[t], "tier %d is named but may not act (lo %d hi %d)", (int)t,
              (int)r->c.lo, (int)r->c.hi);
   int32_t first = r->c.tier < o.top ? r->c.tier : o.top;
+  if (r->c.cfg->route.on) first = o.low;
   while (!o.acts[first]) first++;
   for (int32_t u = first; u < t; u++)
     FAKE_CHECK(!o.acts[u] || idle_now(r, &o, u), "tier %d is passed over for %d", (int)u, (int)t);
@@ -95,12 +103,16 @@ static void check_need(const fake_req *r, const weir_need *q, const fake_chaos *
              "need: kv %d from %d out_from %d to %d n %d", (int)kv, (int)q->from, (int)q->out_from,
              (int)q->to, (int)v->n);
   FAKE_CHECK(q->from == kv || q->from == q->out_from, "feeds again more than it needs");
-  FAKE_CHECK(q->judge_from == larger(v->mark[t], v->committed) && q->out_from == q->judge_from - 1,
+  const bool open = r->c.route.to == WEIR_ROUTED_OPEN && t == 0;
+  int32_t out_from = larger(v->mark[t], v->committed) - 1;
+  if (open && r->routed.looked == 0 && r->c.cfg->route.prompt > 0)
+    out_from = larger(0, r->job.n_prompt - r->c.cfg->route.prompt);
+  FAKE_CHECK(q->judge_from == larger(v->mark[t], v->committed) && q->out_from == out_from,
              "judges from %d, rows from %d; mark %d committed %d", (int)q->judge_from, (int)q->out_from,
              (int)v->mark[t], (int)v->committed);
   const bool calm = !x->preempt && !x->hit && !x->chunk && !x->move && !r->switching;
   FAKE_CHECK(!calm || q->from == kv, "tier %d: position %d is fed twice", (int)t, (int)q->from);
-  FAKE_CHECK(!v->ended || v->mark[t] < v->n, "tier %d is asked about an ended text it has endorsed", (int)t);
+  FAKE_CHECK(!v->ended || open || v->mark[t] < v->n, "tier %d is asked about an ended text it has endorsed", (int)t);
 }
 
 /* The refused token, or -1. */
@@ -123,13 +135,15 @@ static void check_replaced(const fake_req *r, const weir_need *q, const weir_row
 /* What the rows say, worked out again without the policy's own steps. */
 static void check_effect(const fake_req *r, const weir_cascade *before, const weir_need *q,
                          const weir_row *rows, const weir_effect *e) {
+  if (e->reason == WEIR_ROUTED) return; /* fake_route_check */
   const weir_cascade_cfg *g = r->c.cfg;
   const weir_view *v = &r->v;
   const roster o = roster_of(before);
   const int32_t t = q->tier, n = v->n, seen = larger(q->judge_from, v->committed);
   const int32_t refused = refused_of(v, q, rows, seen);
   const weir_row *last = &rows[n - 1 - q->out_from];
-  const bool unsure = t < g->n_tiers - 1 && weir_gate_defers(g->gate[t], last);
+  const bool unsure = t < g->n_tiers - 1 && (g->route.on ? r->c.route.to == WEIR_ROUTED_WANTED
+                                                         : weir_gate_defers(g->gate[t], last));
   int32_t up = t + 1;
   while (up < o.top && !o.acts[up]) up++;
   FAKE_CHECK(e->endorsed_by == t, "endorsed by %d, tier %d ran", (int)e->endorsed_by, (int)t);
@@ -144,7 +158,7 @@ static void check_effect(const fake_req *r, const weir_cascade *before, const we
   FAKE_CHECK(e->entropy == last->entropy, "entropy %g of %g", (double)e->entropy, (double)last->entropy);
   if (v->ended) {
     FAKE_CHECK(e->reason == WEIR_ENDORSED && e->append == -1, "writes %d past the end", (int)e->append);
-  } else if ((unsure && t < o.top) || full) {
+  } else if ((unsure && t < o.top && !g->route.on) || full) {
     FAKE_CHECK(e->reason == (unsure ? WEIR_DEFERRED : WEIR_WINDOW) && e->append == -1,
                "tier %d, unsure %d, window full %d; reason %d append %d", (int)t, unsure, full, e->reason,
                (int)e->append);
@@ -152,7 +166,7 @@ static void check_effect(const fake_req *r, const weir_cascade *before, const we
   } else {
     FAKE_CHECK(e->reason == WEIR_WROTE && e->append == last->token && e->endorsed_to == n + 1,
                "reason %d append %d, the row says %d", e->reason, (int)e->append, (int)last->token);
-    FAKE_CHECK(t > o.low || e->why == WEIR_WHY_EASY, "tier %d is the lowest and wrote for reason %d", (int)t,
+    FAKE_CHECK(t > o.low || e->why == (g->route.on && t > 0 && r->c.route.to == WEIR_ROUTED_LARGE ? WEIR_WHY_ROUTED : WEIR_WHY_EASY), "tier %d is the lowest and wrote for reason %d", (int)t,
                e->why);
   }
   FAKE_CHECK(e->wanted_up == (e->append >= 0 && unsure), "wanted_up is %d", e->wanted_up);
@@ -222,11 +236,26 @@ static void run_rows(fake_req *r, const weir_need *q, weir_row *rows) {
   }
 }
 
+/* Some owners tell the policy that the text has ended, others let it find out. */
+static void settle(fake_req *r) {
+  weir_view *v = &r->v;
+  weir_effect e;
+  const bool told = r->job.seed % 2 == 0, open = r->c.route.to == WEIR_ROUTED_OPEN;
+  if (!told || !weir_cascade_settle(&r->c, v, &e)) return;
+  FAKE_CHECK(open && v->ended && e.append < 0, "settled what was not open");
+  const weir_cascade before = {.cfg = r->c.cfg, .hi = r->c.hi, .route.to = WEIR_ROUTED_OPEN};
+  fake_route_check(r, &before, &(weir_need){.tier = 0}, NULL, &e);
+  weir_receipts_note(r->receipt, v->n, &e);
+  weir_cascade_apply(&r->c, &e, r->tok, v);
+  v->ended = fake_ended(r->tok, v->n, r->job.n_prompt, r->job.n_max);
+}
+
 bool fake_turn(fake_req *r, const fake_chaos *x) {
   weir_view *v = &r->v;
   weir_need q;
   r->steps++;
   v->ended = fake_ended(r->tok, v->n, r->job.n_prompt, r->job.n_max);
+  settle(r);
   v->committed = weir_cascade_commit(&r->c, v); /* tiers may have gone down since */
   check_state(r);
   show(r);
@@ -258,6 +287,7 @@ bool fake_turn(fake_req *r, const fake_chaos *x) {
   r->calls[q.tier]++;
   const weir_cascade before = r->c;
   weir_cascade_observe(&r->c, v, &q, rows, &e);
+  fake_route_check(r, &before, &q, rows, &e);
   check_effect(r, &before, &q, rows, &e);
   note_receipt(r, &e);
   if (e.append >= 0) {

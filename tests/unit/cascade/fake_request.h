@@ -29,6 +29,9 @@ typedef struct fake_req {
   weir_receipt receipt[FAKE_LONG + 1];
   int32_t n_sent, steps, calls[FAKE_MODELS]; /* calls: steps that gave rows */
   bool switching;                            /* tiers or configurations change under way */
+  struct fake_route_count { /* rows the small tier gave while it was open, by the tests' own counting */
+    int32_t looked, unsure;
+  } routed;
 } fake_req;
 
 typedef struct fake_chaos {

@@ -14,8 +14,8 @@
 
 static void names(void **state) {
   (void)state;
-  static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact", "speculate"};
-  static const char *const accept_names[] = {NULL, "own", "nll", "v1", "v2", "v3", "typical"};
+  static const char *const mode_names[] = {"small", "large", "defer", "rollback", "exact", "speculate", "auto", "route"};
+  static const char *const accept_names[] = {NULL, "own", "nll", "v1", "v2", "v3", "typical", "ratio"};
   static const char *const gate_names[] = {"entropy", "top-prob", "margin", "chance"};
   weir_mode m;
   weir_gate_kind k;
@@ -58,6 +58,8 @@ static void defaults(void **state) {
       [WEIR_MODE_ROLLBACK] = {1, 10, WEIR_KEEP_NLL, 0.45f},
       [WEIR_MODE_EXACT] = {1, 5, WEIR_KEEP_OWN, INFINITY},
       [WEIR_MODE_SPECULATE] = {1, 5, WEIR_KEEP_V3, INFINITY},
+      [WEIR_MODE_AUTO] = {0, 5, WEIR_KEEP_ALL, 0.45f},
+      [WEIR_MODE_ROUTE] = {0, WEIR_FAR, WEIR_KEEP_ALL, 0.45f},
   };
   for (int i = 0; i < WEIR_N_MODES; i++) {
     weir_cascade_cfg g;
@@ -96,7 +98,7 @@ static void options(void **state) {
       {{.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_HORIZON, .horizon = 9},
        "horizon has no meaning in mode exact"},
       {{.mode = WEIR_MODE_ROLLBACK, .set = 1u << 20}, "unknown option bits"},
-      {{.mode = (weir_mode)7}, "mode 7 is not known"},
+      {{.mode = (weir_mode)40}, "mode 40 is not known"},
       {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_GATE, .gate = (weir_gate_kind)6}, "gate 6 is not known"},
       {{.mode = WEIR_MODE_DEFER, .set = WEIR_OPT_THRESHOLD, .threshold = NAN}, "threshold is not a number"},
       {{.mode = WEIR_MODE_ROLLBACK, .set = WEIR_OPT_ACCEPT_NLL, .accept_nll = NAN}, "accept-nll"},
@@ -188,15 +190,18 @@ static void accepts(void **state) {
       {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_V2, .accept_alpha = 0), NULL, 0, 0},
       {SPECULATE(WEIR_OPT_HORIZON, .accept = WEIR_KEEP_V3, .horizon = 4), NULL, 0.1f, 0},
       {SPECULATE(0, .accept = WEIR_KEEP_TYPICAL), NULL, 0.09f, 0.3f},
+      {SPECULATE(0, .accept = WEIR_KEEP_RATIO), NULL, 3, 0},
       {SPECULATE(WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA, .accept = WEIR_KEEP_TYPICAL,
                  .accept_epsilon = 0.5f, .accept_delta = 2),
        NULL, 0.5f, 2},
       {{.mode = WEIR_MODE_SPECULATE, .set = WEIR_OPT_ACCEPT_ALPHA, .accept_alpha = 0.25f}, NULL, 0.25f, 0},
       {SPECULATE(0, .accept = WEIR_KEEP_ALL), "rule 0 is not known", 0, 0},
-      {SPECULATE(0, .accept = (weir_keep)WEIR_N_KEEPS), "rule 7 is not known", 0, 0},
+      {SPECULATE(0, .accept = (weir_keep)WEIR_N_KEEPS), "rule 8 is not known", 0, 0},
       {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_OWN),
        "accept-alpha has no meaning with accept own", 0, 0},
       {SPECULATE(WEIR_OPT_HORIZON, .accept = WEIR_KEEP_OWN), "horizon has no meaning with accept own", 0, 0},
+      {SPECULATE(WEIR_OPT_HORIZON, .accept = WEIR_KEEP_RATIO), "horizon has no meaning with accept ratio", 0,
+       0},
       {SPECULATE(WEIR_OPT_ACCEPT_ALPHA, .accept = WEIR_KEEP_NLL),
        "accept-alpha has no meaning with accept nll", 0, 0},
       {SPECULATE(WEIR_OPT_ACCEPT_NLL, .accept = WEIR_KEEP_V2), "accept-nll has no meaning with accept v2", 0,
@@ -288,7 +293,7 @@ static void do_as_they_say(void **state) {
     fake_finish(&r, &fake_calm);
     if (m == WEIR_MODE_SMALL) fake_alone(&j, 0, &x);
     if (m == WEIR_MODE_LARGE || m == WEIR_MODE_EXACT) fake_alone(&j, 2, &x);
-    if (m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK || m == WEIR_MODE_SPECULATE) fake_oracle(&j, &x);
+    if (m == WEIR_MODE_DEFER || m == WEIR_MODE_ROLLBACK || m >= WEIR_MODE_SPECULATE) fake_oracle(&j, &x);
     fake_same_text(&r, &x, weir_mode_name(m));
     if (m == WEIR_MODE_SMALL) FAKE_CHECK(!r.calls[1] && !r.v.kv_len[1], "the large tier was fed");
     if (m == WEIR_MODE_LARGE) FAKE_CHECK(!r.calls[0] && !r.v.kv_len[0], "the small tier was fed");
