@@ -60,6 +60,8 @@ weir_exec_info weir_exec_local_info(const weir_instance *m, const char *name) {
   const int64_t ff = m->shard.ff.n, used = h->n_experts > 0 ? h->n_experts_used : 1;
   const int64_t mlp = (ff > 0 ? h->n_experts : 0) + 3 * used * ff;
   const int64_t macs = h->n_layers * ((n_q + 2 * n_kv + m->shard.att.n) + mlp) * h->dim;
+  int64_t n_windowed = 0;
+  for (int32_t i = 0; i < h->n_layers; i++) n_windowed += h->windowed[i] && h->window > 0;
   return (weir_exec_info){.name = name,
                           .n_vocab = h->n_vocab,
                           .n_ctx = m->n_ctx,
@@ -69,6 +71,10 @@ weir_exec_info weir_exec_local_info(const weir_instance *m, const char *name) {
                           .weight_bytes = (int64_t)m->w.bytes,
                           .kv_bytes_per_token = weir_kvstore_token_bytes(h, m->kv_dtype),
                           .flops_per_token = 2 * macs,
+                          .attn_flops = 4 * (h->n_layers - n_windowed) * n_q,
+                          .attn_flops_window = 4 * n_windowed * n_q,
+                          .head_flops = 2 * (int64_t)h->dim * m->shard.vocab.n,
+                          .window = h->window,
                           .gate_head = weir_instance_has_gate(m)};
 }
 

@@ -197,11 +197,17 @@ static void describe(weir_tp *tp, int32_t n_pages) {
     all.weight_bytes += x.weight_bytes;
     all.kv_bytes_per_token += x.kv_bytes_per_token;
     all.flops_per_token += x.flops_per_token;
+    all.attn_flops += x.attn_flops;
+    all.attn_flops_window += x.attn_flops_window;
+    all.head_flops += x.head_flops;
   }
   all.n_pages = n_pages;
   all.weight_bytes *= tp->plan.n_nodes;
   all.kv_bytes_per_token *= tp->plan.n_nodes;
   all.flops_per_token *= tp->plan.n_nodes;
+  all.attn_flops *= tp->plan.n_nodes;
+  all.attn_flops_window *= tp->plan.n_nodes;
+  all.head_flops *= tp->plan.n_nodes;
   tp->base = (weir_exec){
       .ops = &weir_tp_exec_ops, .info = all, .async = &weir_tp_exec_async, .life = &weir_tp_exec_life};
 }

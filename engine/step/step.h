@@ -45,6 +45,10 @@ typedef struct weir_exec_info {
   int64_t kv_bytes_per_token;
   int64_t flops_per_token; /* of one row, attention and head left out */
   bool gate_head;          /* rows carry a score of its gate head, weir_row.gate */
+  /* Of one row: for each position it looks at, in layers that see all and in those that see the last `window`
+   * of them; of the head, where an answer is wanted. */
+  int64_t attn_flops, attn_flops_window, head_flops;
+  int32_t window; /* 0: no layer has one */
 } weir_exec_info;
 
 typedef struct weir_exec weir_exec;
