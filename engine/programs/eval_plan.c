@@ -4,23 +4,28 @@
 #include "programs/eval_plan.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "cascade/cascade_set.h"
 #include "programs/setting.h"
 
 /* Options of which a list may be given, outermost first: one whose meaning depends on another stands behind
  * it. The thresholds have rules of their own and are innermost. */
 static const struct {
-  const char *name, *field; /* on the command line; in weir_cascade_opts_set */
+  const char *name;
   uint32_t option;
+  size_t at; /* of its field in weir_cascade_opts */
+  enum { FLOAT, INT, RULE } kind;
 } axes[] = {
-    {"accept", "accept", WEIR_OPT_ACCEPT},
-    {"accept-alpha", "accept_alpha", WEIR_OPT_ACCEPT_ALPHA},
-    {"window", "window", WEIR_OPT_WINDOW},
+#define AT(field) offsetof(weir_cascade_opts, field)
+    {"accept", WEIR_OPT_ACCEPT, AT(accept), RULE},
+    {"accept-alpha", WEIR_OPT_ACCEPT_ALPHA, AT(accept_alpha), FLOAT},
+    {"window", WEIR_OPT_WINDOW, AT(window), INT},
+    {"route-share", WEIR_OPT_ROUTE_SHARE, AT(route_share), FLOAT},
+#undef AT
 };
 enum { N_AXES = sizeof axes / sizeof *axes, MAX_MODES = 32 };
 
@@ -73,6 +78,24 @@ void weir_eval_setting_text(const weir_eval_setting *s, char buf[WEIR_EVAL_NAME_
   }
   if ((has & WEIR_OPT_WINDOW) && g->window[0] < WEIR_FAR) {
     snprintf(part, sizeof part, "window %d", (int)g->window[0]);
+    add_part(buf, part);
+  }
+  if (has & WEIR_OPT_ROUTE_SHARE) {
+    if (!(o->set & WEIR_OPT_DEFER_RATE)) {
+      snprintf(part, sizeof part, "share %g", (double)g->route.share);
+      add_part(buf, part);
+    }
+    if (g->route.prompt > 0) {
+      snprintf(part, sizeof part, "prompt %d", (int)g->route.prompt);
+      add_part(buf, part);
+    }
+    if (g->route.after > 0) {
+      snprintf(part, sizeof part, g->route.after >= WEIR_FAR ? "after end" : "after %d", (int)g->route.after);
+      add_part(buf, part);
+    }
+  }
+  if (o->set & WEIR_OPT_FUSION_WEIGHT) {
+    snprintf(part, sizeof part, "fusion %g", (double)o->fusion_weight);
     add_part(buf, part);
   }
   if (o->set & WEIR_OPT_HOLD) {
@@ -167,7 +190,7 @@ static bool next_text(const char *const *list, int32_t n, int32_t *i, const char
 static int32_t count_texts(const weir_config *c, const char *option) {
   int32_t n, i = 0, count = 0;
   const char *at = NULL;
-  char text[WEIR_SETTING_VALUE_BYTES];
+  char text[WEIR_EVAL_NAME_BYTES];
   const char *const *list = weir_config_strings(c, option, &n);
   while (next_text(list, n, &i, &at, text, sizeof text)) count++;
   return count;
@@ -179,14 +202,16 @@ static weir_status expand(planner *p, int32_t axis, const weir_cascade_opts *o, 
   const char *name = axes[axis].name;
   if (!weir_config_is_set(p->c, name) || !(weir_cascade_options(o) & axes[axis].option))
     return expand(p, axis + 1, o, e);
-  char text[WEIR_SETTING_VALUE_BYTES];
+  char text[WEIR_EVAL_NAME_BYTES];
   int32_t n, i = 0;
-  const char *at = NULL;
-  if (!strcmp(name, "accept")) {
+  const char *next = NULL;
+  if (axes[axis].kind == RULE) {
     const char *const *list = weir_config_strings(p->c, name, &n);
-    while (next_text(list, n, &i, &at, text, sizeof text)) {
+    while (next_text(list, n, &i, &next, text, sizeof text)) {
       weir_cascade_opts one = *o;
-      WEIR_TRY(weir_cascade_opts_set(&one, axes[axis].field, text, e));
+      if (!weir_accept_parse(text, &one.accept))
+        return weir_fail(e, WEIR_EINVAL, "accept rule %s is not known", text);
+      one.set |= axes[axis].option;
       WEIR_TRY(expand(p, axis + 1, &one, e));
     }
     return WEIR_OK;
@@ -194,8 +219,14 @@ static weir_status expand(planner *p, int32_t axis, const weir_cascade_opts *o, 
   const double *value = weir_config_floats(p->c, name, &n);
   for (; i < n; i++) {
     weir_cascade_opts one = *o;
-    snprintf(text, sizeof text, "%.9g", value[i]);
-    WEIR_TRY(weir_cascade_opts_set(&one, axes[axis].field, text, e));
+    void *field = (char *)&one + axes[axis].at;
+    if (axes[axis].kind == INT && value[i] != floor(value[i]))
+      return weir_fail(e, WEIR_EINVAL, "%s: want a whole number, got %g", name, value[i]);
+    if (axes[axis].kind == INT)
+      *(int32_t *)field = (int32_t)value[i]; /* within the option's bounds */
+    else
+      *(float *)field = (float)value[i];
+    one.set |= axes[axis].option;
     WEIR_TRY(expand(p, axis + 1, &one, e));
   }
 out:
@@ -207,7 +238,7 @@ out:
 static weir_status read_modes(planner *p, weir_err *e) {
   int32_t n, i = 0;
   const char *at = NULL;
-  char name[WEIR_SETTING_VALUE_BYTES];
+  char name[WEIR_EVAL_NAME_BYTES];
   const char *const *list = weir_config_strings(p->c, "mode", &n);
   while (next_text(list, n, &i, &at, name, sizeof name)) {
     weir_mode mode;
