@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "programs/dist.h"
+#include "programs/setting_gate.h"
 #include "programs/worker.h"
 
 /* What --kv-tokens 0 comes to at most: in time all of it is touched, and not everybody's model is small. */
@@ -113,8 +114,11 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
   progress show = {.on = o->terminal_err && !(weir_config_has(c, "quiet") && weir_config_bool(c, "quiet"))};
   const bool serves = weir_config_has(c, "kv-tokens"); /* its own size of KV and of steps */
   weir_dist dist;
-  weir_status st = weir_dist_read(c, &dist, e);
+  weir_pair_gate gate;
+  bool gated;
   *out = (weir_loaded){.large = -1};
+  weir_status st = weir_setting_gate_pair(c, &gate, &gated, e);
+  if (st == WEIR_OK) st = weir_dist_read(c, &dist, e);
   if (st != WEIR_OK) return st;
   const weir_launch *l = &dist.launch;
   if (l->told[0]) weir_log(WEIR_LOG_INFO, "%s", l->told);
@@ -158,6 +162,7 @@ weir_status weir_load(const weir_config *c, const weir_model_paths *p, int32_t m
       .kv_tokens = serves ? weir_config_int(c, "kv-tokens") : 0,
       .kv_tokens_max = serves ? MOST_KV_TOKENS : 0,
       .kv_dtype = weir_kv_type(c),
+      .gate = gated ? &gate : NULL,
       .progress = show_progress,
       .waiting = show_waiting,
       .progress_ctx = &show,

@@ -125,10 +125,17 @@ const weir_option weir_options[] = {
    "speculate it ends drafts early, and is taken when it is given and no mode of --mode has one of its own."},
   {"entropy", 'e', FLOAT, PPL, "Cascade", "TAU", "0.45", ANY, NULL, false,
    "The threshold, nats, of the shares that are told of tokens above and below it, and of the cascade."},
-  {"gate", 0, ENUM, RUN | EVAL | CHAT | SERVE | CAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
+  {"gate", 0, ENUM, RUN | EVAL | CHAT | SERVE, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin|isotonic|head", NULL, false,
+   "What the gate looks at: the entropy, the highest probability, or its distance to the second; or how likely the token "
+   "is to be wrong, by a map of one of these (isotonic) or by a head on the small model's hidden state, both fitted to "
+   "the pair (--gate-file). Default entropy, or the file's."},
+  {"gate", 0, ENUM, CAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
    "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
+  {"gate-file", 0, STRING, RUN | EVAL | CHAT | SERVE, "Cascade", "FILE", NULL, ANY, NULL, false,
+   "A gate that was fitted to the pair by weir calibrate. A file of another small model is refused."},
   {"threshold", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "X", NULL, ANY, NULL, false,
-   "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it. Instead of --entropy."},
+   "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it; isotonic and head those whose "
+   "probability of error is above it, 0.3 unless their file says else. Instead of --entropy."},
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
   {"defer-rate", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "R", NULL, 0, 1, NULL, NULL, false,

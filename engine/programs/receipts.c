@@ -25,9 +25,8 @@ static json_t *line_of(int32_t request, int32_t i, const weir_token_receipt *r, 
   bad |= json_object_set_new(o, "reason", json_string(weir_why_name(r->why)));
   bad |= json_object_set_new(o, "wait_us", json_integer(r->wait_ns / 1000));
   if (!one_tier && g->gate[0].kind != WEIR_GATE_ENTROPY) {
-    const float score = g->gate[0].kind == WEIR_GATE_TOP_PROB ? r->p_max : r->margin;
     bad |= json_object_set_new(o, "gate", json_string(weir_gate_name(g->gate[0].kind)));
-    bad |= json_object_set_new(o, "score", weir_json_real((double)score));
+    bad |= json_object_set_new(o, "score", weir_json_real((double)r->score));
   }
   if (r->wanted_up) bad |= json_object_set_new(o, "wanted_up", json_true());
   if (bad == 0) return o;

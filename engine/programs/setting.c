@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "programs/setting_gate.h"
+
 /* Whether an option of the cascade was set. A model alone has no use for them; there only those of the
  * command line count (and are refused), so that a file may hold the settings of a cascade and be used with -m
  * small. */
@@ -19,6 +21,10 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
   if (given(c, "gate", o->mode)) {
     if (!weir_gate_parse(gate, &o->gate)) return weir_fail(e, WEIR_EINVAL, "gate %s is not known", gate);
     o->set |= WEIR_OPT_GATE;
+  }
+  if (given(c, "gate", o->mode) || given(c, "gate-file", o->mode)) {
+    const weir_status st = weir_setting_gate(c, o, e);
+    if (st != WEIR_OK) return st;
   }
   if (given(c, "accept-nll", o->mode)) {
     o->accept_nll = (float)weir_config_float(c, "accept-nll");
@@ -107,7 +113,10 @@ weir_status weir_setting_threshold(const weir_config *c, weir_cascade_opts *o, w
     return weir_fail(e, WEIR_EINVAL,
                      "--entropy is the threshold of the entropy gate; with --gate %s give --threshold",
                      weir_gate_name(o->gate));
-  if (!tau && !threshold) return WEIR_OK;
+  if (!tau && !threshold) {
+    weir_setting_gate_threshold(c, o);
+    return WEIR_OK;
+  }
   o->threshold = (float)weir_config_float(c, tau ? "entropy" : "threshold");
   o->set |= WEIR_OPT_THRESHOLD;
   return WEIR_OK;

@@ -18,7 +18,7 @@ static void force(weir_request *r) {
   for (; k < r->max_new && (id = weir_choices_forced(r->choices, at)) >= 0; k++) {
     const int32_t tier = weir_cascade_force(&r->cascade, id, r->tok, &r->view);
     weir_receipts_force(r->receipt, r->n_prompt + k, tier);
-    r->stat[k] = (struct weir_token_stat){.p_max = NAN, .margin = NAN};
+    r->stat[k] = (struct weir_token_stat){.p_max = NAN, .margin = NAN, .score = NAN};
     if (r->n_top > 0) r->top[(size_t)k * (size_t)r->n_top] = (weir_top){id, 0};
     at = weir_choices_step(r->choices, at, id);
   }
@@ -120,8 +120,9 @@ static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *ro
   if (gated && isnan(r->receipt[at].entropy)) { /* the first tier to look: what the gate went by */
     s->p_max = row->p_max;
     s->margin = row->margin;
+    s->score = weir_gate_score(r->cfg.gate[0], row);
   } else if (isnan(r->receipt[at].entropy)) {
-    s->p_max = s->margin = NAN;
+    s->p_max = s->margin = s->score = NAN;
   }
   if (up && r->deferred_ns == 0) r->deferred_ns = now_ns;
   if (fx->append < 0) return;
@@ -213,7 +214,8 @@ weir_token_receipt weir_request_receipt(const weir_request *r, int32_t i) {
                               .p_max = s->p_max,
                               .margin = s->margin,
                               .logprob = s->logprob,
-                              .wait_ns = s->wait_ns};
+                              .wait_ns = s->wait_ns,
+                              .score = s->score};
 }
 
 const weir_top *weir_request_top(const weir_request *r, int32_t i) {

@@ -31,6 +31,7 @@ typedef struct weir_token_receipt {
   float logprob; /* log p(token) by the tier that wrote it */
   int64_t wait_ns; /* from the gate's deferral to the higher tier's token, or to the lowest one's where that took
                       too long; 0 when it was not deferred */
+  float score;     /* what the gate held against its threshold (weir_gate_score); NaN where p_max is */
 } weir_token_receipt;
 
 typedef struct weir_counts {
@@ -103,6 +104,7 @@ typedef struct weir_request {
   struct weir_token_stat { /* what the policy's receipts leave out, by generated token */
     float p_max, margin, logprob;
     int64_t wait_ns;
+    float score;
   } * stat;           /* [max_new + 1] */
   weir_top *top;      /* [max_new + 1][n_top] of the row that wrote a token, by generated token; as row_top */
   float last_entropy; /* nats, of the row the lowest tier gave last; NaN: none yet */

@@ -5,6 +5,7 @@
  * that thread is pinned to the rank's cores, whose memory the weights then lie in. */
 #include "serve/pair.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,6 +189,22 @@ static weir_status gather(opened *m, const weir_pair_opts *o, int64_t *room, wei
   return st == WEIR_OK ? st : weir_fail_ctx(e, st, "the %s model over %d processes", m->role, m->n_nodes);
 }
 
+/* ---- the gate ---- */
+
+static weir_status check_gate(const weir_pair_gate *g, const opened *m, weir_err *e) {
+  uint64_t print;
+  if (g->dim != m->h.dim || g->n_vocab != m->h.n_vocab)
+    return weir_fail(e, WEIR_EINVAL,
+                     "the gate was fitted for another small model: %s, dimension %d and %d tokens; %s has %d and %d",
+                     g->name, g->dim, g->n_vocab, m->path, m->h.dim, m->h.n_vocab);
+  const weir_status st = weir_tp_fingerprint(m->file, &m->h, &print, e);
+  if (st != WEIR_OK || print == g->fingerprint) return st;
+  return weir_fail(e, WEIR_EINVAL,
+                   "the gate was fitted for other weights than those of the small model: %s, %016" PRIx64
+                   "; %s has %016" PRIx64,
+                   g->name, g->fingerprint, m->path, print);
+}
+
 /* ---- KV ---- */
 
 /* What a token takes on one rank of a model. */
@@ -308,6 +325,7 @@ static weir_status load(weir_pair *p, opened *m, const weir_pair_opts *o, int32_
   for (int32_t i = 0; i < p->n_tiers; i++)
     if (m[i].n_ranks > 1) WEIR_TRY(open_group(p, &m[i], i, o, n_ctx, e));
   for (int32_t i = 0; i < p->n_tiers; i++) WEIR_TRY(load_weights(p, &m[i], i, o, n_ctx, e));
+  if (o->gate && o->small_path) WEIR_TRY(weir_instance_set_gate(m[0].instance[0], o->gate->head, e));
   for (int32_t i = 0; i < p->n_tiers; i++) {
     int64_t most = 0;
     WEIR_TRY(room(p, m, i, o, &most, e));
@@ -419,6 +437,7 @@ weir_status weir_pair_open(const weir_pair_opts *o, weir_pair **out, weir_err *e
       goto out;
     }
   }
+  if (o->gate && o->small_path) WEIR_TRY(check_gate(o->gate, &m[0], e));
   WEIR_TRY(open_devices(p, m, o, e));
   WEIR_TRY(load(p, m, o, n_ctx, e));
   /* The large model's: it has the say on end-of-text and templates. */

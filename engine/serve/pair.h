@@ -25,6 +25,14 @@ typedef struct weir_pair_nodes {
   int32_t cores_local, cores_n_local; /* the same of those that divide the cores; 0: all are this one's */
 } weir_pair_nodes;
 
+/* A gate that was fitted for one small model, and is refused beside another. */
+typedef struct weir_pair_gate {
+  const char *name; /* of that model, for messages */
+  int32_t n_vocab, dim;
+  uint64_t fingerprint;       /* weir_tp_fingerprint */
+  const weir_gate_head *head; /* given to the small model; NULL: the gate needs none */
+} weir_pair_gate;
+
 typedef struct weir_pair_opts {
   const char *small_path;   /* may be NULL: no small tier */
   const char *large_path;   /* may be NULL: no large tier; not both */
@@ -55,6 +63,7 @@ typedef struct weir_pair_opts {
   /* Called while workers are waited for, with a line such as "waiting for node 2 of 4". NULL: weir_log. */
   void (*waiting)(void *ctx, const char *line);
   void *progress_ctx; /* of both */
+  const weir_pair_gate *gate; /* NULL: none. Without a small model it is not looked at */
 } weir_pair_opts;
 
 enum { WEIR_PAIR_DEFAULT_CTX = 8192, WEIR_PAIR_DEFAULT_TOKENS = 512 };
