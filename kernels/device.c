@@ -436,6 +436,8 @@ static weir_status check_ask(const weir_ask *a, int32_t i, int32_t n_valid, int3
     return weir_fail(e, WEIR_EINVAL, "sample: ask %d: top_k %d, top_p %g, min_p %g", i, a->top_k, a->top_p,
                      a->min_p);
   const weir_status st = weir_sample_check_extras(a, n_vocab, e);
+  if (st == WEIR_OK && a->only_edits && a->edit[0].id >= n_valid) /* they are ascending */
+    return weir_fail(e, WEIR_EINVAL, "sample: ask %d draws from its edits alone, and none is of a token", i);
   return st == WEIR_OK ? st : weir_fail_ctx(e, st, "sample: ask %d", i);
 }
 

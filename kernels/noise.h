@@ -13,8 +13,9 @@
 #endif
 
 /* A draw and the redraw after a refused probe must not share noise, else the redraw would depend on what was
- * refused. */
-enum { WEIR_NOISE_DRAW = 0, WEIR_NOISE_AGAIN = 1 };
+ * refused. RATIO: the number (of quad 0, the first) that the ratio of two probabilities is held against;
+ * REST: the draw of what is left when it is refused. */
+enum { WEIR_NOISE_DRAW = 0, WEIR_NOISE_AGAIN = 1, WEIR_NOISE_RATIO = 2, WEIR_NOISE_REST = 3 };
 
 typedef struct weir_noise4 {
   uint32_t v[4];

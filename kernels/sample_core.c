@@ -27,6 +27,24 @@ weir_status weir_sample_check(const weir_sample_stat *s, weir_err *e) {
   return weir_sample_fail(weir_sample_fault_of(s), e);
 }
 
+static weir_status check_draft(const weir_ask *ask, int32_t n_vocab, weir_err *e) {
+  if (ask->n_draft < 0 || ask->n_draft > WEIR_TOP_MAX || !ask->draft)
+    return weir_fail(e, WEIR_EINVAL, "draft of %d ids, want 0 to %d%s", ask->n_draft, WEIR_TOP_MAX,
+                     ask->draft ? "" : ", and draft is NULL");
+  bool has_probe = ask->probe < 0;
+  for (int32_t i = 0; i < ask->n_draft; i++) {
+    const weir_top *t = &ask->draft[i];
+    bool once = true;
+    for (int32_t k = 0; k < i; k++) once &= ask->draft[k].id != t->id;
+    if (t->id < 0 || t->id >= n_vocab || !once)
+      return weir_fail(e, WEIR_EINVAL, "draft %d is of id %d, want each once, below %d", i, t->id, n_vocab);
+    if (!(t->logprob <= 1e-3f)) /* rounded, and NaN */
+      return weir_fail(e, WEIR_EINVAL, "draft %d: log-probability %g", i, (double)t->logprob);
+    has_probe |= t->id == ask->probe;
+  }
+  return has_probe ? WEIR_OK : weir_fail(e, WEIR_EINVAL, "the probe %d is not in its draft", ask->probe);
+}
+
 weir_status weir_sample_check_extras(const weir_ask *ask, int32_t n_vocab, weir_err *e) {
   if (ask->n_edits < 0) return weir_fail(e, WEIR_EINVAL, "n_edits is %d", ask->n_edits);
   if (ask->n_edits > 0 && !ask->edit)
@@ -43,12 +61,20 @@ weir_status weir_sample_check_extras(const weir_ask *ask, int32_t n_vocab, weir_
   }
   if (ask->n_top < 0 || ask->n_top > WEIR_TOP_MAX)
     return weir_fail(e, WEIR_EINVAL, "n_top is %d, want 0 to %d", ask->n_top, WEIR_TOP_MAX);
-  return WEIR_OK;
+  if (ask->only_edits && ask->n_edits == 0)
+    return weir_fail(e, WEIR_EINVAL, "draws from its edits alone, and has none");
+  if (ask->tell_law && (ask->top_k < 1 || ask->top_k > WEIR_TOP_MAX || ask->probe >= 0))
+    return weir_fail(e, WEIR_EINVAL, "a law is told of a draw with top_k 1 to %d, got top_k %d, probe %d",
+                     WEIR_TOP_MAX, ask->top_k, ask->probe);
+  return ask->n_draft == 0 ? WEIR_OK : check_draft(ask, n_vocab, e);
 }
 
 void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, const weir_logit_edit *edit,
-                       int32_t n_edits) {
-  memcpy(out, l, (size_t)n * sizeof *l);
+                       int32_t n_edits, bool only) {
+  if (only)
+    for (int32_t i = 0; i < n; i++) out[i] = l[i] > -INFINITY ? WEIR_SAMPLE_OUT : l[i];
+  else
+    memcpy(out, l, (size_t)n * sizeof *l);
   for (int32_t i = 0; i < n_edits; i++)
     out[edit[i].id - first] = weir_sample_edited(l[edit[i].id - first], &edit[i]);
 }
@@ -123,4 +149,13 @@ void weir_sample_cut_list(const weir_sample_chunks *ops, const weir_ask *ask, co
   law->min_key = key;
   for (int32_t i = 0; i < best->n; i++)
     if (weir_sample_key(best->logit[i]) == key && ties-- > 0) law->end_ties = best->id[i] + 1;
+}
+
+void weir_sample_tell_list(const weir_sample_chunks *ops, const weir_sample_top *best,
+                           const weir_sample_law *law, weir_top *out) {
+  float w[WEIR_SAMPLE_LIST];
+  ops->weigh(best->logit, best->n, law, w);
+  for (int32_t i = 0; i < best->n; i++)
+    if (!weir_sample_stays(law, best->id[i], best->logit[i], w[i])) w[i] = 0;
+  weir_sample_tell(best->id, w, best->n, out);
 }

@@ -12,6 +12,7 @@
  *   cut    only for an ask that truncates: a histogram of distances to the maximum, then of the logits' bits
  *          digit by digit, until the smallest logit that stays is known exactly; no sorting       -> summed
  *          (a small top_k: the best of each chunk, as in top                          -> the best of all)
+ *   judge  only by RATIO: the weights of all ids that stay                                        -> summed
  *   race   every id that stays arrives at E/w, the first wins       -> the first of all
  *   finish the row
  *
@@ -43,6 +44,11 @@ typedef struct weir_sample_chunks {
                weir_sample_hist *h);
   /* Ids of the chunk whose key is `key`. */
   int32_t (*ties)(const float *l, int32_t n, uint32_t key);
+  /* w[n] <- weights; which of them race is weir_sample_stays. */
+  void (*weigh)(const float *l, int32_t n, const weir_sample_law *, float *w);
+  /* The sum of the weights of those that race, n <= WEIR_SAMPLE_CHUNK: of 16 floats' lanes, 256 ids at most,
+   * and of these in double. */
+  double (*mass)(const float *l, int32_t first, int32_t n, const weir_sample_law *);
   void (*race)(const float *l, int32_t first, int32_t n, const weir_sample_law *, weir_sample_win *out);
 } weir_sample_chunks;
 
@@ -53,11 +59,13 @@ weir_status weir_sample_check(const weir_sample_stat *, weir_err *e);
 /* The same of a fault already known. */
 weir_status weir_sample_fail(weir_sample_fault, weir_err *e);
 
-/* Checks the ask's edits: ids ascending in [0, n_vocab), numbers as kernels/row.h has them; and n_top. */
+/* Checks what the ask has beside numbers: edits, ids ascending in [0, n_vocab) and as kernels/row.h has them;
+ * n_top; whether its law can be told; a draft, ids in [0, n_vocab). */
 weir_status weir_sample_check_extras(const weir_ask *, int32_t n_vocab, weir_err *e);
-/* out[n] <- the chunk l[n] of ids first, ... with its edits (weir_sample_edited). */
+/* out[n] <- the chunk l[n] of ids first, ... as draws see it (weir_sample_shaped): its edits, and whether all
+ * others are out. */
 void weir_sample_shape(float *out, const float *l, int32_t first, int32_t n, const weir_logit_edit *,
-                       int32_t n_edits);
+                       int32_t n_edits, bool only);
 
 /* One id more, in any order; one of -inf is left out. */
 void weir_sample_top_add(weir_sample_top *, int32_t id, float logit);
@@ -74,5 +82,8 @@ bool weir_sample_cut_step(weir_sample_cut *, const weir_sample_hist *, weir_samp
  * room. */
 void weir_sample_cut_list(const weir_sample_chunks *, const weir_ask *, const weir_sample_top *best,
                           weir_sample_hist *h, weir_sample_law *law);
+/* Tells the law that a list has cut; `best` is all of it. */
+void weir_sample_tell_list(const weir_sample_chunks *, const weir_sample_top *best, const weir_sample_law *,
+                           weir_top *out);
 
 #endif

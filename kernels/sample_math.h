@@ -34,6 +34,12 @@ typedef struct weir_sample_top {
   float logit[WEIR_SAMPLE_LIST];
 } weir_sample_top;
 
+typedef struct weir_sample_win {
+  double at; /* time of arrival; INFINITY: nobody */
+  int32_t id;
+  float logit; /* as it raced: of a shaped row, not the raw one */
+} weir_sample_win;
+
 /* The distribution a row is drawn from; ids outside the cut do not race. */
 typedef struct weir_sample_law {
   float max;         /* of the whole vocabulary */
@@ -41,17 +47,13 @@ typedef struct weir_sample_law {
   float min_w;       /* min_p: ids with a smaller w are out */
   uint32_t min_key;  /* ids whose weir_sample_key is smaller are out, */
   int32_t end_ties;  /* and of those with an equal key the ids from here on */
-  int32_t top;       /* of the whole vocabulary; it always stays */
+  int32_t top;       /* of the whole vocabulary; it always stays. -1: `head` has come before all others, whose
+                        weights are those of the law, the draft's (weir_sample_rest) left out */
   uint64_t seed;
   int32_t pos;
-  uint32_t purpose; /* WEIR_NOISE_* */
+  uint32_t purpose;     /* WEIR_NOISE_* */
+  weir_sample_win head; /* with top -1; at INFINITY: nobody */
 } weir_sample_law;
-
-typedef struct weir_sample_win {
-  double at; /* time of arrival; INFINITY: nobody */
-  int32_t id;
-  float logit; /* as it raced: of a shaped row, not the raw one */
-} weir_sample_win;
 
 /* A histogram over one or several chunks, higher logits in higher bins; adding two is adding their numbers.
  */
@@ -211,12 +213,23 @@ static inline WEIR_HD const weir_logit_edit *weir_sample_edits(const weir_ask *a
   *n_edits = weir_sample_edits_below(ask, first + n) - begin;
   return ask->edit + begin;
 }
+/* What an ask whose draws are from its edits alone makes of the others: less than a ban, so that an allowed
+ * id that is banned too wins against them. Finite, as a logit that is. */
+#define WEIR_SAMPLE_OUT (-FLT_MAX)
 /* A raw logit with its edit, each operation of which is rounded to float. Finite logits stay finite (what
  * would not, becomes +-FLT_MAX) and the others what they are: a distribution remains one. */
 static inline WEIR_HD float weir_sample_edited(float raw, const weir_logit_edit *x) {
   if (!(raw > -INFINITY)) return raw;
   const float y = (raw > 0 ? raw / x->scale : weir_mulf(raw, x->scale)) + x->add;
   return y > FLT_MAX ? FLT_MAX : y < -FLT_MAX ? -FLT_MAX : y;
+}
+
+/* A raw logit as draws of the ask see it. */
+static inline WEIR_HD float weir_sample_shaped(const weir_ask *ask, int32_t id, float raw) {
+  if (ask->n_edits == 0) return raw;
+  const int32_t i = weir_sample_edits_below(ask, id);
+  if (i < ask->n_edits && ask->edit[i].id == id) return weir_sample_edited(raw, &ask->edit[i]);
+  return ask->only_edits && raw > -INFINITY ? WEIR_SAMPLE_OUT : raw;
 }
 
 /* log sum - dot/sum is the entropy; rounding may leave a certain row a hair below zero. */
@@ -247,6 +260,11 @@ static inline WEIR_HD bool weir_sample_again(const weir_ask *ask) {
   return ask->probe >= 0 && ask->keep != WEIR_KEEP_ALL && ask->keep != WEIR_KEEP_OWN &&
          ask->keep != WEIR_KEEP_RATIO;
 }
+/* Whether the row is judged by the weights of its law: by RATIO, but where that is OWN. Such a row has a law
+ * to race by until it is judged, and races if it is refused. */
+static inline WEIR_HD bool weir_sample_weighs(const weir_ask *ask) {
+  return ask->probe >= 0 && ask->keep == WEIR_KEEP_RATIO && ask->temperature > 0 && ask->n_draft > 0;
+}
 /* Whether `ask` needs a draw, given the raw statistics of all the vocabulary and the raw logit of the probe
  * (ignored without one); if not, its token is the probe. */
 static inline WEIR_HD bool weir_sample_draws(const weir_ask *ask, const weir_sample_stat *s,
@@ -264,19 +282,80 @@ static inline WEIR_HD int32_t weir_sample_plan(const weir_ask *ask, int32_t top,
   law->min_key = 0;
   law->end_ties = INT32_MAX;
   law->top = top;
+  law->head.at = INFINITY;
+  law->head.id = INT32_MAX;
+  law->head.logit = 0;
   law->seed = ask->seed;
   law->pos = ask->pos;
-  law->purpose = weir_sample_again(ask) ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
+  law->purpose = weir_sample_again(ask)    ? WEIR_NOISE_AGAIN
+                 : weir_sample_weighs(ask) ? WEIR_NOISE_REST
+                                           : WEIR_NOISE_DRAW;
   return -1;
+}
+/* Whether an id of that logit and weight races. */
+static inline WEIR_HD bool weir_sample_stays(const weir_sample_law *law, int32_t id, float logit, float w) {
+  if (!(w > 0) || w < law->min_w) return false;
+  const uint32_t key = weir_sample_key(logit);
+  return key > law->min_key || (key == law->min_key && id < law->end_ties);
+}
+
+/* ---- RATIO: sum is that of the weights of all ids that race by the law, so that P(v) = w/sum ---- */
+
+/* What the draft has of the sum: Q(v) sum. */
+static inline WEIR_HD double weir_sample_share(float logprob, double sum) {
+  return weir_muld(exp((double)logprob), sum);
+}
+/* Whether the probe stands; w: its weight, 0 when it is cut. */
+static inline WEIR_HD bool weir_sample_ratio_keeps(const weir_ask *ask, float w, double sum) {
+  float q = -INFINITY;
+  for (int32_t i = 0; i < ask->n_draft; i++)
+    if (ask->draft[i].id == ask->probe) q = ask->draft[i].logprob;
+  const weir_noise4 n = weir_noise_quad(ask->seed, ask->pos, WEIR_NOISE_RATIO, 0);
+  return weir_muld(weir_noise_unit(n.v[0]), weir_sample_share(q, sum)) <= (double)w;
+}
+/* Arrival of an id of the draft in the draw that replaces a refused probe: its weight is max(0, w - Q sum),
+ * w being 0 when it is cut. That of an id not in the draft is w. */
+static inline WEIR_HD weir_sample_win weir_sample_rest(const weir_sample_law *law, int32_t id, float w,
+                                                       float logprob, double sum) {
+  weir_sample_win win = {INFINITY, INT32_MAX, 0};
+  const double rest = (double)w - weir_sample_share(logprob, sum);
+  if (!(rest > 0)) return win;
+  const weir_noise4 n = weir_noise_quad(law->seed, law->pos, law->purpose, (uint32_t)id / 4);
+  const int32_t k = id % 4;
+  const uint32_t bits = k == 0 ? n.v[0] : k == 1 ? n.v[1] : k == 2 ? n.v[2] : n.v[3];
+  win.at = -log1p(-weir_noise_unit(bits)) / rest;
+  win.id = id;
+  return win;
+}
+
+/* Tells a law by its `n` likeliest ids, w their weights, 0 for one that does not race: out[WEIR_TOP_MAX],
+ * which is all of it. */
+static inline WEIR_HD void weir_sample_tell(const int32_t *id, const float *w, int32_t n, weir_top *out) {
+  double sum = 0;
+  int32_t told = 0;
+  for (int32_t i = 0; i < n; i++) sum += (double)w[i];
+  for (int32_t i = 0; i < n && told < WEIR_TOP_MAX; i++) {
+    if (!(w[i] > 0)) continue;
+    out[told].id = id[i];
+    out[told++].logprob = (float)(log((double)w[i]) - log(sum));
+  }
+  for (; told < WEIR_TOP_MAX; told++) {
+    out[told].id = -1;
+    out[told].logprob = -INFINITY;
+  }
 }
 
 /* Whether a race of this ask must be cut first; min_p alone needs none. */
 static inline WEIR_HD bool weir_sample_cuts(const weir_ask *ask, int32_t n_valid) {
   return (ask->top_k > 0 && ask->top_k < n_valid) || ask->top_p < 1;
 }
-/* Whether the cut can be found by a list. */
+/* Whether the cut can be found by a list. A law that is to be told is one. */
 static inline WEIR_HD bool weir_sample_lists(const weir_ask *ask, int32_t n_valid) {
-  return ask->top_k > 0 && ask->top_k < n_valid && ask->top_k <= WEIR_SAMPLE_LIST;
+  return ask->top_k > 0 && (ask->top_k < n_valid || ask->tell_law) && ask->top_k <= WEIR_SAMPLE_LIST;
+}
+/* Whether something comes between the plan of a race and the race. */
+static inline WEIR_HD bool weir_sample_prepares(const weir_ask *ask, int32_t n_valid) {
+  return weir_sample_cuts(ask, n_valid) || ask->tell_law;
 }
 static inline WEIR_HD void weir_sample_cut_begin(const weir_ask *ask, int32_t n_valid, weir_sample_cut *c) {
   const float scale = 64 / ask->temperature;

@@ -8,7 +8,9 @@
  *      times for both; none for min_p, and on the CPU none for a top_k that is found by lists, which come
  * with the first message. The last one tells also how many ids each rank has at the key where the cut is, and
  *      with that which of them stay.
- *   3. for rows that race, weir_sample_came. */
+ *   3. for rows that are judged by weights, weir_sample_weight and the sums of their chunks, merged in order
+ *      of chunks.
+ *   4. for rows that race, weir_sample_came. */
 #ifndef WEIR_KERNELS_SAMPLE_SHARD_H
 #define WEIR_KERNELS_SAMPLE_SHARD_H
 #include "kernels/sample_math.h"
@@ -35,6 +37,12 @@ typedef struct weir_sample_like {
   int32_t id; /* -1: the rank has no more */
   float logit;
 } weir_sample_like;
+
+/* What a rank says of a row judged by weights; the sums of its chunks follow, double [max_chunks]. */
+typedef struct weir_sample_weight {
+  int32_t has_probe;
+  float probe_w; /* 0: it does not race */
+} weir_sample_weight;
 
 /* Who came first on a rank. */
 typedef struct weir_sample_came {
@@ -63,6 +71,11 @@ static inline WEIR_HD weir_sample_message weir_sample_message_of(int32_t rows, i
   m.list = m.like + (size_t)n_tops * WEIR_TOP_MAX * sizeof(weir_sample_like);
   m.total = m.list + (size_t)n_lists * WEIR_SAMPLE_LIST * sizeof(weir_sample_like);
   return m;
+}
+
+/* Bytes of a row judged by weights: fewer than a row has in the first message. */
+static inline WEIR_HD size_t weir_sample_weight_bytes(int32_t max_chunks) {
+  return sizeof(weir_sample_weight) + (size_t)max_chunks * sizeof(double);
 }
 
 /* Chunks of ids below n_valid that the rank has. */

@@ -46,6 +46,7 @@ static weir_status plan_row(const weir_cpu_sample_job *j, int32_t r, weir_err *e
   s->probe_logit = ask->probe >= 0 ? weir_cpu_sample_logit(j, r, ask->probe) : 0;
   const bool draws = weir_sample_draws(ask, &s->stat, s->probe_logit);
   s->shaped = draws && ask->n_edits > 0;
+  s->weighed = false;
   s->token = !draws ? ask->probe : s->shaped ? -1 : weir_sample_plan(ask, s->stat.top, s->stat.max, &s->law);
   return WEIR_OK;
 }
@@ -79,11 +80,12 @@ static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   float buf[WEIR_SAMPLE_CHUNK];
   for (int32_t r = begin; r < end; r++) {
     weir_cpu_sample_row *s = &j->row[r];
-    if (s->token >= 0 || !weir_sample_cuts(&j->ask[r], j->n_valid)) continue;
+    if (s->token >= 0 || !weir_sample_prepares(&j->ask[r], j->n_valid)) continue;
     if (weir_sample_lists(&j->ask[r], j->n_valid)) {
       weir_sample_top best = {.want = j->ask[r].top_k};
       weir_cpu_sample_drawn(j, r, buf, &best);
       weir_sample_cut_list(j->ops, &j->ask[r], &best, coarse, &s->law);
+      if (j->ask[r].tell_law && j->ask[r].law) weir_sample_tell_list(j->ops, &best, &s->law, j->ask[r].law);
       continue;
     }
     weir_sample_cut cut;
@@ -95,6 +97,17 @@ static void cut_rows(void *ctx, int32_t begin, int32_t end, int32_t rank) {
       have_coarse = true;
     } while (weir_sample_cut_step(&cut, h, &s->law));
     if (cut.ties < cut.equal) s->law.end_ties = weir_cpu_sample_end_of_ties(j, r, cut.key, cut.ties, buf);
+  }
+}
+
+/* Rows judged by weights, once their laws are cut. */
+static void judge_rows(weir_dev *dev, weir_cpu_sample_job *j) {
+  weir_cpu_sample_masses(dev, j);
+  for (int32_t r = 0; r < j->logits.rows; r++) {
+    if (j->row[r].token >= 0 || !weir_sample_weighs(&j->ask[r])) continue;
+    double sum = 0;
+    for (int32_t c = 0; c < j->n_chunks; c++) sum += j->mass[(size_t)r * (size_t)j->n_chunks + (size_t)c];
+    weir_cpu_sample_judge(j, r, weir_cpu_sample_weight(j, r, j->ask[r].probe), sum);
   }
 }
 
@@ -119,11 +132,12 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_m
                      .row = (weir_cpu_sample_row *)(void *)mem,
                      .part = (weir_sample_stat *)(void *)(mem + p.row),
                      .win = (weir_sample_win *)(void *)(mem + p.row),
+                     .mass = (double *)(void *)(mem + p.row),
                      .hist = (weir_sample_hist *)(void *)(mem + p.row + p.chunk)},
              .top = top};
   weir_cpu_sample_job *j = &w.job;
   weir_cpu_sample_stats(dev, j);
-  int32_t races = 0, cuts = 0, tops = 0, shaped = 0;
+  int32_t races = 0, cuts = 0, tops = 0, shaped = 0, weighed = 0;
   for (int32_t r = 0; r < n; r++) {
     const weir_status st = plan_row(j, r, e);
     if (st != WEIR_OK) return st;
@@ -136,9 +150,11 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_m
   for (int32_t r = 0; r < n; r++) {
     if (j->row[r].token >= 0) continue;
     races++;
-    cuts += weir_sample_cuts(&ask[r], n_valid);
+    cuts += weir_sample_prepares(&ask[r], n_valid);
+    weighed += weir_sample_weighs(&ask[r]);
   }
   if (cuts > 0) weir_cpu_for(dev, n, grain, cut_rows, &w);
+  if (weighed > 0) judge_rows(dev, j);
   if (races > 0) weir_cpu_sample_races(dev, j);
   for (int32_t r = 0; r < n; r++) {
     const weir_cpu_sample_row *s = &j->row[r];
@@ -146,8 +162,11 @@ weir_status weir_cpu_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_m
     float logit = token >= 0 ? weir_cpu_sample_logit(j, r, token) : 0;
     if (token < 0) {
       const weir_sample_win first = weir_cpu_sample_winner(j, r);
-      token = first.id;
-      logit = s->shaped ? weir_cpu_sample_logit(j, r, token) : first.logit;
+      /* nothing is left of a law that is the draft's to the last bit */
+      token = s->weighed && first.id == INT32_MAX ? ask[r].probe : first.id;
+      logit = s->shaped || s->weighed ? weir_cpu_sample_logit(j, r, token) : first.logit;
+    } else if (ask[r].tell_law && ask[r].law) { /* greedy */
+      weir_sample_tell(&token, &(float){1}, 1, ask[r].law);
     }
     weir_sample_finish(&ask[r], &s->stat, token, logit, s->probe_logit, &rows[r]);
   }

@@ -172,11 +172,56 @@ static int32_t sample_ties(const float *l, int32_t n, uint32_t key) {
   return ties;
 }
 
+static void sample_weigh(const float *l, int32_t n, const weir_sample_law *law, float *w) {
+  for (int32_t i = 0; i < n; i += 16) {
+    vf x[VF_PER16];
+    float f[16];
+    load16(x, l, i, n);
+    for (int g = 0; g < VF_PER16; g++) vf_store(f + g * VF_LANES, weight(x[g], law));
+    memcpy(w + i, f, sizeof *f * (size_t)(n - i < 16 ? n - i : 16));
+  }
+}
+
+/* Adding the 0 of one that does not race changes no bit. */
+static double sample_mass(const float *l, int32_t first, int32_t n, const weir_sample_law *law) {
+  const float least = weir_sample_unkey(law->min_key);
+  vf sum[VF_PER16];
+  double s = 0;
+  for (int g = 0; g < VF_PER16; g++) sum[g] = vf_zero();
+  for (int32_t i = 0; i < n;) {
+    const int32_t end = n - i < SAMPLE_FOLD ? n : i + SAMPLE_FOLD;
+    for (; i < end; i += 16) {
+      vf x[VF_PER16], w[VF_PER16];
+      load16(x, l, i, n);
+      uint32_t bits = ge16(x, least);
+      if (bits == 0) continue;
+      for (int g = 0; g < VF_PER16; g++) w[g] = weight(x[g], law);
+      bits &= ge16(w, law->min_w);
+      if (law->end_ties < first + i + 16)
+        for (uint32_t ties = eq16(x, least) & bits; ties != 0; ties &= ties - 1)
+          if (first + i + __builtin_ctz(ties) >= law->end_ties) bits &= ~(ties & (0u - ties));
+      if (bits != 0xffff) {
+        float f[16];
+        for (int g = 0; g < VF_PER16; g++) vf_store(f + g * VF_LANES, w[g]);
+        for (int j = 0; j < 16; j++)
+          if (!(bits >> j & 1)) f[j] = 0;
+        for (int g = 0; g < VF_PER16; g++) w[g] = vf_load(f + g * VF_LANES);
+      }
+      for (int g = 0; g < VF_PER16; g++) sum[g] = vf_add(sum[g], w[g]);
+    }
+    s += fold16(sum);
+  }
+  return s;
+}
+
 static void sample_race(const float *l, int32_t first, int32_t n, const weir_sample_law *law,
                         weir_sample_win *out) {
   /* The most likely id sets the mark for every chunk. Its weight is exactly 1, and it is never cut. */
-  const weir_noise4 head = weir_noise_quad(law->seed, law->pos, law->purpose, (uint32_t)law->top / 4);
-  weir_sample_win win = {weir_sample_arrival(head.v[law->top % 4], 1.0f), law->top, law->max};
+  weir_sample_win win = law->head;
+  if (law->top >= 0) {
+    const weir_noise4 head = weir_noise_quad(law->seed, law->pos, law->purpose, (uint32_t)law->top / 4);
+    win = (weir_sample_win){weir_sample_arrival(head.v[law->top % 4], 1.0f), law->top, law->max};
+  }
   float least = weir_sample_race_floor(law, win.at);
   for (int32_t i = 0; i < n; i += 64) {
     vf x[4][VF_PER16];
@@ -189,7 +234,9 @@ static void sample_race(const float *l, int32_t first, int32_t n, const weir_sam
     uint32_t noise[64];
     float w[64];
     vf_noise64(noise, law->seed, law->pos, law->purpose, (uint32_t)(first + i) / 4);
-    const vf mark = vf_set1((float)(win.at * (1 + 1e-5))); /* far above the roundings of float */
+    const vf mark =
+        vf_set1(win.at < 1e30 ? (float)(win.at * (1 + 1e-5)) /* far above the roundings of float */
+                              : INFINITY);
     for (int q = 0; q < 4; q++) {
       uint32_t may = 0;
       for (int g = 0; g < VF_PER16; g++) {

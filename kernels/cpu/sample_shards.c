@@ -189,6 +189,8 @@ static void cut_lists(void *ctx, int32_t begin, int32_t end, int32_t rank) {
           weir_sample_top_add(&best, list[v].id, list[v].logit);
     }
     weir_sample_cut_list(s->job.ops, &s->job.ask[r], &best, &s->job.hist[2 * rank], &row->law);
+    const weir_ask *ask = &s->job.ask[r];
+    if (ask->tell_law && ask->law) weir_sample_tell_list(s->job.ops, &best, &row->law, ask->law);
   }
 }
 
@@ -244,6 +246,7 @@ static weir_status plan_row(const shards *s, int32_t r, weir_err *e) {
     return weir_fail_ctx(e, weir_sample_fail(fault, e), "sample: row %d", (int)r);
   const bool draws = weir_sample_draws(ask, &row->stat, row->probe_logit);
   row->shaped = draws && ask->n_edits > 0;
+  row->weighed = false;
   if (!draws) {
     row->token = ask->probe;
     row->logit = row->probe_logit;
@@ -386,6 +389,52 @@ static weir_status cut_rows(shards *s, weir_dev *dev, weir_err *e) {
   return WEIR_OK;
 }
 
+/* ---- rows judged by weights ---- */
+
+static weir_sample_weight *weight_of(const shards *s, int32_t rank, int32_t i) {
+  const size_t each = weir_sample_weight_bytes(s->shard->max_chunks);
+  return (weir_sample_weight *)(void *)(said_by(s, rank) + (size_t)i * each);
+}
+
+/* A chunk that a rank does not have weighs 0, which changes no bit of the sum. */
+static weir_status judge_rows(shards *s, weir_dev *dev, int32_t n_weighed, weir_err *e) {
+  weir_cpu_sample_job *j = &s->job;
+  const int32_t n = j->logits.rows, max_chunks = s->shard->max_chunks;
+  s->stride = (size_t)n_weighed * weir_sample_weight_bytes(max_chunks);
+  weir_cpu_sample_masses(dev, j);
+  for (int32_t r = 0, i = 0; r < n; r++) {
+    const int32_t probe = j->ask[r].probe;
+    if (!weir_sample_weighs(&j->ask[r])) continue;
+    weir_sample_weight *w = weight_of(s, s->shard->rank, i++);
+    const bool here = weir_cpu_sample_has(j, probe);
+    *w = (weir_sample_weight){here, here ? weir_cpu_sample_weight(j, r, probe) : 0};
+    double *mass = (double *)(void *)(w + 1);
+    for (int32_t c = 0; c < max_chunks; c++)
+      mass[c] = c < j->n_chunks ? j->mass[(size_t)r * (size_t)j->n_chunks + (size_t)c] : 0;
+  }
+  const weir_status st = exchange(s, "weights", e);
+  if (st != WEIR_OK) return st;
+  for (int32_t r = 0, i = 0; r < n; r++) {
+    if (!weir_sample_weighs(&j->ask[r])) continue;
+    double sum = 0;
+    float probe_w = 0;
+    int32_t probes = 0;
+    for (int32_t k = 0; k < s->shard->n_ranks; k++) {
+      const weir_sample_weight *w = weight_of(s, k, i);
+      const double *mass = (const double *)(const void *)(w + 1);
+      for (int32_t c = 0; c < max_chunks; c++) sum += mass[c];
+      if (w->has_probe == 1) {
+        probe_w = w->probe_w;
+        probes++;
+      }
+    }
+    i++;
+    if (probes != 1) return weir_fail_ctx(e, weir_sample_fail(WEIR_SAMPLE_TORN, e), "sample: row %d", (int)r);
+    weir_cpu_sample_judge(j, r, probe_w, sum);
+  }
+  return WEIR_OK;
+}
+
 /* ---- races ---- */
 
 static weir_sample_came *came_of(const shards *s, int32_t rank, int32_t i) {
@@ -404,7 +453,7 @@ static weir_status run_races(shards *s, weir_dev *dev, int32_t n_races, weir_err
     /* the row's top runs along everywhere; the rank that has it speaks for it */
     *came = (weir_sample_came){INFINITY, INT32_MAX, 0};
     if (weir_cpu_sample_has(j, w.id))
-      *came = (weir_sample_came){w.at, w.id, j->row[r].shaped ? weir_cpu_sample_logit(j, r, w.id) : w.logit};
+      *came = (weir_sample_came){w.at, w.id, weir_cpu_sample_logit(j, r, w.id)};
   }
   const weir_status st = exchange(s, "races", e);
   if (st != WEIR_OK) return st;
@@ -416,6 +465,10 @@ static weir_status run_races(shards *s, weir_dev *dev, int32_t n_races, weir_err
       first = weir_sample_first(first, (weir_sample_win){c->at, c->id, c->logit});
     }
     i++;
+    if (j->row[r].weighed && first.id == INT32_MAX) { /* nothing is left of a law that is the draft's */
+      first.id = j->ask[r].probe;
+      first.logit = j->row[r].probe_logit;
+    }
     if (first.id < 0 || first.id >= j->n_valid)
       return weir_fail_ctx(e, weir_sample_fail(WEIR_SAMPLE_TORN, e), "sample: row %d", (int)r);
     j->row[r].token = first.id;
@@ -448,6 +501,7 @@ weir_status weir_cpu_sample_shards(weir_dev *dev, weir_row *rows, weir_top *top,
                       .part_ld = shard->max_chunks,
                       .row = (weir_cpu_sample_row *)(void *)(mem + l.row),
                       .win = (weir_sample_win *)(void *)(mem + l.win),
+                      .mass = (double *)(void *)(mem + l.win),
                       .hist = (weir_sample_hist *)(void *)(mem + l.hist)},
               .shard = shard,
               .top = top,
@@ -455,15 +509,21 @@ weir_status weir_cpu_sample_shards(weir_dev *dev, weir_row *rows, weir_top *top,
               .search = (search *)(void *)(mem + l.cut),
               .coarse = (weir_sample_hist *)(void *)(mem + l.coarse),
               .listed = (int32_t *)(void *)(mem + l.listed)};
-  int32_t races = 0, cuts = 0;
+  int32_t races = 0, cuts = 0, weighed = 0;
   weir_status st = WEIR_OK;
   WEIR_TRY(first_exchange(&s, dev, e));
   for (int32_t r = 0; r < n; r++) {
-    if (s.job.row[r].token >= 0) continue;
-    races++;
+    if (s.job.row[r].token >= 0) {
+      if (ask[r].tell_law && ask[r].law) /* greedy */
+        weir_sample_tell(&s.job.row[r].token, &(float){1}, 1, ask[r].law);
+      continue;
+    }
     cuts += weir_sample_cuts(&ask[r], n_valid) && !lists(&s, r);
+    weighed += weir_sample_weighs(&ask[r]);
   }
   if (cuts > 0) WEIR_TRY(cut_rows(&s, dev, e));
+  if (weighed > 0) WEIR_TRY(judge_rows(&s, dev, weighed, e));
+  for (int32_t r = 0; r < n; r++) races += s.job.row[r].token < 0;
   if (races > 0) WEIR_TRY(run_races(&s, dev, races, e));
   for (int32_t r = 0; r < n; r++) {
     const weir_cpu_sample_row *row = &s.job.row[r];

@@ -38,9 +38,25 @@ static const float *drawn_from(const weir_cpu_sample_job *j, int32_t row, int32_
   const int32_t first = first_of(j, chunk), n = len_of(j, chunk);
   int32_t n_edits;
   const weir_logit_edit *edit = weir_sample_edits(&j->ask[row], first, n, &n_edits);
-  if (n_edits == 0) return l;
-  weir_sample_shape(buf, l, first, n, edit, n_edits);
+  if (n_edits == 0 && !j->ask[row].only_edits) return l;
+  weir_sample_shape(buf, l, first, n, edit, n_edits, j->ask[row].only_edits);
   return buf;
+}
+
+/* What races of a chunk: of a row that was refused by weights all but its draft, which has raced. */
+static const float *raced_from(const weir_cpu_sample_job *j, int32_t row, int32_t chunk, float *buf) {
+  const float *l = drawn_from(j, row, chunk, buf);
+  const weir_ask *ask = &j->ask[row];
+  if (!j->row[row].weighed) return l;
+  const int32_t first = first_of(j, chunk), n = len_of(j, chunk);
+  for (int32_t i = 0; i < ask->n_draft; i++) {
+    const int32_t id = ask->draft[i].id;
+    if (id < first || id >= first + n) continue;
+    if (l != buf) memcpy(buf, l, sizeof *l * (size_t)n);
+    l = buf;
+    buf[id - first] = -INFINITY;
+  }
+  return l;
 }
 
 void weir_cpu_sample_best(const weir_cpu_sample_job *j, int32_t r, float *buf, weir_sample_top *best) {
@@ -101,11 +117,57 @@ static void race_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
   for (int32_t i = begin; i < end; i++) {
     const int32_t r = i / j->n_chunks, c = i % j->n_chunks;
     if (j->row[r].token < 0)
-      j->ops->race(drawn_from(j, r, c, buf), first_of(j, c), len_of(j, c), &j->row[r].law, &j->win[i]);
+      j->ops->race(raced_from(j, r, c, buf), first_of(j, c), len_of(j, c), &j->row[r].law, &j->win[i]);
   }
 }
 void weir_cpu_sample_races(weir_dev *dev, weir_cpu_sample_job *j) {
   weir_cpu_for(dev, j->logits.rows * j->n_chunks, WEIR_CPU_TEAM_CHUNKS, race_chunks, j);
+}
+
+static bool weighs(const weir_cpu_sample_job *j, int32_t row) {
+  return j->row[row].token < 0 && weir_sample_weighs(&j->ask[row]);
+}
+static void mass_chunks(void *ctx, int32_t begin, int32_t end, int32_t rank) {
+  weir_cpu_sample_job *j = (weir_cpu_sample_job *)ctx;
+  (void)rank;
+  float buf[WEIR_SAMPLE_CHUNK];
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t r = i / j->n_chunks, c = i % j->n_chunks;
+    if (weighs(j, r))
+      j->mass[i] = j->ops->mass(drawn_from(j, r, c, buf), first_of(j, c), len_of(j, c), &j->row[r].law);
+  }
+}
+void weir_cpu_sample_masses(weir_dev *dev, weir_cpu_sample_job *j) {
+  weir_cpu_for(dev, j->logits.rows * j->n_chunks, WEIR_CPU_TEAM_CHUNKS, mass_chunks, j);
+}
+
+float weir_cpu_sample_weight(const weir_cpu_sample_job *j, int32_t r, int32_t id) {
+  const weir_sample_law *law = &j->row[r].law;
+  const float raw = weir_cpu_sample_logit(j, r, id);
+  const float l = j->row[r].shaped ? weir_sample_shaped(&j->ask[r], id, raw) : raw;
+  float w;
+  j->ops->weigh(&l, 1, law, &w);
+  return weir_sample_stays(law, id, l, w) ? w : 0;
+}
+
+void weir_cpu_sample_judge(const weir_cpu_sample_job *j, int32_t r, float probe_w, double sum) {
+  const weir_ask *ask = &j->ask[r];
+  weir_cpu_sample_row *row = &j->row[r];
+  if (weir_sample_ratio_keeps(ask, probe_w, sum)) {
+    row->token = ask->probe;
+    row->logit = row->probe_logit;
+    return;
+  }
+  row->weighed = true;
+  row->law.top = -1;
+  row->law.head = (weir_sample_win){INFINITY, INT32_MAX, 0};
+  for (int32_t i = 0; i < ask->n_draft; i++) {
+    const weir_top *d = &ask->draft[i];
+    if (!weir_cpu_sample_has(j, d->id)) continue;
+    const weir_sample_win w =
+        weir_sample_rest(&row->law, d->id, weir_cpu_sample_weight(j, r, d->id), d->logprob, sum);
+    row->law.head = weir_sample_first(row->law.head, w);
+  }
 }
 
 weir_sample_win weir_cpu_sample_winner(const weir_cpu_sample_job *j, int32_t r) {

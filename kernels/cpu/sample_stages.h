@@ -17,6 +17,7 @@ typedef struct weir_cpu_sample_row {
   int32_t token; /* -1 while a race is to be run */
   float logit;   /* the token's raw one, once it is known; sample_shards.c */
   bool shaped;   /* a draw with edits */
+  bool weighed;  /* judged by weights and refused */
 } weir_cpu_sample_row;
 
 typedef struct weir_cpu_sample_job {
@@ -29,6 +30,7 @@ typedef struct weir_cpu_sample_job {
   weir_cpu_sample_row *row;  /* [rows] */
   weir_sample_stat *part;    /* [rows][part_ld] of which n_chunks are used */
   weir_sample_win *win;      /* [rows][n_chunks]; may be the same memory, for it comes later */
+  double *mass;              /* [rows][n_chunks] of rows judged by weights; of the memory of win */
   weir_sample_hist *hist;    /* [n_threads][2] */
 } weir_cpu_sample_job;
 
@@ -45,6 +47,7 @@ static inline bool weir_cpu_sample_has(const weir_cpu_sample_job *j, int32_t id)
 
 /* All rows, by the team: the parts of their chunks, and the races of rows with token < 0. */
 void weir_cpu_sample_stats(weir_dev *, weir_cpu_sample_job *);
+void weir_cpu_sample_masses(weir_dev *, weir_cpu_sample_job *);
 void weir_cpu_sample_races(weir_dev *, weir_cpu_sample_job *);
 /* Adds to the list. top: the likeliest raw ids; best: the best id that a draw takes from; drawn: the best of
  * them, as many as the list wants. */
@@ -57,6 +60,11 @@ void weir_cpu_sample_hist(const weir_cpu_sample_job *, int32_t row, const weir_s
 /* One past the ties-th lowest id here whose key is `key`. */
 int32_t weir_cpu_sample_end_of_ties(const weir_cpu_sample_job *, int32_t row, uint32_t key, int32_t ties,
                                     float *buf);
+/* Of a row judged by weights: what an id here weighs, 0 when it does not race. */
+float weir_cpu_sample_weight(const weir_cpu_sample_job *, int32_t row, int32_t id);
+/* Such a row is judged, by its probe's weight and the sum of all: token <- the probe, or it races by what is
+ * left of its law. */
+void weir_cpu_sample_judge(const weir_cpu_sample_job *, int32_t row, float probe_w, double sum);
 /* Who comes first, of those here and the top. */
 weir_sample_win weir_cpu_sample_winner(const weir_cpu_sample_job *, int32_t row);
 

@@ -25,5 +25,7 @@ const weir_simd weir_simd_avx512 = {
                .top = sample_top,
                .hist = sample_hist,
                .ties = sample_ties,
+               .weigh = sample_weigh,
+               .mass = sample_mass,
                .race = sample_race},
 };

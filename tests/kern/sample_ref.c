@@ -56,7 +56,7 @@ void sample_ref_make(sample_ref *r, const float *logits, int32_t n, const weir_a
   }
   r->p_max = 1 / z;
   r->margin = n > 1 ? (1 - exp((double)order[1].l - max)) / z : 1;
-  memcpy(r->shaped, logits, sizeof *logits * (size_t)n);
+  for (int32_t v = 0; v < n; v++) r->shaped[v] = ask->only_edits && !isinf(logits[v]) ? -FLT_MAX : logits[v];
   for (int32_t i = 0; i < ask->n_edits; i++)
     if (ask->edit[i].id < n) r->shaped[ask->edit[i].id] = edited(logits[ask->edit[i].id], &ask->edit[i]);
   sort(order, r->shaped, n);
@@ -107,6 +107,40 @@ double sample_ref_keep(const sample_ref *r, const weir_ask *ask) {
     case WEIR_KEEP_TYPICAL: return (p - fmin(a, open)) / r->p_max;
     default: return NAN;
   }
+}
+static double quotient(const sample_ref *r, const weir_ask *ask, int32_t v) { /* Q(v)/P(v) sum = Q(v) W/w */
+  double sum = 0, q = 0;
+  for (int32_t i = 0; i < r->n; i++) sum += r->w[i];
+  for (int32_t i = 0; i < ask->n_draft; i++)
+    if (ask->draft[i].id == v) q = exp((double)ask->draft[i].logprob);
+  return q * sum;
+}
+double sample_ref_ratio(const sample_ref *r, const weir_ask *ask) {
+  const weir_noise4 x = weir_noise_quad(ask->seed, ask->pos, WEIR_NOISE_RATIO, 0);
+  return r->w[ask->probe] / quotient(r, ask, ask->probe) / weir_noise_unit(x.v[0]) - 1;
+}
+double sample_ref_rest(const sample_ref *r, const weir_ask *ask, int32_t v, double *lost) {
+  const double rest = r->w[v] - quotient(r, ask, v);
+  if (lost) *lost = rest > 0 ? r->w[v] / rest : INFINITY;
+  if (!(rest > 0)) return INFINITY;
+  const weir_noise4 x = weir_noise_quad(ask->seed, ask->pos, WEIR_NOISE_REST, (uint32_t)v / 4);
+  return -log1p(-weir_noise_unit(x.v[v % 4])) / rest;
+}
+int32_t sample_ref_redraw(const sample_ref *r, const weir_ask *ask) {
+  double first = INFINITY, sum = 0;
+  int32_t best = ask->probe;
+  for (int32_t v = 0; v < r->n; v++) sum += r->w[v];
+  for (int32_t v = 0; v < r->n; v++) {
+    double q = 0;
+    for (int32_t i = 0; i < ask->n_draft; i++)
+      if (ask->draft[i].id == v) q = exp((double)ask->draft[i].logprob);
+    const double rest = r->w[v] - q * sum;
+    if (!(rest > 0)) continue;
+    const weir_noise4 x = weir_noise_quad(ask->seed, ask->pos, WEIR_NOISE_REST, (uint32_t)v / 4);
+    const double at = -log1p(-weir_noise_unit(x.v[v % 4])) / rest;
+    if (at < first) first = at, best = v;
+  }
+  return best;
 }
 int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose) {
   if (r->w == NULL) return r->top;

@@ -27,6 +27,12 @@ double sample_ref_arrival(const sample_ref *r, const weir_ask *ask, uint32_t pur
 /* How far the probe is on the right side of what ask->keep demands, as a share of p_max (NLL: nats): > 0 it
  * stands, < 0 it falls. Only for rules that ask for probabilities. */
 double sample_ref_keep(const sample_ref *r, const weir_ask *ask);
+/* By RATIO, at a temperature above 0 and with a draft: how far the probe is on the right side, as a share;
+ * the arrival of token v in the draw from what is left, *lost (may be NULL) how many times its weight is what
+ * is left of it; who arrives first, the probe when nothing is left. */
+double sample_ref_ratio(const sample_ref *r, const weir_ask *ask);
+double sample_ref_rest(const sample_ref *r, const weir_ask *ask, int32_t v, double *lost);
+int32_t sample_ref_redraw(const sample_ref *r, const weir_ask *ask);
 /* The first to arrive, or the top when greedy. */
 int32_t sample_ref_draw(const sample_ref *r, const weir_ask *ask, uint32_t purpose);
 

@@ -24,6 +24,33 @@ weir_ask plain_ask(float temperature, uint64_t seed, int32_t pos) {
   return (weir_ask){.temperature = temperature, .top_p = 1, .seed = seed, .pos = pos, .probe = -1};
 }
 
+weir_ask *laws_begin(const weir_ask *ask, int32_t rows, weir_top **law) {
+  weir_ask *own = (weir_ask *)malloc(sizeof *own * (size_t)rows);
+  *law = (weir_top *)malloc(sizeof **law * (size_t)rows * WEIR_TOP_MAX);
+  assert_true(own && *law);
+  memset(*law, 0xff, sizeof **law * (size_t)rows * WEIR_TOP_MAX);
+  for (int32_t r = 0; r < rows; r++) {
+    own[r] = ask[r];
+    own[r].law = ask[r].law ? *law + (size_t)r * WEIR_TOP_MAX : NULL;
+  }
+  return own;
+}
+void laws_end(const weir_ask *ask, int32_t rows, weir_ask *own, weir_top *law) {
+  for (int32_t r = 0; r < rows; r++) {
+    if (!ask[r].law) continue;
+    const size_t bytes = sizeof *law * WEIR_TOP_MAX;
+    weir_top *told = law + (size_t)r * WEIR_TOP_MAX;
+    if (!ask[r].tell_law)
+      for (int32_t i = 0; i < WEIR_TOP_MAX; i++) assert_int_equal(told[i].id, -1); /* untouched */
+    else if (ask[r].law[0].id == LAW_UNTOLD)
+      memcpy(ask[r].law, told, bytes);
+    else
+      kern_same(told, ask[r].law, bytes, "a law told again");
+  }
+  free(own);
+  free(law);
+}
+
 weir_status answer_tops(weir_dev *dev, const float *logits, int32_t rows, int32_t n_valid,
                         const weir_ask *ask, weir_row *out, weir_top *top, weir_err *e) {
   const int32_t cols = n_valid + 3 < MAX_VOCAB ? n_valid + 3 : MAX_VOCAB;
@@ -39,8 +66,11 @@ weir_status answer_tops(weir_dev *dev, const float *logits, int32_t rows, int32_
   memset(out, 0xff, sizeof *out * (size_t)rows);
   const size_t n_top = (size_t)rows * WEIR_TOP_MAX;
   if (top) memset(top, 0xff, sizeof *top * n_top);
-  weir_status st = weir_op_sample(dev, out, top, m, n_valid, ask, NULL, e);
+  weir_top *law;
+  weir_ask *own = laws_begin(ask, rows, &law);
+  weir_status st = weir_op_sample(dev, out, top, m, n_valid, own, NULL, e);
   if (st == WEIR_OK) st = weir_dev_sync(dev, e);
+  laws_end(ask, st == WEIR_OK ? rows : 0, own, law);
   weir_top untouched;
   memset(&untouched, 0xff, sizeof untouched);
   for (size_t i = 0; top && i < n_top; i++)
@@ -58,7 +88,7 @@ weir_status answer_tops(weir_dev *dev, const float *logits, int32_t rows, int32_
 static const float *shaped_chunk(const weir_ask *ask, const float *l, int32_t first, int32_t n, float *buf) {
   int32_t n_edits;
   const weir_logit_edit *edit = weir_sample_edits(ask, first, n, &n_edits);
-  weir_sample_shape(buf, l, first, n, edit, n_edits);
+  weir_sample_shape(buf, l, first, n, edit, n_edits, ask->only_edits);
   return buf;
 }
 
@@ -139,15 +169,40 @@ weir_row answer_in_shards(const weir_sample_chunks *ops, const float *logits, in
     free(sum);
     free(h);
   }
+  bool left_of_law = false;
+  if (token < 0 && weir_sample_weighs(ask)) {
+    double mass = 0;
+    float w[WEIR_TOP_MAX], probe_w = 0;
+    EACH_CHUNK(s, c, at, first, n)
+    mass += ops->mass(shaped_chunk(ask, own[s] + at, first, n, buf), first, n, &law);
+    for (int32_t i = 0; i < ask->n_draft; i++) {
+      const int32_t id = ask->draft[i].id;
+      const float l = weir_sample_shaped(ask, id, logits[id]);
+      ops->weigh(&l, 1, &law, &w[i]);
+      if (!weir_sample_stays(&law, id, l, w[i])) w[i] = 0;
+      if (id == ask->probe) probe_w = w[i];
+    }
+    if (weir_sample_ratio_keeps(ask, probe_w, mass)) token = ask->probe;
+    law.top = -1;
+    law.head = (weir_sample_win){INFINITY, INT32_MAX, 0};
+    for (int32_t i = 0; i < ask->n_draft; i++)
+      law.head = weir_sample_first(
+          law.head, weir_sample_rest(&law, ask->draft[i].id, w[i], ask->draft[i].logprob, mass));
+    left_of_law = true;
+  }
   if (token < 0) {
     weir_sample_win win = {INFINITY, INT32_MAX, 0};
     EACH_CHUNK(s, c, at, first, n) {
       weir_sample_win w;
-      ops->race(shaped_chunk(ask, own[s] + at, first, n, buf), first, n, &law, &w);
+      shaped_chunk(ask, own[s] + at, first, n, buf);
+      for (int32_t i = 0; left_of_law && i < ask->n_draft; i++)
+        if (ask->draft[i].id >= first && ask->draft[i].id < first + n)
+          buf[ask->draft[i].id - first] = -INFINITY;
+      ops->race(buf, first, n, &law, &w);
       win = weir_sample_first(w, win);
     }
-    token = win.id;
-    if (ask->n_edits == 0) assert_true(win.logit == logits[token]);
+    token = win.id == INT32_MAX ? ask->probe : win.id;
+    if (ask->n_edits == 0 && !left_of_law) assert_true(win.logit == logits[token]);
   }
   weir_row row;
   weir_sample_finish(ask, &stat, token, logits[token], probe_logit, &row);
@@ -167,6 +222,49 @@ static double ref_logprob(const float *logits, const sample_ref *ref, int32_t v)
   return (double)logits[v] - (double)logits[ref->order[0]] + log(ref->p_max);
 }
 
+/* The law told: ids that race, likeliest first, and the logarithms of their shares. */
+static void check_law(const weir_ask *ask, const sample_ref *ref, int32_t n, worst *w) {
+  double sum = 0;
+  bool taken[WEIR_TOP_MAX] = {false};
+  if (ref->boundary < 1e-6) return;
+  for (int32_t v = 0; ref->w && v < n; v++) sum += ref->w[v];
+  int32_t told = 0, races = 0;
+  for (; told < WEIR_TOP_MAX && ask->law[told].id >= 0; told++) {
+    const int32_t v = ask->law[told].id;
+    assert_in_range(v, 0, n - 1);
+    if (told > 0) assert_true(ask->law[told].logprob <= ask->law[told - 1].logprob);
+    hold((double)ask->law[told].logprob,
+         ref->w          ? log(ref->w[v] / sum)
+         : v == ref->top ? 0
+                         : -INFINITY,
+         2e-6, &w->logprob, "logprob of a law", n);
+    for (int32_t i = 0; i < told; i++) taken[told] |= ask->law[i].id == v;
+    assert_false(taken[told]);
+  }
+  for (int32_t v = 0; ref->w && v < n; v++) races += ref->w[v] > 1e-37;
+  if (told < (ref->w ? races : 1)) fail_msg("a law of %d ids, %d race", told, races);
+  for (; told < WEIR_TOP_MAX; told++) assert_true(ask->law[told].id == -1 && isinf(ask->law[told].logprob));
+}
+
+/* By RATIO. */
+static void check_ratio(const weir_row *row, const weir_ask *ask, const sample_ref *ref, worst *w) {
+  const double by = sample_ref_ratio(ref, ask);
+  double lost;
+  if (ref->boundary < 1e-6 || fabs(by) < 1e-5) {
+    w->close++;
+    return;
+  }
+  const int32_t want = by > 0 ? ask->probe : sample_ref_redraw(ref, ask);
+  if (row->token == want) return;
+  const double a = sample_ref_rest(ref, ask, row->token, &lost), b = sample_ref_rest(ref, ask, want, NULL);
+  if (by > 0 || !(a / b - 1 < 1e-6 * (lost + 1)))
+    fail_msg(
+        "ratio, %d ids, %d edits, T %g, k %d, p %g, m %g: token %d, want %d of %d (by %g; arrivals %g %g)",
+        ref->n, ask->n_edits, (double)ask->temperature, ask->top_k, (double)ask->top_p, (double)ask->min_p,
+        row->token, want, ask->probe, by, a, b);
+  w->close++;
+}
+
 void check_row(const weir_row *row, const weir_top *top, const weir_ask *ask, const float *logits, int32_t n,
                worst *w) {
   sample_ref ref;
@@ -183,6 +281,11 @@ void check_row(const weir_row *row, const weir_top *top, const weir_ask *ask, co
     if (top[i].id != v) fail_msg("%d ids: top %d of %d is %d, want %d", n, i, ask->n_top, top[i].id, v);
     hold((double)top[i].logprob, v < 0 ? -INFINITY : ref_logprob(logits, &ref, v), 1e-6, &w->logprob,
          "logprob of a top", n);
+  }
+  if (ask->tell_law && ask->law) check_law(ask, &ref, n, w);
+  if (weir_sample_weighs(ask)) {
+    check_ratio(row, ask, &ref, w);
+    goto out;
   }
   uint32_t purpose = WEIR_NOISE_DRAW;
   bool kept = ask->probe >= 0 && ask->keep == WEIR_KEEP_ALL;
@@ -236,17 +339,47 @@ static weir_logit_edit random_edit(kern_rng *rng, int32_t id) {
   return x;
 }
 
+/* Of ids near the probe or anywhere, with shares small enough that some stand and large enough that some do
+ * not. */
+static void random_draft(kern_rng *rng, int32_t n, weir_ask *ask, weir_top *law) {
+  const int32_t most = n < WEIR_TOP_MAX ? n : WEIR_TOP_MAX;
+  ask->n_draft = 1 + kern_below(rng, most);
+  ask->draft = law;
+  const int32_t from = kern_below(rng, 2) && n > most ? kern_below(rng, n - most) : -1;
+  for (int32_t i = 0; i < ask->n_draft;) {
+    const int32_t id = i == 0 ? ask->probe : from >= 0 ? from + kern_below(rng, most) : kern_below(rng, n);
+    bool once = true;
+    for (int32_t k = 0; k < i; k++) once &= law[k].id != id;
+    const float logprob = i == 0 || kern_below(rng, 8) ? -20 * (float)kern_unit(rng) : -INFINITY;
+    if (once)
+      law[i++] = (weir_top){id, logprob};
+    else if (from >= 0)
+      ask->n_draft--; /* that one is there already */
+  }
+}
+
 weir_logit_edit *random_extras(kern_rng *rng, int32_t n, weir_ask *ask) {
   static const int32_t one_in[] = {1, 2, 20, 300, 4000};
   const int32_t every = one_in[kern_below(rng, 5)], from = kern_below(rng, 2) ? 0 : kern_below(rng, n),
                 to = kern_below(rng, 2) ? n : from + kern_below(rng, n - from) + 1;
-  weir_logit_edit *edit = (weir_logit_edit *)malloc(sizeof *edit * (size_t)n);
+  /* edits, and behind them the ids of a draft or room for a law */
+  weir_logit_edit *edit =
+      (weir_logit_edit *)malloc(sizeof *edit * (size_t)n + sizeof(weir_top) * WEIR_TOP_MAX);
+  weir_top *law = (weir_top *)(void *)(edit + n);
   int32_t n_edits = 0;
   for (int32_t v = from; v < to; v++)
     if (kern_below(rng, every) == 0) edit[n_edits++] = random_edit(rng, v);
   ask->edit = edit;
   ask->n_edits = n_edits;
   ask->n_top = kern_below(rng, 3) ? 0 : 1 + kern_below(rng, WEIR_TOP_MAX);
+  ask->only_edits = n_edits > 0 && kern_below(rng, 4) == 0;
+  if (ask->probe >= 0 && ask->keep == WEIR_KEEP_RATIO) random_draft(rng, n, ask, law);
+  if (ask->probe < 0 && kern_below(rng, 2) == 0) {
+    ask->tell_law = true;
+    ask->top_k = 1 + kern_below(rng, WEIR_TOP_MAX);
+    ask->law = law;
+    law[0].id = LAW_UNTOLD;
+  }
   return edit;
 }
 

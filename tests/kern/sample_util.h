@@ -15,12 +15,20 @@ extern const weir_dev_limits sample_limits;
 
 weir_ask plain_ask(float temperature, uint64_t seed, int32_t pos);
 weir_ask random_ask(kern_rng *rng, int32_t n);
-/* Gives the ask edits of some of the ids below n, few or all, spread or in a block, and an n_top. The edits
- * are owned by the caller (free()). */
+/* Gives the ask edits of some of the ids below n, few or all, spread or in a block, an n_top, and what else
+ * it can have: only_edits, a draft, a law to be told. All of it is in the memory returned, the caller's
+ * (free()).
+ */
 weir_logit_edit *random_extras(kern_rng *rng, int32_t n, weir_ask *ask);
 /* Kinds of rows, 0 .. 4: spread, peaked, nearly flat, coarse with many ties, with masked ids. */
 void random_logits(kern_rng *rng, float *l, int32_t n, int kind);
 
+/* Laws of the same ask are the same, whoever tells them: the first to tell one writes it to ask.law, whose
+ * first id is LAW_UNTOLD until then. begin gives asks with memory for what one device tells, *law; end
+ * compares and frees both. */
+enum { LAW_UNTOLD = -7 };
+weir_ask *laws_begin(const weir_ask *ask, int32_t rows, weir_top **law);
+void laws_end(const weir_ask *ask, int32_t rows, weir_ask *own, weir_top *law);
 /* Rows of n_valid logits in a matrix that is wider by padding ids, whose logits are NaN; fails when the
  * logits are written, or of top[rows][WEIR_TOP_MAX] (NULL: none) more than was asked for. */
 weir_status answer_tops(weir_dev *dev, const float *logits, int32_t rows, int32_t n_valid,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as threads, with an exchange that waits at most 60 s. cmocka is used on the test's own thread only.
  */
+#include "sample_util.h"
 #include "shard_util.h"
 
 #include <setjmp.h>
@@ -49,6 +50,8 @@ typedef struct member {
   shard_answer *out;
   weir_mat logits;
   int32_t rank, max_chunks;
+  weir_ask *ask; /* of call, with laws of its own */
+  weir_top *law;
 } member;
 
 static weir_status all_gather(void *ctx, void *out, const void *in, size_t bytes, weir_err *e) {
@@ -85,7 +88,7 @@ static void *work(void *ctx) {
                                   .ctx = m};
   weir_dev *dev = m->crew->dev[m->rank];
   shard_answer *a = m->out;
-  a->st = weir_op_sample(dev, a->row, a->top, m->logits, call->n_valid, call->ask, &shard, &a->err);
+  a->st = weir_op_sample(dev, a->row, a->top, m->logits, call->n_valid, m->ask, &shard, &a->err);
   if (a->st == WEIR_OK) a->st = weir_dev_sync(dev, &a->err);
   if (a->st != WEIR_OK) { /* whoever still waits for this rank waits no longer */
     pthread_mutex_lock(&m->crew->lock);
@@ -130,8 +133,11 @@ static weir_mat columns(weir_dev *dev, const shard_call *c, int32_t from, int32_
 shard_answer shard_whole(weir_dev *dev, const shard_call *c) {
   shard_answer a = empty_answer(c->rows);
   const weir_mat m = columns(dev, c, 0, c->n_vocab);
-  a.st = weir_op_sample(dev, a.row, a.top, m, c->n_valid, c->ask, NULL, &a.err);
+  weir_top *law;
+  weir_ask *ask = laws_begin(c->ask, c->rows, &law);
+  a.st = weir_op_sample(dev, a.row, a.top, m, c->n_valid, ask, NULL, &a.err);
   if (a.st == WEIR_OK) a.st = weir_dev_sync(dev, &a.err);
+  laws_end(c->ask, a.st == WEIR_OK ? c->rows : 0, ask, law);
   kern_mat_free(dev, m);
   return a;
 }
@@ -155,9 +161,12 @@ void shard_ask(shard_crew *c, const shard_call *call, shard_answer *out) {
                     .logits = columns(c->dev[r], call, call->cut[r], call->cut[r + 1]),
                     .rank = r,
                     .max_chunks = max_chunks};
+    m[r].ask = laws_begin(call->ask, call->rows, &m[r].law);
   }
   for (int32_t r = 0; r < c->n; r++) assert_int_equal(pthread_create(&thread[r], NULL, work, &m[r]), 0);
   for (int32_t r = 0; r < c->n; r++) assert_int_equal(pthread_join(thread[r], NULL), 0);
+  for (int32_t r = 0; r < c->n; r++)
+    laws_end(call->ask, out[r].st == WEIR_OK ? call->rows : 0, m[r].ask, m[r].law);
   for (int32_t r = 0; r < c->n; r++)
     if (m[r].logits.data) kern_mat_free(c->dev[r], m[r].logits);
 }

@@ -2,8 +2,9 @@
 /* What two tiers emit under each accept rule, by the op itself: one row drafts, another judges the draft. The
  * pair (draft, what is emitted) has to follow its law, cell by cell: with q and p what the two draw from and
  * m(x) whether x stands, q(x) m(x) on the diagonal and q(x) (1 - m(x)) p(y) everywhere. That is the rule's
- * target and, besides, that a replacement does not depend on what it replaces. `--long`: a million pairs a
- * law. */
+ * target and, besides, that a replacement does not depend on what it replaces. By ratio, with s(x) the lesser
+ * of 1 and p(x)/q(x) and r what p has above q, it is q(x) s(x) on the diagonal and q(x) (1 - s(x)) r(y): what
+ * is emitted follows p, though the drafts come of fewer ids. `--long`: a million pairs a law. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,7 +32,9 @@ static const rule rules[] = {{"nll", WEIR_KEEP_NLL, 1.7f, 0},
                              {"v3", WEIR_KEEP_V3, 0.1f, 0},
                              {"v3", WEIR_KEEP_V3, 0.8f, 0},
                              {"typical", WEIR_KEEP_TYPICAL, 0.09f, 0.3f},
-                             {"typical", WEIR_KEEP_TYPICAL, 0.5f, 0.9f}};
+                             {"typical", WEIR_KEEP_TYPICAL, 0.5f, 0.9f},
+                             {"ratio", WEIR_KEEP_RATIO, N, 0},
+                             {"ratio", WEIR_KEEP_RATIO, 3, 0}}; /* a: so many ids are drafted from */
 /* Where the knobs end: everything stands, or nothing. */
 static const rule ends[] = {{"v1", WEIR_KEEP_V1, 1, 0},           {"v2", WEIR_KEEP_V2, 1, 0},
                             {"v3", WEIR_KEEP_V3, 1, 0},           {"typical", WEIR_KEEP_TYPICAL, 0, 0.3f},
@@ -57,6 +60,16 @@ static weir_ask ask_of(const draw *d, uint64_t seed, int32_t pos) {
   a.min_p = d->m;
   a.edit = edit;
   a.n_edits = d->edited ? (int32_t)(sizeof edit / sizeof *edit) : 0;
+  return a;
+}
+
+/* What the draft is asked for. */
+static weir_ask draft_of(const rule *k, const draw *d, uint64_t seed, int32_t pos, weir_top *law) {
+  weir_ask a = ask_of(d, seed, pos);
+  if (k->keep != WEIR_KEEP_RATIO) return a;
+  if (a.top_k == 0 || a.top_k > (int32_t)k->a) a.top_k = (int32_t)k->a;
+  a.tell_law = true;
+  a.law = law;
   return a;
 }
 
@@ -99,14 +112,23 @@ static double run(weir_dev *dev, const float *small, const float *large, const r
                   uint64_t seed, double *kept) {
   static int seen[N * N];
   double joint[N * N], q[N], p[N], stand = 0;
+  weir_top law[BATCH][WEIR_TOP_MAX];
   weir_ask ask[BATCH];
   weir_row drafted[BATCH], judged[BATCH];
   weir_err e = {0};
   memset(seen, 0, sizeof seen);
   for (int32_t at = 0; at < n_pairs; at += BATCH) {
-    for (int32_t r = 0; r < BATCH; r++) ask[r] = ask_of(d, seed, at + r);
+    for (int32_t r = 0; r < BATCH; r++) {
+      ask[r] = draft_of(k, d, seed, at + r, law[r]);
+      law[r][0].id = LAW_UNTOLD;
+    }
     kern_ok(answer(dev, small, BATCH, N, ask, drafted, &e), &e, "draft");
     for (int32_t r = 0; r < BATCH; r++) {
+      ask[r] = ask_of(d, seed, at + r);
+      if (k->keep == WEIR_KEEP_RATIO) {
+        ask[r].draft = law[r];
+        while (ask[r].n_draft < WEIR_TOP_MAX && law[r][ask[r].n_draft].id >= 0) ask[r].n_draft++;
+      }
       ask[r].probe = drafted[r].token;
       ask[r].keep = k->keep;
       ask[r].keep_a = k->a;
@@ -115,18 +137,28 @@ static double run(weir_dev *dev, const float *small, const float *large, const r
     }
     kern_ok(answer(dev, large, BATCH, N, ask, judged, &e), &e, "judge");
     for (int32_t r = 0; r < BATCH; r++) seen[drafted[r].token * N + judged[r].token]++;
-    if (at == 0) decide_again(dev, large, ask, judged);
+    if (at == 0 && k->keep != WEIR_KEEP_RATIO) decide_again(dev, large, ask, judged);
   }
   sample_ref ref_q, ref_p;
-  weir_ask one = ask_of(d, seed, 0);
+  weir_ask one = draft_of(k, d, seed, 0, NULL);
   sample_ref_make(&ref_q, small, N, &one);
+  one = ask_of(d, seed, 0);
   sample_ref_make(&ref_p, large, N, &one);
   race_of(&ref_q, q);
   race_of(&ref_p, p);
   one.keep = k->keep;
   one.keep_a = k->a;
   one.keep_b = k->b;
+  double above = 0; /* what p has above q */
+  for (int32_t x = 0; x < N; x++) above += fmax(0, p[x] - q[x]);
   for (int32_t x = 0; x < N; x++) {
+    if (k->keep == WEIR_KEEP_RATIO) {
+      const double s = q[x] > 0 ? fmin(1, p[x] / q[x]) : 0;
+      stand += q[x] * s;
+      for (int32_t y = 0; y < N; y++)
+        joint[x * N + y] = q[x] * ((x == y) * s + (above > 0 ? (1 - s) * fmax(0, p[y] - q[y]) / above : 0));
+      continue;
+    }
     one.probe = x;
     one.probe_q = (float)log(ref_q.p[x]);
     const double by = sample_ref_keep(&ref_p, &one);

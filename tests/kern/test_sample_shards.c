@@ -141,10 +141,10 @@ static void test_every_combination(void **state) {
         if (bits & 2) a->top_k = 1 + kern_below(&rng, 200);
         if (bits & 4) a->top_p = 0.9f;
         if (bits & 8) a->min_p = 0.02f;
-        edit[n] = bits & 16 ? random_extras(&rng, N, a) : NULL;
-        a->n_top = bits & 32 ? 1 + kern_below(&rng, WEIR_TOP_MAX) : 0;
         a->probe = probes[p];
         a->keep = (weir_keep)keep;
+        edit[n] = bits & 16 ? random_extras(&rng, N, a) : NULL;
+        a->n_top = bits & 32 ? 1 + kern_below(&rng, WEIR_TOP_MAX) : 0;
         a->keep_a = keep == WEIR_KEEP_NLL ? (float)kern_below(&rng, 12) : 0.1f * (float)kern_below(&rng, 9);
         a->keep_b = 0.3f;
         a->probe_q = -0.5f * (float)kern_below(&rng, 9);
