@@ -25,11 +25,11 @@ typedef struct weir_tier_cost {
   int64_t answers;               /* rows that went through the head */
   double flops[WEIR_N_ROW_USES]; /* of rows, with attention over what lies before them; head left out */
   double head_flops;
-  double taken_back_flops;         /* of flops: of rows taken back */
-  double weight_bytes;             /* its share of what was read */
-  double weight_bytes_alone;       /* what would have been read had nobody shared a step with it */
-  double kv_bytes_written;         /* of rows */
-  double kv_bytes_peak;            /* of the pages held, shared ones too, at most */
+  double taken_back_flops;   /* of flops: of rows taken back */
+  double weight_bytes;       /* its share of what was read */
+  double weight_bytes_alone; /* what would have been read had nobody shared a step with it */
+  double kv_bytes_written;   /* of rows */
+  double kv_bytes_peak;      /* of the pages held, shared ones too, at most */
 } weir_tier_cost;
 
 typedef struct weir_cost {

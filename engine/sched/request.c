@@ -131,8 +131,8 @@ static void note_stat(weir_request *r, const weir_effect *fx, const weir_row *ro
            r->row_top + (size_t)(row - r->row) * (size_t)r->n_top, (size_t)r->n_top * sizeof *r->top);
   s->logprob = row->logprob;
   /* An easy one that was deferred first was given up. */
-  const bool handed =
-      fx->why == WEIR_WHY_DEFERRED || fx->why == WEIR_WHY_ROUTED || fx->why == WEIR_WHY_EASY;
+  const bool handed = fx->why == WEIR_WHY_DEFERRED || fx->why == WEIR_WHY_ROUTED ||
+                      (fx->why == WEIR_WHY_EASY && r->cfg.defer_wait_ns > 0);
   s->wait_ns = handed && r->deferred_ns != 0 ? now_ns - r->deferred_ns : 0;
   r->deferred_ns = 0;
 }

@@ -8,10 +8,8 @@ void weir_engine_cost_step(weir_engine *g, int32_t t) {
   for (int32_t i = 0; i < y->plan.n_items; i++) {
     const weir_plan_item *it = &y->plan.item[i];
     if (!it->req) continue;
-    weir_cost_feed f = {.from = it->from,
-                        .answers = it->answers,
-                        .n_seqs = y->n_seqs,
-                        .pages = it->req->seq[t].n_pages};
+    weir_cost_feed f = {
+        .from = it->from, .answers = it->answers, .n_seqs = y->n_seqs, .pages = it->req->seq[t].n_pages};
     for (int u = 0; u < WEIR_N_ROW_USES; u++) f.rows[u] = it->use[u];
     weir_cost_step(&it->req->counts.cost, t, &y->exec->info, &f);
   }

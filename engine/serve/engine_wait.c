@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The deadline of a deferral: a request that has waited for the large tier for as long as it wants to
- * (weir_cascade_cfg.defer_wait_ns) goes on with the small one. A step of the large tier that has begun with it
- * by then is waited for, up to as long again from its start: its rows are nearly there, and one that hangs
+ * (weir_cascade_cfg.defer_wait_ns) goes on with the small one. A step of the large tier that has begun with
+ * it by then is waited for, up to as long again from its start: its rows are nearly there, and one that hangs
  * holds nobody. What an abandoned step leaves in KV counts, so that the next deferral catches up from there.
  * Loop thread only. */
 #include "serve/engine_in.h"

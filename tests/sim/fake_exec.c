@@ -49,10 +49,11 @@ static void logits_of(const fake_law *l, int32_t tier, uint64_t history, double 
 /* What is drawn from: the logits with the ask's edits. */
 static int32_t shape(const double *logit, int32_t n, const weir_ask *a, double *out) {
   int32_t arg = 0;
-  memcpy(out, logit, (size_t)n * sizeof *out);
+  for (int32_t v = 0; v < n; v++) out[v] = a->only_edits ? -1e30 : logit[v];
   for (int32_t i = 0; i < a->n_edits; i++) {
     const weir_logit_edit *x = &a->edit[i];
     const double scale = (double)x->scale;
+    if (x->id < n) out[x->id] = logit[x->id];
     if (x->id < n) out[x->id] = (out[x->id] > 0 ? out[x->id] / scale : out[x->id] * scale) + (double)x->add;
   }
   for (int32_t v = 1; v < n; v++)
@@ -158,6 +159,8 @@ static weir_status submit(weir_exec *x, const weir_batch *b, weir_result *r, wei
   weir_status st = weir_batch_check(b, &x->info, e);
   if (st == WEIR_OK) st = weir_batch_check_result(b, r, e);
   if (st != WEIR_OK) return st;
+  for (int32_t i = 0; f->o.fed && i < b->n_tokens; i++)
+    f->o.fed[(size_t)b->pos[i] * MAX_VOCAB + (size_t)b->token[i]]++;
   f->batch = *b;
   f->result = r;
   return WEIR_OK;

@@ -20,6 +20,7 @@ typedef struct fake_opts {
   int32_t tier;
   int32_t n_ctx, n_pages, max_tokens, max_seqs;
   int64_t fail_at_step; /* this step fails; < 0: none */
+  int64_t *fed;         /* [n_ctx][512] may be NULL: how often an id was fed at a position is added there */
 } fake_opts;
 
 weir_exec *fake_exec_create(const fake_opts *);

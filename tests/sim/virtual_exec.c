@@ -95,7 +95,9 @@ static weir_status submit(weir_exec *base, const weir_batch *b, weir_result *r, 
   x->stale = false;
   const weir_status st = x->inner->ops->submit(x->inner, b, r, e);
   if (st != WEIR_OK) return st;
-  x->took_ns = x->o.step_ns + b->n_tokens * x->o.row_ns;
+  const int32_t paid = b->n_tokens > x->o.free_rows ? b->n_tokens - x->o.free_rows : 0;
+  x->took_ns = x->o.step_ns + paid * x->o.row_ns;
+  if (x->o.slow_every > 0 && x->steps % x->o.slow_every == x->o.slow_every - 1) x->took_ns += x->o.slow_ns;
   if (d && (d->kind == DEATH_HANGS || d->kind == DEATH_SEEMING)) x->took_ns += d->hang_ns;
   x->due_ns = x->steps++ == x->o.hang_at_step && x->o.async ? INT64_MAX : now + x->took_ns;
   x->rows += b->n_tokens;

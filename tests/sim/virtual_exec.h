@@ -35,6 +35,8 @@ typedef struct virtual_opts {
   fake_opts fake;
   int64_t *clock_ns; /* borrowed */
   int64_t step_ns, row_ns;
+  int32_t free_rows; /* of a step: only those beyond them take row_ns */
+  int64_t slow_every, slow_ns; /* every so manyth step takes so much longer; 0: none */
   bool async;
   int64_t hang_at_step; /* this step never ends (asynchronous ones alone); < 0: none */
   virtual_death death[VIRTUAL_DEATHS];

@@ -62,6 +62,7 @@ void world_open(world *w, const world_opts *o) {
   weir_err e = {0};
   world_bare(w);
   w->o = *o;
+  if (o->law.n_vocab > 0) w->law = o->law;
   weir_engine_cfg cfg = {.n_tiers = 2,
                          .tokenizer = w->tokenizer,
                          .clock = {now, w},
@@ -86,10 +87,14 @@ void world_open(world *w, const world_opts *o) {
                                .n_pages = o->n_pages[t],
                                .max_tokens = o->max_tokens,
                                .max_seqs = o->max_seqs,
-                               .fail_at_step = o->fail_at[t]},
+                               .fail_at_step = o->fail_at[t],
+                               .fed = o->fed[t]},
                       .clock_ns = &w->clock_ns,
                       .step_ns = o->step_ns[t],
                       .row_ns = o->row_ns[t],
+                      .free_rows = o->free_rows[t],
+                      .slow_every = o->slow_every[t],
+                      .slow_ns = o->slow_ns[t],
                       .async = o->async,
                       .hang_at_step = o->hang_at[t],
                       .n_deaths = o->n_deaths[t]};
@@ -112,7 +117,7 @@ static void on_piece(void *ctx, const weir_piece *p) {
   assert_int_equal(p->index, j->n); /* in order, each once, nothing after the end */
   assert_int_equal(j->done, 0);
   assert_true(j->n < j->max_new);
-  assert_int_equal(p->n_top, j->n_top);
+  assert_int_equal(p->n_top, p->receipt->why == WEIR_WHY_FORCED && j->n_top > 0 ? 1 : j->n_top);
   if (j->n == 0) j->first_ns = j->world->clock_ns;
   for (int32_t i = 0; i < p->n_top; i++) j->top[j->n][i] = p->top[i];
   assert_true(p->len <= sizeof j->text.data - j->text.len);
@@ -132,6 +137,9 @@ static void on_done(void *ctx, const weir_outcome *r) {
   j->queued_ns = r->queued_ns;
   assert_int_equal(r->counts->new_tokens, j->n);
   assert_int_equal(r->counts->by_tier[0] + r->counts->by_tier[1], j->n);
+  int32_t forced = 0;
+  for (int32_t i = 0; i < j->n; i++) forced += j->receipt[i].why == WEIR_WHY_FORCED;
+  assert_int_equal(r->counts->forced, forced);
   if (r->err) j->err = *r->err;
 }
 
@@ -144,7 +152,20 @@ static weir_cascade_cfg cascade_of(const world_job *j) {
     o.gate = WEIR_GATE_ENTROPY;
     o.threshold = j->tau;
   }
+  if (j->mode == WEIR_MODE_ROUTE) {
+    o.set |= WEIR_OPT_ROUTE_PROMPT | WEIR_OPT_ROUTE_AFTER;
+    o.set |= j->route_rate > 0 ? WEIR_OPT_DEFER_RATE : WEIR_OPT_ROUTE_SHARE;
+    o.route_prompt = j->route_prompt;
+    o.route_after = j->route_after;
+    o.route_share = j->route_share;
+    o.defer_rate = j->route_rate;
+  }
+  if (j->fusion != 0 && (j->mode == WEIR_MODE_DEFER || j->mode == WEIR_MODE_ROLLBACK)) {
+    o.set |= WEIR_OPT_FUSION_WEIGHT;
+    o.fusion_weight = j->fusion;
+  }
   if (weir_cascade_cfg_make(&o, &cfg, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  cfg.defer_wait_ns = j->defer_wait_ns;
   return cfg;
 }
 
@@ -157,11 +178,22 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
   const char *stop[WORLD_STOPS];
   memcpy(stop_text, j->stop, sizeof stop_text);
   for (int32_t i = 0; i < WORLD_STOPS; i++) stop[i] = stop_text[i];
+  char choice_text[WORLD_CHOICES][sizeof j->choice[0]];
+  const char *choice[WORLD_CHOICES];
+  weir_gate_span span[WORLD_SPANS];
+  memcpy(choice_text, j->choice, sizeof choice_text);
+  for (int32_t i = 0; i < WORLD_CHOICES; i++) choice[i] = choice_text[i];
+  for (int32_t i = 0; i < WORLD_SPANS; i++)
+    span[i] = (weir_gate_span){j->span[i].start, j->span[i].end, j->span[i].tau};
   weir_job job = {.prompt = j->prompt,
                   .n_prompt = j->n_prompt,
                   .max_new = j->max_new,
                   .draw = j->draw,
                   .cascade = &cascade,
+                  .choices = choice,
+                  .n_choices = j->n_choices,
+                  .span = span,
+                  .n_spans = j->n_spans,
                   .penalties = j->penalties,
                   .n_top = j->n_top,
                   .min_new = j->min_new,
@@ -175,7 +207,9 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
                   .n_stop = j->n_stop,
                   .on_piece = on_piece,
                   .on_done = on_done,
-                  .ctx = j};
+                  .ctx = j,
+                  .auto_ = j->mode == WEIR_MODE_AUTO,
+                  .quality = j->quality};
   job.penalties.bias = bias;
   j->world = w;
   j->submitted = true;
@@ -183,6 +217,8 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
   memset(bias, 0xee, sizeof bias); /* everything was copied */
   memset(&cascade, 0xee, sizeof cascade);
   memset(stop_text, 0xee, sizeof stop_text);
+  memset(choice_text, 0xee, sizeof choice_text);
+  memset(span, 0xee, sizeof span);
   if (st == WEIR_OK) return;
   if (st != WEIR_EDEVICE) fail_msg("submit: %s", e.msg);
   j->done = 1; /* a dead tier is told at the door */
@@ -271,6 +307,65 @@ void world_run(world *w, world_job *job, int32_t n) {
 
 /* ---- plain decoding ---- */
 
+int32_t world_choice(const world *w, const world_job *j, int32_t i, int32_t *tok) {
+  weir_tokens ids = {0};
+  weir_err e = {0};
+  if (weir_tokenize(w->tokenizer, j->choice[i], strlen(j->choice[i]), false, &ids, &e) != WEIR_OK)
+    fail_msg("%s", e.msg);
+  memcpy(tok, ids.id, (size_t)ids.n * sizeof *tok);
+  const int32_t n = ids.n;
+  weir_tokens_fini(&ids);
+  return n;
+}
+
+/* Marks the ids that may follow; *forced: one must. Returns how many may. */
+static int32_t allowed(const world *w, const world_job *j, const int32_t *tok, int32_t n, bool *may,
+                       bool *forced) {
+  const int32_t m = n - j->n_prompt;
+  bool ends = false;
+  int32_t one[64], count = 0;
+  memset(may, 0, 512 * sizeof *may);
+  for (int32_t i = 0; i < j->n_choices; i++) {
+    const int32_t len = world_choice(w, j, i, one);
+    if (len < m || (m > 0 && memcmp(one, tok + j->n_prompt, (size_t)m * sizeof *one) != 0)) continue;
+    ends |= len == m;
+    if (len == m) continue;
+    count += !may[one[m]];
+    may[one[m]] = true;
+  }
+  *forced = count == 1 && !ends;
+  for (int32_t id = 0; count > 0 && ends && id < w->law.n_vocab; id++) {
+    if (!weir_tokenizer_is_end(w->tokenizer, id) || may[id]) continue;
+    may[id] = true;
+    count++;
+  }
+  return count;
+}
+
+float world_tau(const world *w, const world_job *j, const int32_t *tok, int32_t n) {
+  weir_detok d = {.started = !weir_tokenizer_is_special(w->tokenizer, j->prompt[j->n_prompt - 1])};
+  weir_buf text = {0};
+  weir_err e = {0};
+  int32_t active = -1;
+  for (int32_t i = j->n_prompt; i < n; i++)
+    if (weir_detok_put(&d, w->tokenizer, tok[i], j->show_special, &text, &e) != WEIR_OK)
+      fail_msg("%s", e.msg);
+  size_t from = 0;
+  for (size_t to = 1; to <= text.len; to++) { /* letter by letter: does any marker end here? */
+    for (int32_t s = 0; s < j->n_spans; s++) {
+      const char *mark = active < 0 ? j->span[s].start : j->span[active].end;
+      const size_t len = strlen(mark);
+      if ((active >= 0 && s != active) || len == 0 || to - from < len) continue;
+      if (memcmp(text.data + to - len, mark, len) != 0) continue;
+      active = active < 0 ? s : -1;
+      from = to;
+      break;
+    }
+  }
+  weir_buf_fini(&text);
+  return active < 0 ? j->tau : j->span[active].tau;
+}
+
 weir_ask world_ask(const world *w, const world_job *j, const int32_t *tok, int32_t n, weir_logit_edit *edit) {
   const weir_penalties *p = &j->penalties;
   weir_ask a = j->draw;
@@ -279,6 +374,8 @@ weir_ask world_ask(const world *w, const world_job *j, const int32_t *tok, int32
   a.n_top = j->n_top;
   a.edit = edit;
   a.n_edits = 0;
+  bool may[512], forced;
+  if (j->n_choices > 0) allowed(w, j, tok, n, may, &forced);
   for (int32_t id = 0; id < w->law.n_vocab; id++) {
     weir_logit_edit x = {id, 1, 0};
     int32_t all = 0, new = 0;
@@ -292,8 +389,10 @@ weir_ask world_ask(const world *w, const world_job *j, const int32_t *tok, int32
     for (int32_t i = 0; i < p->n_bias; i++)
       if (j->bias[i].id == id) x.add += j->bias[i].add;
     if (n - j->n_prompt < j->min_new && weir_tokenizer_is_end(w->tokenizer, id)) x.add = WEIR_LOGIT_BAN;
-    if (x.scale != 1 || x.add != 0) edit[a.n_edits++] = x;
+    if (j->n_choices > 0 && !may[id]) continue;
+    if (j->n_choices > 0 || x.scale != 1 || x.add != 0) edit[a.n_edits++] = x;
   }
+  a.only_edits = a.n_edits > 0 && j->n_choices > 0;
   return a;
 }
 
@@ -330,18 +429,47 @@ void world_text_of(const world *w, const world_job *j, const int32_t *tok, int32
   weir_buf_fini(&text);
 }
 
-int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_token_receipt *receipt) {
+/* Adds the small tier's likeliest ids to the edits of a draw. */
+static void fuse(const world *w, const world_job *j, const int32_t *tok, int32_t n, weir_ask *a,
+                 weir_logit_edit *edit) {
+  weir_top top[WEIR_TOP_MAX];
+  weir_ask likeliest = *a;
+  likeliest.n_top = WEIR_TOP_MAX;
+  fake_law_top(&w->law, 0, tok, n, &likeliest, top);
+  for (int32_t i = 0; i < WEIR_TOP_MAX; i++) {
+    const double add = (double)j->fusion * ((double)top[i].logprob - (double)top[WEIR_TOP_MAX - 1].logprob);
+    int32_t k = 0;
+    while (k < a->n_edits && edit[k].id != top[i].id) k++;
+    if (k == a->n_edits && a->only_edits) continue;
+    if (k == a->n_edits) edit[a->n_edits++] = (weir_logit_edit){top[i].id, 1, 0}; /* in no order: the law's own */
+    edit[k].add = (float)((double)edit[k].add + add);
+  }
+}
+
+/* Plain decoding with this threshold. */
+static int32_t decode(const world *w, const world_job *j, float tau, int32_t *tok,
+                      weir_token_receipt *receipt) {
   int32_t all[WORLD_PROMPT + WORLD_NEW], n = j->n_prompt;
   weir_logit_edit edit[512];
-  const float tau = j->pinned || j->mode == WEIR_MODE_SMALL ? INFINITY
-                    : j->mode == WEIR_MODE_DEFER            ? j->tau
-                                                            : -1;
   memcpy(all, j->prompt, (size_t)n * sizeof *all);
   for (int32_t i = 0; i < j->max_new; i++, n++) {
-    const weir_ask a = world_ask(w, j, all, n, edit);
+    weir_ask a = world_ask(w, j, all, n, edit);
+    if (j->n_choices > 0) {
+      bool may[512], forced;
+      if (allowed(w, j, all, n, may, &forced) == 0) return i; /* one is whole */
+      if (forced) {
+        receipt[i] = (weir_token_receipt){.entropy = NAN, .why = WEIR_WHY_FORCED, .id = edit[0].id};
+        tok[i] = all[n] = edit[0].id;
+        continue;
+      }
+    }
     weir_row r = fake_law_row(&w->law, 0, all, n, &a);
-    receipt[i] = (weir_token_receipt){.entropy = r.entropy, .tier = r.entropy > tau};
-    if (r.entropy > tau) r = fake_law_row(&w->law, 1, all, n, &a);
+    const float here = j->n_spans > 0 && !isinf(tau) && tau >= 0 ? world_tau(w, j, all, n) : tau;
+    receipt[i] = (weir_token_receipt){.entropy = r.entropy, .tau = here, .tier = r.entropy > here};
+    if (r.entropy > here) {
+      if (j->fusion != 0 && j->mode == WEIR_MODE_DEFER) fuse(w, j, all, n, &a, edit);
+      r = fake_law_row(&w->law, 1, all, n, &a);
+    }
     receipt[i].id = tok[i] = all[n] = r.token;
     receipt[i].logprob = r.logprob;
     if (!j->ignore_eos && weir_tokenizer_is_end(w->tokenizer, r.token)) return i + 1;
@@ -351,6 +479,42 @@ int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_t
     if (text.stopped) return i + 1;
   }
   return j->max_new;
+}
+
+weir_routed world_route(const world *w, const world_job *j, float share, int32_t *tok, int32_t *n,
+                        weir_route_state *s) {
+  static weir_token_receipt receipt[WORLD_NEW];
+  int32_t all[WORLD_PROMPT + WORLD_NEW];
+  weir_logit_edit edit[512];
+  *n = decode(w, j, INFINITY, tok, receipt);
+  *s = (weir_route_state){.to = WEIR_ROUTED_NOT, .share = share};
+  if (j->pinned) return s->to;
+  memcpy(all, j->prompt, (size_t)j->n_prompt * sizeof *all);
+  memcpy(all + j->n_prompt, tok, (size_t)*n * sizeof *tok);
+  const int32_t in_prompt = j->route_prompt < j->n_prompt ? j->route_prompt : j->n_prompt;
+  const int32_t after = j->route_after < *n ? j->route_after : *n;
+  for (int32_t at = j->n_prompt + 1 - (in_prompt > 1 ? in_prompt : 1);
+       at < j->n_prompt + (after > 1 ? after : 1); at++) {
+    const weir_ask a = world_ask(w, j, all, at, edit);
+    s->looked++;
+    s->unsure += fake_law_row(&w->law, 0, all, at, &a).entropy > j->tau;
+  }
+  s->to = (double)s->unsure / s->looked > (double)share ? WEIR_ROUTED_LARGE : WEIR_ROUTED_SMALL;
+  return s->to;
+}
+
+int32_t world_reference(const world *w, const world_job *j, int32_t *tok, weir_token_receipt *receipt) {
+  float tau = -1;
+  if (j->mode == WEIR_MODE_ROUTE) {
+    weir_route_state s;
+    int32_t n;
+    tau = world_route(w, j, j->route_share, tok, &n, &s) == WEIR_ROUTED_LARGE ? -1 : INFINITY;
+  } else if (j->pinned || j->mode == WEIR_MODE_SMALL) {
+    tau = INFINITY;
+  } else if (j->mode == WEIR_MODE_DEFER) {
+    tau = j->tau;
+  }
+  return decode(w, j, tau, tok, receipt);
 }
 
 /* ---- with tiers that die ---- */

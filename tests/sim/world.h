@@ -17,6 +17,8 @@ enum {
   WORLD_JOBS = 400,
   WORLD_BIAS = 3,
   WORLD_STOPS = 3,
+  WORLD_CHOICES = 8,
+  WORLD_SPANS = 3,
   WORLD_TEXT = 2048
 };
 
@@ -41,6 +43,18 @@ typedef struct world_job {
   char stop[WORLD_STOPS][8]; /* NUL-terminated */
   int32_t n_stop;
   int64_t arrives_ns, cancel_ns, deadline_ns; /* 0: at once; never; none */
+  char choice[WORLD_CHOICES][32]; /* NUL-terminated */
+  int32_t n_choices;
+  struct {
+    char start[8], end[8];
+    float tau;
+  } span[WORLD_SPANS];
+  int32_t n_spans;
+  float fusion; /* modes defer and rollback */
+  int64_t defer_wait_ns;                      /* 0: none */
+  weir_quality quality;                       /* in mode auto */
+  int32_t route_prompt, route_after; /* mode route; not both 0 */
+  float route_share, route_rate;     /* rate: >= 0 where there is one, else the share */
 
   /* what came out */
   int64_t id, done_ns, first_ns, queued_ns;
@@ -68,6 +82,10 @@ typedef struct world_opts {
   void (*each_turn)(struct world *); /* may be NULL: after each turn of the engine */
   bool async, overlap;
   weir_ahead ahead;
+  int64_t slow_every[2], slow_ns[2]; /* every so manyth step takes so much longer; 0: none */
+  int64_t *fed[2];                   /* fake_opts.fed; NULL: not wanted */
+  int32_t free_rows[2];              /* of a step: only those beyond them take row_ns */
+  fake_law law;                      /* n_vocab 0: the usual one */
 } world_opts;
 
 typedef struct world {
@@ -94,9 +112,17 @@ void world_submit(world *, world_job *, int64_t start_ns); /* deadline counted f
 void world_run(world *, world_job *job, int32_t n);
 /* What plain decoding gives for modes small, large, defer and exact; returns the number of tokens. */
 int32_t world_reference(const world *, const world_job *, int32_t *tok, weir_token_receipt *receipt);
+/* Who writes a job in mode route, by the small tier's rows along its own text: tok[0..*n) is that tier's
+ * text. A share other than the job's may be given, as a rate moves it. */
+weir_routed world_route(const world *, const world_job *, float share, int32_t *tok, int32_t *n,
+                        weir_route_state *);
 /* The text of tok[0..n) by the job's stop strings: of those that are whole with the first token to make any
  * whole, the one that begins first ends it. Worked out from the beginning each time. */
 void world_text_of(const world *, const world_job *, const int32_t *tok, int32_t n, world_text *);
+/* The ids of a choice. The vocabulary is of bytes: a text has one spelling. */
+int32_t world_choice(const world *, const world_job *, int32_t i, int32_t *tok);
+/* The threshold of the gate behind tok[0..n), by the job's spans, worked out from the beginning each time. */
+float world_tau(const world *, const world_job *, const int32_t *tok, int32_t n);
 /* The ask for the token at position n of tok[0..n), with edits worked out by counting; edit: [512]. */
 weir_ask world_ask(const world *, const world_job *, const int32_t *tok, int32_t n, weir_logit_edit *edit);
 /* Of a job in mode defer, whatever died meanwhile: each token is what its tier says there, and which tier
