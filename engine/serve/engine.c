@@ -258,6 +258,10 @@ static weir_status check_cascade(const weir_engine *g, const weir_job *s, weir_e
   if (s->cascade->n_tiers > g->cfg.n_tiers)
     return weir_fail(e, WEIR_EINVAL, "the cascade has %d tiers, this engine %d", s->cascade->n_tiers,
                      g->cfg.n_tiers);
+  for (int32_t t = 0; t + 1 < s->cascade->n_tiers; t++)
+    if (s->cascade->gate[t].kind == WEIR_GATE_HEAD && !g->tier[t].exec->info.gate_head)
+      return weir_fail(e, WEIR_EINVAL, "gate head: %s has no head; it comes with a gate file",
+                       g->tier[t].exec->info.name);
   if (s->pinned && g->cfg.lone_large)
     return weir_fail(e, WEIR_EINVAL, "the request is pinned to the small model, and there is only %s",
                      g->tier[0].exec->info.name);
