@@ -238,8 +238,13 @@ static double catchup_ns(const weir_auto *a, weir_auto_mode m) {
 
 /* ---- measuring ---- */
 
-static double least_tokens(weir_auto_mode m, double load) {
-  const double n = (m == WEIR_AUTO_LARGE || m == WEIR_AUTO_SMALL ? 6 : 10) * load;
+/* For a measurement: some steps of the large tier, and many where few tokens have one. */
+static double least_tokens(const weir_auto *a, weir_auto_mode m, double load) {
+  double n = (m == WEIR_AUTO_LARGE || m == WEIR_AUTO_SMALL ? 6 : m == WEIR_AUTO_EXACT ? 10 : 20) * load;
+  if (m == WEIR_AUTO_CASCADE) {
+    const double r = machine_of(a, false).r, some = r > 0.02 ? 6 / r : 300;
+    if (n < some) n = some;
+  }
   return n > LEAST_TOKENS ? n : LEAST_TOKENS;
 }
 
@@ -281,7 +286,7 @@ void weir_auto_step_done(weir_auto *a, const weir_auto_step *s) {
   w->drop = false;
   const double load = s->active, near = w->open && w->steps > 0 ? w->load / w->steps : load;
   if (fabs(load - near) > 1 && fabs(log2(load / near)) > 0.5) w->open = false;
-  if (w->open && w->steps > 0 && w->tokens >= least_tokens(w->mode, near) * (w->whole ? 1 : 3)) {
+  if (w->open && w->steps > 0 && w->tokens >= least_tokens(a, w->mode, near) * (w->whole ? 1 : 3)) {
     const bool whole = w->whole;
     close_window(a);
     *w = (struct weir_auto_window){.mode = w->mode, .open = whole};
@@ -457,7 +462,7 @@ static bool try_another(weir_auto *a, weir_quality q) {
   }
   if (best < 0) return false;
   const weir_auto_mode m = (weir_auto_mode)best;
-  const double likely = weir_auto_cost(a, m, a->load), took = 2 * least_tokens(m, a->load) * likely;
+  const double likely = weir_auto_cost(a, m, a->load), took = 2 * least_tokens(a, m, a->load) * likely;
   const double slower = clamp(1 - now / likely, 0.1, 1);
   /* There and, at worst, back again: what was written meanwhile must be fed to the tiers left behind. */
   const double loss = took * slower + catchup_ns(a, m) + 0.5 * took;

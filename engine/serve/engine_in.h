@@ -91,6 +91,7 @@ struct weir_engine {
   int64_t pinned_jobs, pinned_large_rows;
   int64_t tokens_forced;    /* committed */
 
+  bool large_last; /* the last step was the large tier's */
   weir_auto auto_;
   int64_t auto_busy_ns; /* end of the last step of work that goes on; 0: none does */
 

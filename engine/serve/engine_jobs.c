@@ -176,7 +176,9 @@ void weir_engine_retire(weir_engine *g, weir_engine_job *j, weir_end end, const 
 }
 
 static weir_end natural_end(const weir_engine_job *j) {
-  return j->stream.stopped || j->whole ? WEIR_END_STOP : j->at_eos ? WEIR_END_EOS : WEIR_END_LENGTH;
+  if (j->stream.stopped) return WEIR_END_STOP;
+  if (j->at_eos) return WEIR_END_EOS;
+  return j->whole ? WEIR_END_STOP : WEIR_END_LENGTH;
 }
 
 /* Cancelled and expired jobs, waiting or under way. */

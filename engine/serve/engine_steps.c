@@ -170,6 +170,7 @@ static bool start(weir_engine *g, int32_t t, bool ahead) {
   }
   g->pinned_large_rows += pinned; /* of batches that were handed over: what the promise is about */
   y->in_flight = true;
+  g->large_last = t == 1;
   y->launched_ns = weir_engine_now(g);
   y->n_rows = batch.n_tokens;
   y->n_seqs = batch.n_seqs;
@@ -201,7 +202,10 @@ bool weir_engine_launch(weir_engine *g, weir_status *st, weir_err *e) {
   int64_t oldest;
   const int32_t waiting[2] = {weir_engine_waiting(g, 0, NULL),
                               g->cfg.n_tiers > 1 ? weir_engine_waiting(g, 1, &oldest) : 0};
-  const bool large = idle[1] && large_is_due(g, waiting[1], oldest, waiting[0] > 0 || under_way[0]);
+  /* Where they share a device requests of the large tier alone would always be due, and those that wait for
+   * the small one never had a turn. */
+  const bool turn = overlap || !g->large_last || waiting[0] == 0 || !idle[0];
+  const bool large = turn && idle[1] && large_is_due(g, waiting[1], oldest, waiting[0] > 0 || under_way[0]);
   /* Ahead: where the tiers share a device beside those who wait, else when nobody waits for the large one. */
   const bool ahead = goes_ahead(g) && (!overlap || waiting[1] == 0);
   if (large || (overlap && idle[1] && ahead)) any = start(g, 1, ahead);
