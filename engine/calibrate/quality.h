@@ -7,6 +7,13 @@
 
 #include "base/err.h"
 
+/* How good a gate is on some rows. */
+typedef struct weir_gate_quality {
+  int64_t rows;      /* 0: not measured */
+  double error_rate; /* share of rows whose token was not the large model's */
+  double auc, brier, ece;
+} weir_gate_quality;
+
 /* The probability that a wrong row has a higher score than a right one, ties counted half; 0.5 when one of
  * the two is not there. Scores are finite. n log n time. */
 weir_status weir_quality_auc(const float *score, const bool *wrong, int64_t n, double *out, weir_err *e);

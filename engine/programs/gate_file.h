@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "calibrate/quality.h"
 #include "cascade/policy.h"
 #include "model/str.h"
 
@@ -19,22 +20,15 @@ typedef struct weir_gate_model {
   uint64_t fingerprint; /* weir_model_fingerprint of its file */
 } weir_gate_model;
 
-/* What it was fitted on, and how good it is there and, where that was measured, on rows it has not seen. */
-typedef struct weir_gate_quality {
-  int64_t rows;      /* 0: not measured */
-  double error_rate; /* share of rows whose token was not the large model's */
-  double auc, brier, ece;
-} weir_gate_quality;
-
 typedef struct weir_gate_file {
   weir_gate_kind kind; /* WEIR_GATE_ISOTONIC or WEIR_GATE_HEAD */
   weir_gate_map map;   /* of the one */
   weir_gate_head head; /* of the other; its weights are owned by this struct */
   weir_gate_model small;
-  char large[WEIR_GATE_NAME_BYTES]; /* the model that judged; "": not said */
-  char data[WEIR_GATE_NAME_BYTES];  /* what it was fitted on; "": not said */
-  float threshold;                  /* one that is recommended; NaN: none */
-  weir_gate_quality fitted, held_out;
+  char large[WEIR_GATE_NAME_BYTES];   /* the model that judged; "": not said */
+  char data[WEIR_GATE_NAME_BYTES];    /* what it was fitted on; "": not said */
+  float threshold;                    /* one that is recommended; NaN: none */
+  weir_gate_quality fitted, held_out; /* on the rows it was fitted on; on others */
 } weir_gate_file;
 
 void weir_gate_file_fini(weir_gate_file *); /* a zeroed one is fine */

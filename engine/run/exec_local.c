@@ -94,3 +94,15 @@ weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec
   *out = &l->base;
   return WEIR_OK;
 }
+
+weir_status weir_exec_local_hidden(weir_exec *x, const weir_batch *b, weir_row *rows, float *hidden,
+                                   int32_t *dim, weir_err *e) {
+  exec_local *l = (exec_local *)x;
+  if (x->ops != &ops) return weir_fail(e, WEIR_EUNSUP, "%s: its hidden states are not at hand", x->info.name);
+  if (l->result) return weir_fail(e, WEIR_EBUSY, "%s: a step is under way", l->name);
+  if (dim) *dim = l->instance->h.dim;
+  if (!b) return WEIR_OK;
+  weir_status st = weir_batch_check(b, &x->info, e);
+  if (st == WEIR_OK) st = weir_forward_hidden(l->instance, b, rows, hidden, e);
+  return st == WEIR_OK ? st : weir_fail_ctx(e, st, "%s", l->name);
+}

@@ -13,4 +13,9 @@ weir_status weir_exec_local_create(weir_instance *takes, const char *name, weir_
  * borrowed. */
 weir_exec_info weir_exec_local_info(const weir_instance *, const char *name);
 
+/* weir_forward_hidden of the executor's instance, between steps; WEIR_EUNSUP for another kind of executor.
+ * *dim (may be NULL): of a hidden state; a NULL batch asks for that alone. */
+weir_status weir_exec_local_hidden(weir_exec *, const weir_batch *, weir_row *rows, float *hidden,
+                                   int32_t *dim, weir_err *e);
+
 #endif
