@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "sched/draft.h"
 #include "sched/shape.h"
 
 enum {
@@ -32,6 +33,7 @@ weir_status weir_plan_init(weir_plan *p, int32_t max_tokens, int32_t max_seqs, i
   weir_status st = WEIR_OK;
   *p = (weir_plan){.max_seqs = max_seqs};
   WEIR_TRY(WEIR_NEW((size_t)max_seqs, &p->item, e));
+  WEIR_TRY(WEIR_NEW((size_t)max_tokens * WEIR_TOP_MAX, &p->law, e));
   /* A shared page is copied at most once for each sequence that writes to it. */
   WEIR_TRY(weir_batch_builder_init(&p->batch, max_tokens, max_seqs, n_pages, n_pages, e));
 out:
@@ -41,6 +43,7 @@ out:
 
 void weir_plan_fini(weir_plan *p, weir_pages *pages) {
   free(p->item);
+  free(p->law);
   weir_batch_builder_fini(&p->batch);
   weir_copies_fini(&p->copies, pages);
   weir_edit_arena_fini(&p->edits);
@@ -245,6 +248,7 @@ static void add_rows(builder *b, weir_request *r, int32_t to, const shaped *x) {
     weir_cascade_ask(&r->cascade, &r->view, q, pos, a);
     if (a->probe >= 0 && r->receipt[pos + 1].why == WEIR_WHY_FORCED) a->keep = WEIR_KEEP_ALL;
     if (pos + 1 >= r->n_prompt && a->probe >= 0) a->probe_q = r->stat[pos + 1 - r->n_prompt].logprob;
+    weir_drafts_ask(r, b->tier, pos, a, p->law + (size_t)(p->batch.n_out - 1) * WEIR_TOP_MAX);
     it->n_out++;
   }
   if (it->n_out > 0 && r->n_top > p->n_top) p->n_top = r->n_top;
@@ -401,7 +405,8 @@ weir_status weir_plan_build(weir_plan *p, int32_t tier, weir_request *const *req
                    (long long)starved->id, starved_why.msg);
 }
 
-static void take_rows(const weir_plan_item *it, const weir_row *rows, const weir_top *top) {
+static void take_rows(const weir_plan *p, const weir_plan_item *it, const weir_row *rows,
+                      const weir_top *top) {
   weir_request *r = it->req;
   for (int32_t k = 0; k < it->n_out; k++) {
     const int32_t at = it->to - it->n_out + k - r->need.out_from, from = it->first_out + k;
@@ -409,6 +414,9 @@ static void take_rows(const weir_plan_item *it, const weir_row *rows, const weir
     for (int32_t i = 0; i < r->n_top; i++)
       r->row_top[(int64_t)at * r->n_top + i] = top[(int64_t)from * WEIR_TOP_MAX + i];
   }
+  if (r->drafts && it->to == r->need.to && it->n_out > 0)
+    weir_drafts_note(r, r->need.tier, it->to,
+                     p->law + (size_t)(it->first_out + it->n_out - 1) * WEIR_TOP_MAX);
   if (r->fusion && r->need.tier == 0 && it->to == r->need.to && it->n_out > 0) /* its last row */
     memcpy(r->fusion->top, top + (int64_t)(it->first_out + it->n_out - 1) * WEIR_TOP_MAX,
            sizeof r->fusion->top);
@@ -420,7 +428,7 @@ void weir_plan_finish(weir_plan *p, int32_t tier, const weir_row *rows, const we
     const weir_plan_item *it = &p->item[i];
     weir_request *r = it->req;
     if (!r) continue;
-    take_rows(it, rows, top);
+    take_rows(p, it, rows, top);
     r->place[tier] = -1;
     /* A need that arose while its prompt was being fed ahead finds it fed. */
     if (!it->ahead)

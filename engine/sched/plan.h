@@ -58,6 +58,7 @@ typedef struct weir_plan {
   weir_copies copies;
   weir_edit_arena edits;
   weir_plan_rows rows;
+  weir_top *law;     /* [max_tokens][WEIR_TOP_MAX], owned: of answers, what drafts were drawn from */
   int32_t n_top;     /* most likeliest ids any ask wants */
   int64_t oldest_ns; /* when the need arose of the one that has waited longest; INT64_MAX: none */
   bool under_way;    /* between build and finish or drop */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "sched/draft.h"
 #include "sched/shape.h"
 
 /* Appends what must follow, as long as anything must. */
@@ -71,6 +72,7 @@ weir_status weir_request_create(const weir_request_spec *s, int64_t id, weir_req
     WEIR_TRY(WEIR_NEW(1, &r->fusion, e));
     *r->fusion = (struct weir_fusion){.weight = r->cfg.fusion, .at = -1};
   }
+  WEIR_TRY(weir_drafts_create(&r->cfg, &r->draw, r->max_new, &r->drafts, e));
   r->choices = s->choices;
   force(r);
   r->view.ended = weir_request_is_complete(r);
@@ -92,6 +94,7 @@ void weir_request_destroy(weir_request *r) {
   if (r->shaper) weir_shaper_fini(r->shaper);
   free(r->shaper);
   free(r->fusion);
+  weir_drafts_destroy(r->drafts);
   free(r);
 }
 

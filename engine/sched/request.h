@@ -111,6 +111,7 @@ typedef struct weir_request {
   weir_counts counts;
   const weir_choices *choices; /* NULL: anything may be written */
   struct weir_fusion *fusion;  /* sched/shape.h; NULL: off */
+  struct weir_drafts *drafts;  /* sched/draft.h; NULL: not judged by what they were drawn from */
   bool pinned; /* as it came: tier 0 alone, whatever the policy says. Nobody writes it again */
 } weir_request;
 

@@ -94,6 +94,45 @@ static bool stands(const weir_ask *a, double p, double p_max, double entropy) {
   return false;
 }
 
+/* Leaves the k likeliest of w[n] and tells them. */
+static void tell(double *w, int32_t n, const weir_ask *a) {
+  double sum = 0, left[MAX_VOCAB] = {0};
+  int32_t told = 0;
+  for (int32_t k = 0; k < a->top_k && k < n; k++) {
+    int32_t best = -1;
+    for (int32_t v = 0; v < n; v++)
+      if (w[v] > 0 && left[v] == 0 && (best < 0 || w[v] > w[best])) best = v;
+    if (best < 0) break;
+    sum += left[best] = w[best];
+    if (a->law) a->law[told++].id = best;
+  }
+  memcpy(w, left, sizeof *w * (size_t)n);
+  for (int32_t i = 0; a->law && i < WEIR_TOP_MAX; i++)
+    a->law[i] =
+        i < told ? (weir_top){a->law[i].id, (float)log(w[a->law[i].id] / sum)} : (weir_top){-1, -INFINITY};
+}
+
+/* By the ratio of what the tier draws from, w, and what the draft was drawn from. Noise 2 judges, 3 redraws.
+ */
+static int32_t by_ratio(const double *w, int32_t n, const weir_ask *a) {
+  double sum = 0, q[MAX_VOCAB] = {0}, best = INFINITY;
+  int32_t draw = a->probe;
+  for (int32_t v = 0; v < n; v++) sum += w[v];
+  for (int32_t i = 0; i < a->n_draft; i++)
+    if (a->draft[i].id < n) q[a->draft[i].id] = exp((double)a->draft[i].logprob);
+  const weir_noise4 u = weir_noise_quad(a->seed, a->pos, 2, 0);
+  if (weir_noise_unit(u.v[0]) * q[a->probe] <= w[a->probe] / sum) return a->probe;
+  for (int32_t v = 0; v < n; v++) {
+    const weir_noise4 x = weir_noise_quad(a->seed, a->pos, 3, (uint32_t)v / 4);
+    const double rest = w[v] / sum - q[v], at = -log1p(-weir_noise_unit(x.v[v % 4])) / rest;
+    if (rest > 0 && at < best) {
+      best = at;
+      draw = v;
+    }
+  }
+  return draw;
+}
+
 /* Double-precision sampling, independent of the engine's kernels. */
 static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
   double p[MAX_VOCAB], shaped[MAX_VOCAB], max = -INFINITY, second = -INFINITY, z = 0, h = 0;
@@ -114,15 +153,21 @@ static weir_row row_of(const double *logit, int32_t n, const weir_ask *a) {
   if (a->temperature > 0) {
     const bool again = a->probe >= 0 && a->keep > WEIR_KEEP_OWN && a->keep != WEIR_KEEP_RATIO;
     const uint32_t purpose = again ? WEIR_NOISE_AGAIN : WEIR_NOISE_DRAW;
-    double best = INFINITY;
+    double best = INFINITY, w[MAX_VOCAB];
+    for (int32_t v = 0; v < n; v++) w[v] = exp((shaped[v] - top) / a->temperature);
+    if (a->tell_law) tell(w, n, a);
     for (int32_t v = 0; v < n; v++) {
       const weir_noise4 q = weir_noise_quad(a->seed, a->pos, purpose, (uint32_t)v / 4);
-      const double at = -log1p(-weir_noise_unit(q.v[v % 4])) / exp((shaped[v] - top) / a->temperature);
-      if (at < best) {
+      const double at = -log1p(-weir_noise_unit(q.v[v % 4])) / w[v];
+      if (w[v] > 0 && at < best) {
         best = at;
         draw = v;
       }
     }
+    if (a->probe >= 0 && a->keep == WEIR_KEEP_RATIO && a->n_draft > 0) draw = by_ratio(w, n, a);
+  } else if (a->tell_law && a->law) {
+    for (int32_t i = 0; i < WEIR_TOP_MAX; i++)
+      a->law[i] = (weir_top){i == 0 ? draw : -1, i == 0 ? 0 : -INFINITY};
   }
   weir_row r = {
       .token = draw, .entropy = (float)h, .p_max = (float)p[arg], .margin = (float)(p[arg] - second)};

@@ -112,12 +112,17 @@ static int32_t speculate(const sim *s, const sim_job *j, int32_t *tok, int32_t *
   const int32_t most = j->n_prompt + j->max_new;
   int32_t all[MAX_PROMPT + MAX_NEW + 1], n = j->n_prompt, judged = n;
   float q[MAX_PROMPT + MAX_NEW + 1];
+  static weir_top law[MAX_PROMPT + MAX_NEW + 1][WEIR_TOP_MAX];
+  const bool ratio = g->keep[1] == WEIR_KEEP_RATIO && j->draw.temperature > 0;
   weir_ask a = j->draw;
   memcpy(all, j->prompt, (size_t)n * sizeof *all);
   for (bool ended = false; !ended || judged < n;) {
     while (!ended && n - judged < g->window[0]) {
       a.pos = n;
       a.probe = -1;
+      a.tell_law = ratio;
+      a.top_k = ratio ? WEIR_TOP_MAX : j->draw.top_k;
+      a.law = law[n];
       const weir_row r = fake_law_row(&s->law, 0, all, n, &a);
       if (r.entropy > g->gate[0].threshold) break;
       q[n] = r.logprob;
@@ -132,6 +137,11 @@ static int32_t speculate(const sim *s, const sim_job *j, int32_t *tok, int32_t *
       a.keep_a = g->keep_a[1];
       a.keep_b = g->keep_b[1];
       a.probe_q = pos < n ? q[pos] : 0;
+      a.tell_law = false;
+      a.top_k = j->draw.top_k;
+      a.draft = law[pos];
+      a.n_draft = 0;
+      while (ratio && pos < n && a.n_draft < WEIR_TOP_MAX && law[pos][a.n_draft].id >= 0) a.n_draft++;
       const weir_row r = fake_law_row(&s->law, 1, all, pos, &a);
       if (pos < n && r.token == all[pos]) continue;
       *refused += n - pos;
