@@ -8,7 +8,7 @@
 
 /* Zeroed is the default. */
 typedef enum {
-  WEIR_QUALITY_NEAR, /* the cascade as configured (defer), or what is exact */
+  WEIR_QUALITY_NEAR,  /* the cascade as configured (defer), or what is exact */
   WEIR_QUALITY_EXACT, /* the large model's text, seed for seed */
   WEIR_QUALITY_ANY    /* whatever is fastest: the small model alone as well */
 } weir_quality;

@@ -26,9 +26,7 @@ void weir_auto_init(weir_auto *a, const weir_auto_rules *r) {
 
 static double clamp(double x, double lo, double hi) { return x < lo ? lo : x > hi ? hi : x; }
 
-static bool uses(weir_auto_mode m, int32_t t) {
-  return t == 0 ? m != WEIR_AUTO_LARGE : m != WEIR_AUTO_SMALL;
-}
+static bool uses(weir_auto_mode m, int32_t t) { return t == 0 ? m != WEIR_AUTO_LARGE : m != WEIR_AUTO_SMALL; }
 
 /* Without it the mode does not work: `defer` goes on without the large tier. */
 static bool needs(weir_auto_mode m, int32_t t) {
@@ -147,7 +145,8 @@ static double step_ns(const machine *x, int32_t t, double rows) {
 
 /* Requests that a large step finds waiting, where `small` is the time of a step they come from. */
 static double gathered(const machine *x, double b, double per_step, double small) {
-  const double most = x->a->rules.large_batch > 0 && x->a->rules.large_batch < b ? x->a->rules.large_batch : b;
+  const double most =
+      x->a->rules.large_batch > 0 && x->a->rules.large_batch < b ? x->a->rules.large_batch : b;
   const double waited = small > 0 ? 1 + (double)x->a->rules.large_wait_ns / small : 1;
   return clamp(per_step * waited, 1, most);
 }
@@ -303,7 +302,7 @@ void weir_auto_step_done(weir_auto *a, const weir_auto_step *s) {
     return;
   }
   const bool ends = mode != WEIR_AUTO_EXACT || s->tier == 1; /* a cycle */
-  if (!w->open || w->mode != mode) { /* from the end of this step on */
+  if (!w->open || w->mode != mode) {                         /* from the end of this step on */
     *w = (struct weir_auto_window){.mode = mode, .open = ends, .drop = true};
     return;
   }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mode auto in the engine: tells the controller (auto.h) what steps and requests do, and moves requests to the
- * mode in force for their floor, each when it waits for nothing. Loop thread. */
+/* Mode auto in the engine: tells the controller (auto.h) what steps and requests do, and moves requests to
+ * the mode in force for their floor, each when it waits for nothing. Loop thread. */
 #include <string.h>
 
 #include "base/log.h"

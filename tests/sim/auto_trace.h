@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A trace of concurrent requests, from one to many and back, through an engine over made-up machines: how long
- * it takes in each fixed mode and in mode auto. */
+/* A trace of concurrent requests, from one to many and back, through an engine over made-up machines: how
+ * long it takes in each fixed mode and in mode auto. */
 #ifndef WEIR_TESTS_AUTO_TRACE_H
 #define WEIR_TESTS_AUTO_TRACE_H
 #include "serve/auto.h"

@@ -50,11 +50,12 @@ static void test_trace(void **state) {
         if (best == 0 || seconds[k] < best) best = seconds[k];
         if (seconds[k] > worst) worst = seconds[k];
       }
-      print_message("%-20s auto %-5s %7.2f s = %.3f of best, %.3f of worst; %d switches, %d probes; tokens "
-                    "L %d E %d D %d S %d\n",
-                    m->name, weir_quality_name((weir_quality)q), r.seconds, r.seconds / best, r.seconds / worst,
-                    (int)r.switches, (int)r.probes, (int)r.tokens[0], (int)r.tokens[1], (int)r.tokens[2],
-                    (int)r.tokens[3]);
+      print_message(
+          "%-20s auto %-5s %7.2f s = %.3f of best, %.3f of worst; %d switches, %d probes; tokens "
+          "L %d E %d D %d S %d\n",
+          m->name, weir_quality_name((weir_quality)q), r.seconds, r.seconds / best, r.seconds / worst,
+          (int)r.switches, (int)r.probes, (int)r.tokens[0], (int)r.tokens[1], (int)r.tokens[2],
+          (int)r.tokens[3]);
     }
   }
 }

@@ -15,9 +15,10 @@
 
 #include "base/log.h"
 #include "world.h"
+#include "world_auto.h"
 
 enum { FAULT_SEEDS = 1000000 }; /* seeds from here on are of worlds with faults */
-static int32_t seeds = 200, n_stopped;
+static int32_t seeds = 200, n_stopped, n_routed[2], n_dropped;
 
 static uint64_t rnd_state;
 static uint32_t rnd(uint32_t n) {
@@ -45,6 +46,7 @@ static world_opts random_opts(void) {
   o.async = rnd(3) > 0;
   o.overlap = rnd(2);
   o.ahead = (weir_ahead)rnd(3);
+  if (rnd(4)) o.each_turn = world_shuffle_modes;
   return o;
 }
 
@@ -79,6 +81,11 @@ static void random_job(world_job *j) {
     j->prompt[i] = (int32_t)(i < 100 ? (family * 77 + (uint32_t)i * 13) % 280 : rnd(280));
   j->mode = (weir_mode)rnd(WEIR_N_MODES);
   j->tau = j->mode == WEIR_MODE_EXACT && rnd(2) ? INFINITY : 0.5f + (float)rnd(400) / 100;
+  static const int32_t prompts[] = {0, 1, 7, 40, 64, 4096}, afters[] = {0, 0, 1, 8, 30, WEIR_FAR};
+  j->route_prompt = prompts[rnd(6)];
+  j->route_after = afters[rnd(6)];
+  if (j->route_prompt + j->route_after == 0) j->route_prompt = 12;
+  j->route_share = rnd(4) ? 0.2f + (float)rnd(7) / 10 : (float)rnd(2);
   j->draw = (weir_ask){.temperature = temps[rnd(4)], .top_p = 1, .seed = rnd(1000), .probe = -1};
   j->ignore_eos = rnd(2);
   j->pinned = rnd(8) == 0 && j->mode != WEIR_MODE_LARGE;
@@ -97,6 +104,7 @@ static void random_job(world_job *j) {
     for (int32_t i = 0; i < j->penalties.n_bias; i++)
       j->bias[i] = (weir_bias){(int32_t)rnd(90) + 90 * (2 - i), (float)rnd(201) - 100};
   }
+  j->quality = (weir_quality)rnd(WEIR_N_QUALITIES);
   random_stops(j);
 }
 
@@ -131,6 +139,31 @@ static void alone(const world_job *j, world_job *out) {
   world_close(&w);
 }
 
+/* Who writes is what the rows say, all of it; who stays never meets the large tier. */
+static void check_route(const world *w, const world_job *j, bool whole) {
+  int32_t tok[WORLD_NEW], n;
+  weir_route_state want;
+  const weir_route_state *s = &j->counts.route;
+  world_route(w, j, j->route_share, tok, &n, &want);
+  if (want.to != WEIR_ROUTED_NOT && j->route_share >= 1) want.to = WEIR_ROUTED_SMALL;
+  const bool large = want.to == WEIR_ROUTED_LARGE;
+  if (whole || s->to != WEIR_ROUTED_OPEN) assert_int_equal(s->to, want.to);
+  if (s->to == WEIR_ROUTED_OPEN) assert_int_equal(j->n, 0); /* nothing is shown before */
+  if ((s->to == WEIR_ROUTED_SMALL || s->to == WEIR_ROUTED_LARGE) && j->route_share < 1) {
+    assert_int_equal(s->looked, want.looked);
+    assert_int_equal(s->unsure, want.unsure);
+  }
+  if (!large) assert_int_equal(j->counts.fed[1], 0);
+  for (int32_t k = 0; k < j->n; k++) {
+    assert_int_equal(j->receipt[k].tier, large);
+    assert_int_equal(j->receipt[k].why, large ? WEIR_WHY_ROUTED : WEIR_WHY_EASY);
+    assert_false(j->receipt[k].wanted_up);
+    assert_int_equal(isnan(j->receipt[k].entropy), large && k > 0);
+  }
+  n_routed[large] += whole && j->n > 0;
+  n_dropped += large && j->counts.refused > 0;
+}
+
 /* The text is that of plain decoding, or, ended early, begins it. */
 static void check_text(const world *w, const world_job *j, uint64_t seed, int32_t i) {
   int32_t tok[WORLD_NEW], n;
@@ -141,6 +174,9 @@ static void check_text(const world *w, const world_job *j, uint64_t seed, int32_
     alone(j, &by_itself);
     n = by_itself.n;
     memcpy(tok, by_itself.tok, sizeof tok);
+  } else if (j->mode == WEIR_MODE_AUTO && !j->pinned && j->quality != WEIR_QUALITY_EXACT) {
+    n = j->n;
+    memcpy(tok, j->tok, sizeof tok);
   } else {
     n = world_reference(w, j, tok, receipt);
   }
@@ -163,6 +199,8 @@ static void check_text(const world *w, const world_job *j, uint64_t seed, int32_
       assert_int_equal(j->receipt[k].tier, j->receipt[k].entropy > j->tau);
       assert_true(j->receipt[k].entropy == receipt[k].entropy && j->receipt[k].logprob == receipt[k].logprob);
     }
+  if (j->mode == WEIR_MODE_ROUTE) check_route(w, j, whole);
+  if (j->mode == WEIR_MODE_AUTO && !j->pinned) world_check_floor(w, j);
   for (int32_t k = 0; k < j->n && k < j->min_new; k++)
     assert_false(weir_tokenizer_is_end(w->tokenizer, j->tok[k]));
   if (j->pinned || j->mode == WEIR_MODE_SMALL) assert_int_equal(j->counts.fed[1], 0);
@@ -195,6 +233,7 @@ static void run_world(uint64_t seed, bool faults, tally *sum) {
     sum->ends[job[i].end]++;
     tokens += job[i].n;
     prompts += job[i].n_prompt;
+    if (job[i].mode == WEIR_MODE_AUTO) prompts += job[i].max_new; /* the small tier may meet it late */
     const bool dead = s.tier[0].dead || s.tier[1].dead;
     if (job[i].end == WEIR_END_ERROR && !dead)
       fail_msg("seed %llu: %s", (unsigned long long)seed, job[i].err.msg);
@@ -229,6 +268,7 @@ static void test_random_worlds(void **state) {
     print_message("preempted %lld, ahead %lld rows, prefix hits %lld tokens\n", (long long)sum.preempted,
                   (long long)sum.ahead, (long long)sum.hits);
   assert_true(sum.preempted > 0 && sum.ahead > 0 && sum.hits > 0 && n_stopped > seeds / 4);
+  assert_true(n_routed[0] > seeds / 10 && n_routed[1] > seeds / 10 && n_dropped > seeds / 20);
   assert_true(sum.ends[WEIR_END_CANCEL] > 0 && sum.ends[WEIR_END_DEADLINE] > 0 && sum.ends[WEIR_END_EOS] > 0);
   assert_int_equal(sum.ends[WEIR_END_ERROR], 0);
 }
