@@ -158,7 +158,9 @@ const weir_option weir_options[] = {
    "Mode speculate: which drafted tokens stand, by the probability p of the large model and q of the small one at "
    "temperature 1. own: the large model's own draw, as in exact. nll: -log p <= --accept-nll. v1: q >= max p - ALPHA. "
    "v2: p >= max p - ALPHA. v3: p >= (1 - ALPHA) max p. typical: p > min(EPSILON, DELTA exp(-entropy)). Others are "
-   "replaced by a draw of the large model. Default v3."},
+   "replaced by a draw of the large model. ratio: with probability p/q, 1 at most, of what the two draw from, the small one "
+   "from its likeliest 20; others by a draw of what p has above q: the text follows the large model's law, as with own, "
+   "and more drafts stand, but not seed for seed. Default v3."},
   {"accept", 0, STRINGS, EVAL, "Cascade", "RULE,RULE..", NULL, 0, 0, NULL, NULL, false,
    "Mode speculate: the rules to measure, as in `weir run`: own, nll, v1, v2, v3, typical .. Default v3."},
   {"accept-alpha", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "ALPHA", NULL, 0, 1, NULL, NULL, false,
