@@ -138,6 +138,14 @@ typedef struct weir_cal_drift {
                                     weir serve --calibration holds its traffic against. weir_cal_drift_add */
 } weir_cal_drift;
 
+/* ---- whether a fitted gate's probability of an error is what it says ---- */
+enum { WEIR_CAL_RELIABILITY_BINS = 10 };
+typedef struct weir_cal_reliability {
+  int32_t n; /* bins of [0, 1], of equal width, that hold rows */
+  double predicted[WEIR_CAL_RELIABILITY_BINS], observed[WEIR_CAL_RELIABILITY_BINS]; /* means of the bin's rows */
+  int64_t rows[WEIR_CAL_RELIABILITY_BINS];
+} weir_cal_reliability;
+
 /* ---- all of it ---- */
 typedef struct weir_calibration {
   char when[32];             /* ISO 8601, UTC */
@@ -159,6 +167,7 @@ typedef struct weir_calibration {
   weir_cal_cost cost;
   weir_cal_drift drift;
   double log_seconds, replay_seconds, run_seconds; /* what the calibration itself took */
+  weir_cal_reliability reliability;                /* of a fitted gate; n 0: the gate was not fitted */
 } weir_calibration;
 
 void weir_calibration_fini(weir_calibration *); /* a zeroed one is fine */
