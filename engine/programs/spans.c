@@ -22,8 +22,10 @@ static char *next_part(char **at, bool *open) {
   from += quoted;
   char *to = from, *c = from;
   for (; *c && (quoted ? *c != '"' : !is_blank(*c)); c++) {
-    if (*c == '\\' && c[1] && strchr("ntr\\\"", c[1])) c++, *to++ = unescaped(*c);
-    else *to++ = *c;
+    if (*c == '\\' && c[1] && strchr("ntr\\\"", c[1]))
+      c++, *to++ = unescaped(*c);
+    else
+      *to++ = *c;
   }
   *open = quoted && !*c;
   *at = *c ? c + 1 : c;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --span 'THRESHOLD START [END]': the three parts stand apart by blanks; one with blanks in it stands in double
- * quotes; \n, \t, \r, \\ and \" are what they are in C. Without END, or with "", a span goes to the end. */
+/* --span 'THRESHOLD START [END]': the three parts stand apart by blanks; one with blanks in it stands in
+ * double quotes; \n, \t, \r, \\ and \" are what they are in C. Without END, or with "", a span goes to the
+ * end. */
 #ifndef WEIR_PROGRAMS_SPANS_H
 #define WEIR_PROGRAMS_SPANS_H
 #include <stdint.h>

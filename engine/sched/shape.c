@@ -72,8 +72,8 @@ weir_status weir_shape_row(weir_request *r, int32_t tier, int32_t p, weir_edit_a
   if (r->fusion && tier > 0 && r->fusion->at == p + 1)
     n_fused = weir_fusion_edits(r->fusion->weight, r->fusion->top, WEIR_TOP_MAX, fused);
   if (r->choices)
-    n_next = weir_choices_next(r->choices, weir_choices_at(r->choices, r->tok + r->n_prompt, p + 1 - r->n_prompt),
-                               next);
+    n_next = weir_choices_next(r->choices,
+                               weir_choices_at(r->choices, r->tok + r->n_prompt, p + 1 - r->n_prompt), next);
   if (n_fused == 0 && n_next == 0) return WEIR_OK;
   weir_logit_edit *to = weir_edit_arena_take(arena, (size_t)(n_next > 0 ? n_next : out->n + n_fused), e);
   if (!to) return WEIR_ENOMEM;

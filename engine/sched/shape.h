@@ -35,7 +35,8 @@ weir_status weir_shape_row(weir_request *, int32_t tier, int32_t p, weir_edit_ar
 
 /* fusion * log(q / q_min) for each of the ids, ascending by id; q_min: of the least likely. Ids below 0 are
  * left out. Returns how many. */
-int32_t weir_fusion_edits(float weight, const weir_top *top, int32_t n_top, weir_logit_edit out[WEIR_TOP_MAX]);
+int32_t weir_fusion_edits(float weight, const weir_top *top, int32_t n_top,
+                          weir_logit_edit out[WEIR_TOP_MAX]);
 /* Two ascending lists as one: what both name has a's scale and the sum of both adds. With only[n_only],
  * ascending, just those ids, each of them. Returns how many, at most n_a + n_b, or n_only. */
 int32_t weir_edits_merge(const weir_logit_edit *a, int32_t n_a, const weir_logit_edit *b, int32_t n_b,

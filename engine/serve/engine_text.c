@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the text of a job says of its tokens and the other way round: the list its answer comes from as tokens,
- * where its text ends, and which threshold of the gate holds behind what was written. Loop thread only. */
+/* What the text of a job says of its tokens and the other way round: the list its answer comes from as
+ * tokens, where its text ends, and which threshold of the gate holds behind what was written. Loop thread
+ * only. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -9,8 +10,8 @@
 /* ---- choices ---- */
 
 /* What the tokens say behind the prompt; true when that is the text. */
-static bool says(const weir_engine *g, const int32_t *id, int32_t n, bool started, const char *text, size_t len,
-                 weir_buf *buf, weir_err *e) {
+static bool says(const weir_engine *g, const int32_t *id, int32_t n, bool started, const char *text,
+                 size_t len, weir_buf *buf, weir_err *e) {
   weir_detok d = {.started = started};
   weir_status st = WEIR_OK;
   weir_buf_truncate(buf, 0);
@@ -72,8 +73,8 @@ static weir_status check_choices(const weir_job *s, weir_err *e) {
   return WEIR_OK;
 }
 
-weir_status weir_engine_make_choices(const weir_engine *g, const weir_job *s, int32_t max_new, int32_t n_vocab,
-                                     weir_choices *out, weir_err *e) {
+weir_status weir_engine_make_choices(const weir_engine *g, const weir_job *s, int32_t max_new,
+                                     int32_t n_vocab, weir_choices *out, weir_err *e) {
   weir_tokens t = {0};
   weir_status st = WEIR_OK;
   if (s->n_choices == 0) return WEIR_OK;
@@ -87,8 +88,8 @@ weir_status weir_engine_make_choices(const weir_engine *g, const weir_job *s, in
     if (!good)
       WEIR_TRY(weir_fail(e, WEIR_EINVAL, "choices: number %d is nothing that the model can write", i + 1));
     if (t.n > max_new)
-      WEIR_TRY(weir_fail(e, WEIR_EINVAL, "choices: number %d has %d tokens, and %d may be written", i + 1, t.n,
-                         max_new));
+      WEIR_TRY(weir_fail(e, WEIR_EINVAL, "choices: number %d has %d tokens, and %d may be written", i + 1,
+                         t.n, max_new));
     WEIR_TRY(weir_choices_add(out, t.id, t.n, e));
   }
   st = weir_choices_seal(out, g->end, g->n_end, e);
@@ -119,10 +120,10 @@ weir_status weir_engine_follow(weir_engine *g, weir_engine_job *j, weir_err *e) 
 
 weir_status weir_engine_make_spans(weir_engine_job *j, const weir_job *s, int32_t max_new, weir_err *e) {
   if (s->n_spans != 0) {
-    if (s->cascade->n_tiers < 2)
-      return weir_fail(e, WEIR_EINVAL, "span: one model alone has no gate");
+    if (s->cascade->n_tiers < 2) return weir_fail(e, WEIR_EINVAL, "span: one model alone has no gate");
     if (weir_budget_moves(&s->cascade->budget) || s->cascade->route.on)
-      return weir_fail(e, WEIR_EINVAL, "span sets the threshold, and so does a budget of deferrals or a route");
+      return weir_fail(e, WEIR_EINVAL,
+                       "span sets the threshold, and so does a budget of deferrals or a route");
   }
   return weir_gate_spans_init(&j->spans, s->span, s->n_spans, max_new, e);
 }

@@ -323,7 +323,7 @@ static int32_t allowed(const world *w, const world_job *j, const int32_t *tok, i
                        bool *forced) {
   const int32_t m = n - j->n_prompt;
   bool ends = false;
-  int32_t one[64], count = 0;
+  int32_t one[96], count = 0;
   memset(may, 0, 512 * sizeof *may);
   for (int32_t i = 0; i < j->n_choices; i++) {
     const int32_t len = world_choice(w, j, i, one);

@@ -43,7 +43,7 @@ typedef struct world_job {
   char stop[WORLD_STOPS][8]; /* NUL-terminated */
   int32_t n_stop;
   int64_t arrives_ns, cancel_ns, deadline_ns; /* 0: at once; never; none */
-  char choice[WORLD_CHOICES][32]; /* NUL-terminated */
+  char choice[WORLD_CHOICES][80]; /* NUL-terminated */
   int32_t n_choices;
   struct {
     char start[8], end[8];
