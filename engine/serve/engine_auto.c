@@ -27,6 +27,7 @@ static void move_to(weir_engine *g, weir_engine_job *j, weir_auto_mode m) {
   j->auto_.mode = m;
   if (same == n) return;
   weir_stream_truncate(&j->stream, same - r->n_prompt);
+  j->at_eos = false; /* a text that has ended does not go on, so that what is left has no end */
   if (weir_engine_follow(g, j, &e) != WEIR_OK) j->cancelled = g->some_cancelled = true; /* no memory */
 }
 
