@@ -118,8 +118,6 @@ static void on_done(void *ctx, const weir_outcome *o) {
                            o->err ? o->err->msg : "it failed");
     if (x.code == 503) x.retry_after_ms = retry_ms(r);
   }
-  if (r->job.pinned && s->cfg.engine.n_tiers > 1)
-    weir_metric_inc(s->metrics.pinned_large_rows, (double)o->counts->fed[1]);
   from_list(s, r);
   weir_reply_finish(r, end, &x, o, cancelled > 0 ? (weir_cancel_why)(cancelled - 1) : WEIR_CANCEL_SHUTDOWN);
   weir_reply_unref(r);

@@ -167,6 +167,29 @@ static void make_comm(weir_service_metrics *s, maker *k, int32_t n_tiers) {
              "Bytes the first rank of a tier has exchanged with the others.", "tier", tier_name[t]);
 }
 
+/* What requests that have ended have cost; weights are shared out among the sequences of a step. */
+static void make_cost(weir_service_metrics *s, maker *k, int32_t n_tiers) {
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->flops[t] = with(k, WEIR_METRIC_COUNTER, "weir:flops_total",
+                       "Operations of rows, attention and head, catching up and taken back included.", "tier",
+                       tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->weight_bytes[t] = with(k, WEIR_METRIC_COUNTER, "weir:weight_bytes_total",
+                              "Weights read, a step's once for all its sequences.", "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->kv_bytes[t] = with(k, WEIR_METRIC_COUNTER, "weir:kv_bytes_written_total", "Keys and values written.",
+                          "tier", tier_name[t]);
+  for (int32_t t = 0; t < n_tiers; t++)
+    s->taken_back[t] = with(k, WEIR_METRIC_COUNTER, "weir:taken_back_rows_total",
+                            "Rows whose tokens were taken back.", "tier", tier_name[t]);
+  if (n_tiers < 2) return;
+  s->large_only_flops = counter(k, "weir:large_only_flops_total",
+                                "Operations the large tier alone would have taken for the same tokens.");
+  s->large_only_weight_bytes =
+      counter(k, "weir:large_only_weight_bytes_total",
+              "Weights it would have read for them, one token a step, beside as many other sequences.");
+}
+
 static void make_own(weir_service_metrics *s, maker *k) {
   s->overhead =
       counter(k, "weir:step_overhead_seconds_total",
@@ -212,7 +235,13 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->load_price = gauge(k, "weir:load_price", "What load has added to the threshold of the last decision.");
   s->pinned = counter(k, "weir:pinned_requests_total", "Requests pinned to the small tier.");
   s->pinned_large_rows = counter(k, "weir:pinned_large_rows_total",
-                                 "Rows of pinned requests that were fed to the large tier: always 0.");
+                                 "Rows of pinned requests in batches of the large tier: always 0.");
+  s->pinned_refused =
+      counter(k, "weir:pinned_refused_total",
+              "Feeds of pinned requests to the large tier that were asked for and refused: 0, but for a bug.");
+  s->given_up = counter(k, "weir:deferrals_given_up_total",
+                        "Deferrals that took longer than the request wanted to wait (defer-wait): the small "
+                        "tier went on.");
   for (int i = 0; i < WEIR_N_MODES; i++)
     s->mode_tokens[i] =
         with(k, WEIR_METRIC_COUNTER, "weir:mode_tokens_total",
@@ -240,6 +269,7 @@ weir_status weir_service_metrics_init(weir_service_metrics *s, weir_metrics *m, 
   make_tiers(s, &k, n_tiers);
   make_comm(s, &k, n_tiers);
   make_own(s, &k);
+  make_cost(s, &k, n_tiers);
   return k.st;
 }
 
@@ -266,6 +296,11 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
     weir_metric_set(s->comm_seconds[t], (double)y->comm_ns * 1e-9);
     weir_metric_set(s->comm_bytes[t], (double)y->comm_bytes);
     preempted += y->preempted;
+    const weir_tier_cost *c = &g->cost.tier[t];
+    weir_metric_set(s->flops[t], weir_cost_flops(c));
+    weir_metric_set(s->weight_bytes[t], c->weight_bytes);
+    weir_metric_set(s->kv_bytes[t], c->kv_bytes_written);
+    weir_metric_set(s->taken_back[t], (double)c->taken_back);
   }
   weir_metric_set(s->preemptions, (double)preempted);
   weir_metric_set(s->running, g->active);
@@ -275,6 +310,13 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
   weir_metric_set(s->budget_blocked, (double)g->budget.blocked);
   weir_metric_set(s->budget_tenants, g->budget.tenants);
   weir_metric_set(s->load_price, g->budget.price);
+  weir_metric_set(s->pinned_large_rows, (double)g->pinned_large_rows);
+  weir_metric_set(s->pinned_refused, (double)g->pinned_refused);
+  weir_metric_set(s->given_up, (double)g->deferrals_given_up);
+  if (n_tiers > 1) {
+    weir_metric_set(s->large_only_flops, g->cost.large_only_flops);
+    weir_metric_set(s->large_only_weight_bytes, g->cost.large_only_weight_bytes);
+  }
   weir_metric_set(s->goodput, g->goodput);
   weir_metric_set(s->large_only_goodput, g->large_only_goodput);
 }
