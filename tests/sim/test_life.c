@@ -122,6 +122,12 @@ static void random_job(world_job *j) {
     j->prompt[i] = (int32_t)(i < 100 ? (family * 77 + (uint32_t)i * 13) % 280 : rnd(280));
   j->mode = rnd(2) ? WEIR_MODE_DEFER : (weir_mode)rnd(WEIR_N_MODES);
   j->tau = j->mode == WEIR_MODE_EXACT && rnd(2) ? INFINITY : 0.5f + (float)rnd(400) / 100;
+  if (j->mode == WEIR_MODE_AUTO) j->mode = WEIR_MODE_DEFER; /* that one has a test of its own */
+  static const int32_t prompts[] = {0, 5, 64}, afters[] = {0, 8, WEIR_FAR};
+  j->route_prompt = prompts[rnd(3)];
+  j->route_after = afters[rnd(3)];
+  if (j->route_prompt + j->route_after == 0) j->route_prompt = 12;
+  j->route_share = 0.2f + (float)rnd(7) / 10;
   j->draw = (weir_ask){.temperature = temps[rnd(4)], .top_p = 1, .seed = rnd(1000), .probe = -1};
   j->ignore_eos = rnd(2);
   j->pinned = rnd(8) == 0 && j->mode != WEIR_MODE_LARGE;
@@ -172,7 +178,8 @@ static world_opts random_opts(void) {
 }
 
 typedef struct tally {
-  int64_t ends[WEIR_END_DEADLINE + 1], died[N_DEATH_KINDS], deaths, recoveries, wanted, large_after, spared;
+  int64_t ends[WEIR_END_DEADLINE + 1], died[N_DEATH_KINDS], deaths, recoveries, wanted, large_after, spared,
+      routed_wanted, routed_mixed;
 } tally;
 
 /* Steps that fail with a request in them are borne a few times, then the request is kept from the tier. */
@@ -193,7 +200,8 @@ static void check_job(const world *w, const world_job *j, int32_t i, const world
     assert_int_equal(j->err.code, WEIR_EDEVICE);
     if (strstr(j->err.msg, "does not hold"))
       fail_msg("seed %llu: %s", (unsigned long long)w->seed, j->err.msg);
-    if (j->mode == WEIR_MODE_DEFER) assert_true(mortal[0]); /* it can do without the large one */
+    if (j->mode == WEIR_MODE_DEFER || j->mode == WEIR_MODE_ROUTE)
+      assert_true(mortal[0]); /* it can do without the large one */
     const bool borne = failures_planned(o, 0) < 3 && failures_planned(o, 1) < 3;
     if (o->dead_wait_ns == INT64_MAX && borne)
       fail_msg("seed %llu, job %d did not wait: %s", (unsigned long long)w->seed, i, j->err.msg);
@@ -208,6 +216,11 @@ static void check_job(const world *w, const world_job *j, int32_t i, const world
       seen |= j->receipt[k - 1].wanted_up;
       sum->large_after += seen && j->receipt[k].tier == 1;
     }
+  } else if (j->mode == WEIR_MODE_ROUTE && !j->pinned) {
+    const int32_t wanted = world_check_routed(w, j);
+    if (!mortal[1]) assert_int_equal(wanted, 0);
+    sum->routed_wanted += wanted > 0;
+    sum->routed_mixed += wanted > 0 && j->receipt[0].tier == 1;
   } else {
     check_text(w, j, i);
   }
@@ -258,6 +271,7 @@ static void test_random_lives(void **state) {
                 (long long)sum.large_after, (long long)sum.ends[WEIR_END_ERROR]);
   for (int32_t k = 0; k < N_DEATH_KINDS; k++) assert_true(sum.died[k] > 0);
   assert_true(sum.wanted > 0 && sum.large_after > 0 && sum.spared > 0 && dead_turns > 0);
+  assert_true(sum.routed_wanted > 0 && sum.routed_mixed > 0);
   assert_true(sum.recoveries > 0 && sum.deaths > sum.recoveries);
   for (int32_t k = 0; k <= WEIR_END_DEADLINE; k++) assert_true(k == WEIR_END_STOP || sum.ends[k] > 0);
 }

@@ -546,3 +546,38 @@ int32_t world_check_rule(const world *w, const world_job *j) {
   assert_int_equal(j->counts.wanted_up, wanted);
   return wanted;
 }
+
+int32_t world_check_routed(const world *w, const world_job *j) {
+  int32_t all[WORLD_PROMPT + WORLD_NEW], tok[WORLD_NEW], n, k = 0, wanted = 0;
+  weir_logit_edit edit[512];
+  weir_route_state want;
+  const weir_routed to = j->counts.route.to;
+  world_route(w, j, j->route_share, tok, &n, &want);
+  if (to == WEIR_ROUTED_OPEN || to == WEIR_ROUTED_NOT) { /* not: refused at the door */
+    assert_int_equal(j->n, 0);
+    return 0;
+  }
+  const bool up = to == WEIR_ROUTED_LARGE || to == WEIR_ROUTED_WANTED;
+  if (up != (want.to == WEIR_ROUTED_LARGE))
+    fail_msg("seed %llu: %s, want %s", (unsigned long long)w->seed, weir_routed_name(to),
+             weir_routed_name(want.to));
+  while (k < j->n && j->receipt[k].tier == 1) k++;
+  if (to == WEIR_ROUTED_LARGE) assert_int_equal(k, j->n);
+  if (!up) assert_int_equal(k, 0);
+  memcpy(all, j->prompt, (size_t)j->n_prompt * sizeof *all);
+  for (int32_t i = 0; i < j->n; i++) {
+    const weir_token_receipt *r = &j->receipt[i];
+    const weir_ask a = world_ask(w, j, all, j->n_prompt + i, edit);
+    const weir_row row = fake_law_row(&w->law, i < k, all, j->n_prompt + i, &a);
+    assert_int_equal(r->tier, i < k);
+    if (r->id != row.token || r->logprob != row.logprob)
+      fail_msg("seed %llu: token %d of tier %d is %d, want %d", (unsigned long long)w->seed, i, r->tier,
+               r->id, row.token);
+    assert_int_equal(r->why, i < k ? WEIR_WHY_ROUTED : WEIR_WHY_EASY);
+    assert_int_equal(r->wanted_up, i >= k && to == WEIR_ROUTED_WANTED);
+    wanted += r->wanted_up;
+    all[j->n_prompt + i] = r->id;
+  }
+  assert_int_equal(j->counts.wanted_up, wanted);
+  return wanted;
+}

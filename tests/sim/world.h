@@ -116,6 +116,10 @@ int32_t world_reference(const world *, const world_job *, int32_t *tok, weir_tok
  * text. A share other than the job's may be given, as a rate moves it. */
 weir_routed world_route(const world *, const world_job *, float share, int32_t *tok, int32_t *n,
                         weir_route_state *);
+/* Of a job in mode route, whatever died meanwhile: the decision is what the rows say, each token is what its
+ * tier says there, the large tier's come first and are all or none of them unless it went away, and who did
+ * not get it has every token marked from there on. Returns how many. */
+int32_t world_check_routed(const world *, const world_job *);
 /* The text of tok[0..n) by the job's stop strings: of those that are whole with the first token to make any
  * whole, the one that begins first ends it. Worked out from the beginning each time. */
 void world_text_of(const world *, const world_job *, const int32_t *tok, int32_t n, world_text *);
