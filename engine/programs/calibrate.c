@@ -178,6 +178,8 @@ static weir_status calibrate(weir_calibrating *x, bool models, weir_err *e) {
   start = weir_now_ns(&clock);
   WEIR_TRY(weir_cal_choose(x, e));
   weir_cal_drift_fill(x);
+  WEIR_TRY(weir_cal_drift_from_trace(x, e));
+  weir_cal_reliability_fill(x);
   if (models && weir_config_bool(x->c, "confirm")) WEIR_TRY(weir_cal_confirm_choice(x, e));
   x->r.run_seconds = seconds_since(start);
   weir_cal_progress(x, "%s", "");

@@ -222,6 +222,7 @@ weir_status weir_cal_confirm_choice(weir_calibrating *x, weir_err *e) {
       weir_cal_progress(x, "confirming: run %d of 8", 4 * round + s + 1);
       WEIR_TRY(weir_cal_run_setting(x, WEIR_PART_CONFIRM, &setting[s], &run, s == 2 ? wrong : NULL, e));
       keep_faster(into[s], &run);
+      if (s == 2 && round == 0) WEIR_TRY(weir_cal_drift_from_run(x, &p->answers, e));
     }
   for (int s = 0; s < 4; s++) into[s]->speedup = into[s]->tok_s / k->large.tok_s;
   realised(x, wrong);
@@ -251,7 +252,9 @@ void weir_cal_drift_fill(weir_calibrating *x) {
       const weir_trace_row *t = &x->trace.text[k].row[i];
       const weir_row row = weir_trace_small_row(t);
       const double bin = (double)t->q_entropy / d->bin_width;
-      d->count[bin < WEIR_CAL_BINS - 1 ? (int)bin : WEIR_CAL_BINS - 1]++;
+      const int at = bin < WEIR_CAL_BINS - 1 ? (int)bin : WEIR_CAL_BINS - 1;
+      d->count[at]++;
+      d->differ[at] += t->q_token != t->p_token;
       d->n++;
       agree += t->q_token == t->p_token;
       sum[0] += (double)t->q_entropy;

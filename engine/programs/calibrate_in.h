@@ -85,6 +85,13 @@ weir_status weir_cal_choose(weir_calibrating *, weir_err *e);
 weir_status weir_cal_confirm_choice(weir_calibrating *, weir_err *e);
 void weir_cal_drift_fill(weir_calibrating *);
 
+/* ---- calibrate_drift.c ---- */
+/* drift.requests: of the answers that a run with the chosen setting gave; where none of them has a row of the
+ * small model it stays what it is. Without a run: of what the gate says along the large model's texts. */
+weir_status weir_cal_drift_from_run(weir_calibrating *, const weir_answers *, weir_err *e);
+weir_status weir_cal_drift_from_trace(weir_calibrating *, weir_err *e);
+void weir_cal_reliability_fill(weir_calibrating *);
+
 /* ---- calibrate_out.c ---- */
 void weir_cal_print(weir_calibrating *);
 void weir_cal_json(weir_calibrating *);

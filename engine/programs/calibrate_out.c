@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "programs/calibrate_in.h"
+#include "programs/calibration_file.h"
 
 /* ---- the table ---- */
 
@@ -263,16 +264,27 @@ static weir_status write_config(const weir_calibrating *x, const char *path, wei
 static weir_status write_drift(const weir_calibrating *x, const char *path, weir_err *e) {
   const weir_calibration *r = &x->r;
   const weir_cal_drift *d = &r->drift;
-  json_t *count = json_array();
+  json_t *count = json_array(), *prints = json_null();
+  if (x->paths.small[0] && x->paths.large[0]) { /* else there was a trace and no model */
+    uint64_t print[2];
+    weir_status found = weir_model_fingerprint(x->paths.small, &print[0], e);
+    if (found == WEIR_OK) found = weir_model_fingerprint(x->paths.large, &print[1], e);
+    if (found != WEIR_OK) {
+      json_decref(count);
+      return found;
+    }
+    prints = weir_fingerprints_json(print);
+  }
   for (int i = 0; count && i < WEIR_CAL_BINS; i++)
     json_array_append_new(count, json_integer((json_int_t)d->count[i]));
   json_t *o = json_pack(
-      "{s:s, s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o}", "schema",
+      "{s:s, s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o}", "schema",
       "weir.calibration.v1", "when", r->when, "data", text(r->data), "small", text(r->small), "large",
       text(r->large), "mode", weir_mode_name(r->choice.opts.mode), "gate", weir_gate_name(x->gate.kind),
       "threshold", weir_json_real(r->choice.threshold), "level", r->choice.level, "bin_width", d->bin_width,
       "count", count, "n", (json_int_t)d->n, "mean_entropy", weir_json_real(d->mean_entropy), "deferral_rate",
-      weir_json_real(d->deferral_rate), "agreement", weir_json_real(d->agreement));
+      weir_json_real(d->deferral_rate), "agreement", weir_json_real(d->agreement), "fingerprints", prints,
+      "requests", weir_drift_json(&d->requests));
   FILE *f = fopen(path, "w");
   if (!f) {
     json_decref(o);
@@ -283,6 +295,14 @@ static weir_status write_drift(const weir_calibrating *x, const char *path, weir
   return st;
 }
 
+static weir_status write_report(const weir_calibrating *x, const char *path, weir_err *e) {
+  weir_buf b = {0};
+  weir_status st = weir_calibrate_report(&x->r, &b, e);
+  if (st == WEIR_OK) st = write_file(path, &b, e);
+  weir_buf_fini(&b);
+  return st;
+}
+
 weir_status weir_cal_files(weir_calibrating *x, weir_err *e) {
   weir_status st = WEIR_OK;
   const char *config = weir_config_string(x->c, "out"), *drift = weir_config_string(x->c, "calibration"),
@@ -290,7 +310,7 @@ weir_status weir_cal_files(weir_calibrating *x, weir_err *e) {
   if (trace) WEIR_TRY(weir_trace_write(trace, &x->trace, &x->meta, e));
   if (config) WEIR_TRY(write_config(x, config, e));
   if (drift) WEIR_TRY(write_drift(x, drift, e));
-  if (report) st = weir_fail(e, WEIR_EUNSUP, "--report is not built in yet");
+  if (report) WEIR_TRY(write_report(x, report, e));
 out:
   return st;
 }

@@ -121,7 +121,7 @@ static void point(board *b, weir_series *s, double x, double y, const char *tip)
   if (s->n == MAX_POINTS || !isfinite(x) || !isfinite(y)) return;
   b->x[k][s->n] = x;
   b->y[k][s->n] = y;
-  snprintf(b->tip[k][s->n], sizeof b->tip[k][s->n], "%s", tip);
+  snprintf(b->tip[k][s->n], sizeof b->tip[k][s->n], "%.63s", tip);
   s->n++;
 }
 
@@ -180,7 +180,8 @@ static weir_status put_curves(page *p, const char *title, const char *x_name, me
     s->dashed = looks[c->kind].dashed;
     s->dots = looks[c->kind].dots;
     s->no_line = c->n < 2;
-    s->tips_shown = wide && c->n == 1;
+    s->hidden_name = !wide; /* as in the first drawing */
+    s->tips_shown = wide && c->kind == WEIR_CURVE_SMALL;
     for (int32_t k = 0; k < c->n; k++)
       point(b, s, x_of(&c->point[k]), same_text(&c->point[k]), c->n == 1 ? name : c->point[k].label);
   }
@@ -220,7 +221,7 @@ static weir_status put_head(page *p, weir_err *e) {
                "<style>.promise{border-left:4px solid var(--c0);background:var(--card);padding:12px 16px;"
                "border-radius:0 10px 10px 0;margin:16px 0;font-size:15.5px}pre{background:var(--card);"
                "border:1px solid var(--line);border-radius:10px;padding:10px 14px;overflow-x:auto}"
-               "tr.chosen td{background:var(--card);font-weight:600}p{max-width:78ch}</style>\n"
+               "tr.chosen td{background:var(--card);font-weight:600}p.note{max-width:92ch}</style>\n"
                "</head><body>\n<h1>Which threshold?</h1>\n<p class=\"sub\">"));
   WEIR_TRY(say(p, file_name(r->small), e));
   WEIR_TRY(put(p, e, " before "));
@@ -313,7 +314,7 @@ static weir_status put_pareto(page *p, weir_err *e) {
           "<h2>What quality costs</h2>\n<p class=\"note\">Replayed along the large model's texts of %d "
           "requests, with times predicted for %d at once. Up and to the right is better; below the curve "
           "of chance a gate is worth nothing, above the oracle's point none can be. A point says what it "
-          "is when one points at it.</p>\n<div class=\"plots\">\n",
+          "is when one points at it; colours are the same in all four.</p>\n<div class=\"plots\">\n",
           (int)p->r->n_replayed, (int)p->r->batch));
   WEIR_TRY(put_curves(p, "Against speed", "predicted speed-up over the large model alone", speedup, true,
                       true, e));
@@ -340,6 +341,7 @@ static weir_status put_risk(page *p, weir_err *e) {
   level->dashed = true;
   const int32_t step = c->n_grid / (MAX_POINTS - 2) + 1;
   for (int32_t i = 0; i < c->n_grid; i += step) {
+    if (c->grid[i] < 0) continue; /* -1 for always: far from all others */
     point(b, risk, c->grid[i], c->grid_risk[i], "");
     point(b, bound, c->grid[i], (c->n * c->grid_risk[i] + 1) / (c->n + 1.0), "");
     point(b, level, c->grid[i], c->level, "");
@@ -378,20 +380,18 @@ static weir_status put_histogram(page *p, weir_err *e) {
   b->n = 0;
   weir_series *all = add(b, "positions", 0), *differ = add(b, "where the two models differ", 1);
   all->dots = differ->dots = false;
-  all->area = differ->area = true;
-  for (int32_t i = 0; i < WEIR_CAL_BINS; i++) { /* steps: a bin is as wide as it is */
-    const double x = i * d->bin_width;
+  for (int32_t i = 0; i < WEIR_CAL_BINS; i++) /* steps: a bin is as wide as it is */
     for (int side = 0; side < 2; side++) {
-      point(b, all, x + side * d->bin_width, (double)d->count[i] / (double)d->n, "");
-      point(b, differ, x + side * d->bin_width, (double)d->differ[i] / (double)d->n, "");
+      const double x = (i + side) * d->bin_width;
+      point(b, all, x, d->count[i] > 0 ? (double)d->count[i] : 0.5, "");
+      point(b, differ, x, d->differ[i] > 0 ? (double)d->differ[i] : 0.5, "");
     }
-  }
   const bool entropy = p->r->choice.found && p->r->choice.opts.gate == WEIR_GATE_ENTROPY;
   return weir_plot_draw(&(weir_plot){.title = "Entropy of the small model",
                                      .x_name = "nats; the last bin holds all above",
-                                     .y_name = "share of positions",
+                                     .y_name = "positions",
+                                     .log_y = true,
                                      .x_from_zero = true,
-                                     .y_from_zero = true,
                                      .y_max = NAN,
                                      .mark_x = entropy ? p->r->choice.threshold : NAN,
                                      .mark_name = "chosen",
