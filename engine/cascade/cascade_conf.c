@@ -40,7 +40,7 @@ static const struct {
                              false, true, WEIR_KEEP_V3, 5},
     [WEIR_MODE_AUTO] = {"auto",
                         WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | WEIR_OPT_WINDOW | BUDGET |
-                            WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_DEFER_WAIT,
+                            WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_DEFER_WAIT | WEIR_OPT_QUALITY,
                         true, false, WEIR_KEEP_ALL, 5},
     [WEIR_MODE_ROUTE] = {"route",
                          WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_LOAD_PRICE |
@@ -86,6 +86,7 @@ static const struct {
     {WEIR_OPT_ROUTE_PROMPT, "route-prompt"},
     {WEIR_OPT_ROUTE_AFTER, "route-after"},
     {WEIR_OPT_ROUTE_SHARE, "route-share"},
+    {WEIR_OPT_QUALITY, "quality"},
 };
 
 static const char *const gate_names[] = {

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "cascade/policy.h"
+#include "cascade/quality.h"
 
 typedef enum {
   WEIR_MODE_SMALL,    /* the small tier alone; the large one is never named */
@@ -58,7 +59,8 @@ enum {
   WEIR_OPT_DEFER_WAIT = 1 << 15,
   WEIR_OPT_ROUTE_PROMPT = 1 << 16,
   WEIR_OPT_ROUTE_AFTER = 1 << 17,
-  WEIR_OPT_ROUTE_SHARE = 1 << 18
+  WEIR_OPT_ROUTE_SHARE = 1 << 18,
+  WEIR_OPT_QUALITY = 1 << 19
 };
 
 enum { WEIR_DEFER_WAIT_MAX_MS = 3600000 };
@@ -88,6 +90,7 @@ typedef struct weir_cascade_opts {
   int32_t route_prompt; /* 64 rows; 0 where route_after alone is set */
   int32_t route_after;  /* 0 tokens; WEIR_FAR: the whole answer */
   float route_share;    /* WEIR_ROUTE_SHARE */
+  weir_quality quality; /* auto: near. For weir_job.quality: the configuration does not hold it */
 } weir_cascade_opts;
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { FLOAT, INT, GATE, ACCEPT } kind;
+typedef enum { FLOAT, INT, GATE, ACCEPT, AFTER, QUALITY } kind;
 
 static const struct setting {
   const char *name;
@@ -30,6 +30,10 @@ static const struct setting {
     {"horizon", INT, WEIR_OPT_HORIZON, AT(horizon)},
     {"defer_wait", INT, WEIR_OPT_DEFER_WAIT, AT(defer_wait_ms)},
     {"fusion_weight", FLOAT, WEIR_OPT_FUSION_WEIGHT, AT(fusion_weight)},
+    {"route_prompt", INT, WEIR_OPT_ROUTE_PROMPT, AT(route_prompt)},
+    {"route_after", AFTER, WEIR_OPT_ROUTE_AFTER, AT(route_after)},
+    {"route_share", FLOAT, WEIR_OPT_ROUTE_SHARE, AT(route_share)},
+    {"quality", QUALITY, WEIR_OPT_QUALITY, AT(quality)},
 #undef AT
 };
 
@@ -59,6 +63,10 @@ weir_status weir_cascade_opts_set(weir_cascade_opts *o, const char *name, const 
     good = weir_gate_parse(value, field);
   else if (good && s->kind == ACCEPT)
     good = weir_accept_parse(value, field);
+  else if (good && s->kind == AFTER)
+    good = weir_route_after_parse(value, field);
+  else if (good && s->kind == QUALITY)
+    good = weir_quality_parse(value, field);
   else if (good && s->kind == INT) {
     errno = 0;
     const long x = strtol(value, &end, 10);
@@ -70,8 +78,12 @@ weir_status weir_cascade_opts_set(weir_cascade_opts *o, const char *name, const 
     if (good) *(float *)field = (float)x;
   }
   if (!good) {
-    static const char *const wants[] = {
-        [FLOAT] = "a number", [INT] = "a whole number", [GATE] = "a gate's name", [ACCEPT] = "a rule's name"};
+    static const char *const wants[] = {[FLOAT] = "a number",
+                                        [INT] = "a whole number",
+                                        [GATE] = "a gate's name",
+                                        [ACCEPT] = "a rule's name",
+                                        [AFTER] = "a number of tokens, or end",
+                                        [QUALITY] = "near, exact or any"};
     return weir_fail(e, WEIR_EINVAL, "%s: want %s, got \"%.40s\"", s->name, wants[s->kind], value);
   }
   o->set |= s->option;

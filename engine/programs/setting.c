@@ -95,6 +95,12 @@ weir_status weir_setting_threshold(const weir_config *c, weir_cascade_opts *o, w
   const bool tau = given(c, "entropy", o->mode), threshold = given(c, "threshold", o->mode);
   if (tau && threshold)
     return weir_fail(e, WEIR_EINVAL, "--entropy and --threshold say the same thing: give one");
+  if (given(c, "quality", o->mode)) {
+    const char *quality = weir_config_string(c, "quality");
+    if (!weir_quality_parse(quality, &o->quality))
+      return weir_fail(e, WEIR_EINVAL, "quality %s is not known", quality);
+    o->set |= WEIR_OPT_QUALITY;
+  }
   if (given(c, "route-share", o->mode)) {
     o->route_share = (float)weir_config_float(c, "route-share");
     o->set |= WEIR_OPT_ROUTE_SHARE;

@@ -155,6 +155,8 @@ weir_status weir_service_check_cascade(const weir_service *g, const weir_service
     o.threshold = q->entropy;
   }
   if (q->n_spans > 0) o.set |= WEIR_OPT_SPAN;
+  r->job.auto_ = mode == WEIR_MODE_AUTO;
+  r->job.quality = o.quality;
   if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
     return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
   if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&

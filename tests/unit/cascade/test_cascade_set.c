@@ -40,6 +40,20 @@ static void test_values(void **state) {
   assert_true(g.gate[0].kind == WEIR_GATE_MARGIN && g.gate[0].threshold == 0.5f && g.hold[1] == 2);
   assert_int_equal(set(&o, "threshold", "inf", &e), WEIR_OK);
   assert_true(isinf(o.threshold));
+  o = (weir_cascade_opts){.mode = WEIR_MODE_ROUTE};
+  assert_int_equal(set(&o, "route_after", "end", &e), WEIR_OK);
+  assert_int_equal(set(&o, "route_prompt", "12", &e), WEIR_OK);
+  assert_int_equal(set(&o, "route_share", "0.25", &e), WEIR_OK);
+  assert_int_equal(weir_cascade_cfg_make(&o, &g, &e), WEIR_OK);
+  assert_true(g.route.on && g.route.after == WEIR_FAR && g.route.prompt == 12 && g.route.share == 0.25f);
+  assert_int_equal(set(&o, "route_after", "7", &e), WEIR_OK);
+  assert_true(o.route_after == 7);
+  o = (weir_cascade_opts){.mode = WEIR_MODE_AUTO};
+  assert_int_equal(set(&o, "quality", "exact", &e), WEIR_OK);
+  assert_int_equal(weir_cascade_cfg_make(&o, &g, &e), WEIR_OK);
+  assert_true(o.quality == WEIR_QUALITY_EXACT);
+  o.mode = WEIR_MODE_DEFER;
+  assert_int_equal(weir_cascade_cfg_make(&o, &g, &e), WEIR_EINVAL);
   assert_int_equal(set(&o, "threshold", "-1", &e), WEIR_OK);
   assert_true(o.threshold == -1);
 }
@@ -68,6 +82,9 @@ static void test_refused(void **state) {
       {"accept", "V3", "want a rule's name"},
       {"accept", "all", "want a rule's name"},
       {"gate", "mood", "want a gate's name"},
+      {"route_after", "ends", "want a number of tokens, or end"},
+      {"route_after", "-1", "want a number of tokens, or end"},
+      {"quality", "best", "want near, exact or any"},
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     weir_err e = {0};
