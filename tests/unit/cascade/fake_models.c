@@ -92,7 +92,10 @@ static weir_row stats_of(const double *p) {
       second = p[v];
     }
   }
-  return (weir_row){.entropy = (float)h, .p_max = (float)first, .margin = (float)(first - second)};
+  return (weir_row){.entropy = (float)h,
+                    .p_max = (float)first,
+                    .margin = (float)(first - second),
+                    .gate = (float)(second / first)};
 }
 
 static double uniform(void) { return 2 * ((double)fake_rnd(1u << 30) / (1u << 30)) - 1; }

@@ -112,9 +112,21 @@ void fake_oracle(const fake_job *j, fake_text *x) {
 
 /* ---- configurations ---- */
 
+/* Maps of both directions, level in places. */
+static const weir_gate_map maps[] = {
+    {WEIR_STAT_ENTROPY, 4, {0.2f, 0.8f, 1.2f, 2}, {0.01f, 0.2f, 0.2f, 0.9f}},
+    {WEIR_STAT_TOP_PROB, 3, {0.2f, 0.5f, 0.95f}, {1, 0.3f, 0}},
+    {WEIR_STAT_MARGIN, 2, {0.05f, 0.7f}, {0.8f, 0.1f}},
+};
+
 weir_gate fake_any_gate(void) {
   const float step = (float)fake_rnd(6);
-  switch (fake_rnd(9)) {
+  switch (fake_rnd(12)) {
+    case 9:
+    case 10:
+      return (weir_gate){
+          .kind = WEIR_GATE_ISOTONIC, .threshold = 0.1f + 0.12f * step, .map = &maps[fake_rnd(3)]};
+    case 11: return (weir_gate){.kind = WEIR_GATE_HEAD, .threshold = 0.1f + 0.15f * step};
     case 8: return (weir_gate){.kind = WEIR_GATE_CHANCE, .threshold = 0.1f + 0.15f * step};
     case 0: return (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = INFINITY};
     case 1:

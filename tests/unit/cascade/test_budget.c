@@ -90,6 +90,8 @@ static weir_row row_of(weir_gate_kind k, double score) {
     r.entropy = (float)score;
   else if (k == WEIR_GATE_TOP_PROB)
     r.p_max = (float)(1 - score);
+  else if (k == WEIR_GATE_HEAD)
+    r.gate = (float)score;
   else
     r.margin = (float)(1 - score);
   return r;
@@ -98,7 +100,7 @@ static weir_row row_of(weir_gate_kind k, double score) {
 /* T decisions of one gate; the price changes as it likes. Returns the realised rate. */
 static double follow(weir_gate_kind kind, const weir_rate_law *law, score_of *f, int32_t n, double tau) {
   weir_rate_tracker t;
-  const bool low = kind != WEIR_GATE_ENTROPY;
+  const bool low = weir_gate_is_low(kind);
   weir_rate_start(&t, law, tau);
   for (int32_t i = 0; i < n;) {
     const double price = law->price > 0 ? law->price * rnd() : 0;
@@ -115,7 +117,8 @@ static double follow(weir_gate_kind kind, const weir_rate_law *law, score_of *f,
 
 static void rates(void **state) {
   (void)state;
-  static const weir_gate_kind kinds[] = {WEIR_GATE_ENTROPY, WEIR_GATE_TOP_PROB, WEIR_GATE_MARGIN};
+  static const weir_gate_kind kinds[] = {WEIR_GATE_ENTROPY, WEIR_GATE_TOP_PROB, WEIR_GATE_MARGIN,
+                                         WEIR_GATE_HEAD};
   static const double rate[] = {0, 0.01, 0.1, 0.15, 0.5, 0.9, 1};
   static const int32_t length[] = {1, 2, 7, 50, 400, 20000};
   static const struct {
@@ -209,9 +212,9 @@ static void thresholds(void **state) {
   (void)state;
   static const double taus[] = {-5, -1e-3, -1e-9, -1e-60, 0, 1e-60, 1e-3, 0.25, 0.999, 1, 1.001, 7, 1e6};
   for (size_t i = 0; i < sizeof taus / sizeof *taus; i++)
-    for (int k = 0; k < 3; k++) {
-      const weir_gate_kind kind = (weir_gate_kind)k;
-      const bool low = kind != WEIR_GATE_ENTROPY;
+    for (int k = 0; k < 4; k++) {
+      const weir_gate_kind kind = k < 3 ? (weir_gate_kind)k : WEIR_GATE_HEAD;
+      const bool low = weir_gate_is_low(kind);
       const weir_gate g = {.kind = kind, .threshold = weir_budget_threshold(low, taus[i])};
       const weir_gate shut = {.kind = kind, .threshold = weir_budget_shut(low)};
       for (int s = 0; s <= 64; s++) {
