@@ -71,7 +71,7 @@ typedef struct weir_ask {
                       A later judge by RATIO is given it */
   weir_top *law;   /* [WEIR_TOP_MAX] of the caller, filled when the step was waited for: the ids that race
                       and the logarithms of their shares, likeliest first, id -1 behind the last. NULL: not
-                      told here (of ranks, one answers) */
+                      told here. Of a vocabulary in shards, rank 0 tells */
   const weir_top
       *draft;      /* [n_draft] RATIO: the law that the probe was drawn from, the probe among it, ids in */
   int32_t n_draft; /* any order, each once; borrowed as `edit`. 0: not known */

@@ -30,6 +30,7 @@ static weir_status encode(weir_tp *tp, const weir_batch *b, uint64_t group, uint
     WEIR_TRY(weir_fail(e, WEIR_EINVAL, "%s: batch of %d pages", tp->name, b->page_indptr[b->n_seqs]));
   WEIR_TRY(weir_tp_step_put(&s, &tp->message, e));
   WEIR_TRY(weir_tp_step_view(tp->message.data, tp->message.len, &tp->base.info, tp->ask, &s, e));
+  for (int32_t i = 0; i < b->n_out; i++) tp->ask[i].law = b->ask[i].law; /* rank 0 is here, and tells */
   tp->batch = s.batch;
 out:
   return st;

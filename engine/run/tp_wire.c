@@ -176,22 +176,27 @@ weir_status weir_tp_msg_get(const void *data, size_t bytes, weir_tp_msg *out, we
 typedef struct step_head {
   header h;
   uint64_t group, number;
-  int32_t n_tokens, n_seqs, n_out, n_copies, n_pages, n_edits;
+  int32_t n_tokens, n_seqs, n_out, n_copies, n_pages, n_edits, n_drafts, zero;
 } step_head;
 
-/* weir_ask without its pointer; the edits of all asks follow, one ask's after the other's. */
+enum { ONLY_EDITS = 1, TELL_LAW = 2 };
+
+/* weir_ask without its pointers; the edits of all asks follow, one ask's after the other's, and their drafts.
+ */
 typedef struct ask_wire {
   float temperature, top_p, min_p, keep_a, keep_b, probe_q;
   int32_t top_k, pos, probe, keep, n_edits, n_top;
   uint64_t seed;
+  int32_t flags, n_draft;
 } ask_wire;
 
-_Static_assert(sizeof(step_head) == 48 && sizeof(ask_wire) == 56 && sizeof(weir_logit_edit) == 12,
+_Static_assert(sizeof(step_head) == 56 && sizeof(ask_wire) == 64 && sizeof(weir_logit_edit) == 12 &&
+                   sizeof(weir_top) == 8,
                "no holes: what is written is what was meant");
 
 /* Where a step's arrays lie, in bytes from its start. */
 typedef struct layout {
-  size_t token, pos, q_indptr, kv_len, page_indptr, page, out_row, copy, ask, edit, end;
+  size_t token, pos, q_indptr, kv_len, page_indptr, page, out_row, copy, ask, edit, draft, end;
 } layout;
 
 /* Counts are not negative. They are int32, so that nothing here overflows. */
@@ -208,7 +213,8 @@ static layout lay(const step_head *s) {
   l.copy = l.out_row + o * 4;
   l.ask = (l.copy + (size_t)s->n_copies * 8 + 7) / 8 * 8;
   l.edit = l.ask + o * sizeof(ask_wire);
-  l.end = l.edit + (size_t)s->n_edits * sizeof(weir_logit_edit);
+  l.draft = l.edit + (size_t)s->n_edits * sizeof(weir_logit_edit);
+  l.end = l.draft + (size_t)s->n_drafts * sizeof(weir_top);
   return l;
 }
 
@@ -225,12 +231,16 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
                  .n_seqs = b->n_seqs,
                  .n_out = b->n_out,
                  .n_copies = b->n_copies};
-  int64_t n_edits = 0;
+  int64_t n_edits = 0, n_drafts = 0;
   h.n_pages = h.n_seqs < 1 ? -1 : b->page_indptr[h.n_seqs];
   if (h.n_tokens < 1 || h.n_out < 0 || h.n_copies < 0 || h.n_pages < 0)
     return weir_fail(e, WEIR_EINVAL, "batch of %d rows and %d sequences", h.n_tokens, h.n_seqs);
-  for (int32_t i = 0; i < h.n_out; i++) n_edits += b->ask[i].n_edits;
+  for (int32_t i = 0; i < h.n_out; i++) {
+    n_edits += b->ask[i].n_edits;
+    n_drafts += b->ask[i].n_draft;
+  }
   h.n_edits = n_edits > INT32_MAX ? INT32_MAX : (int32_t)n_edits;
+  h.n_drafts = n_drafts > INT32_MAX ? INT32_MAX : (int32_t)n_drafts;
   const layout l = lay(&h);
   if (l.end > WEIR_CREW_MAX_MESSAGE)
     return weir_fail(e, WEIR_EINVAL, "batch of %zu bytes with %lld edits, at most %d bytes", l.end,
@@ -251,7 +261,7 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
   copy(d + l.out_row, b->out_row, w * 4);
   copy(d + l.copy, b->copy_src_dst, (size_t)h.n_copies * 8);
   memset(d + l.copy + (size_t)h.n_copies * 8, 0, l.ask - l.copy - (size_t)h.n_copies * 8);
-  char *edit = d + l.edit;
+  char *edit = d + l.edit, *draft = d + l.draft;
   for (size_t i = 0; i < w; i++) {
     const weir_ask *a = &b->ask[i];
     const ask_wire x = {.temperature = a->temperature,
@@ -266,10 +276,14 @@ weir_status weir_tp_step_put(const weir_tp_step *s, weir_buf *out, weir_err *e) 
                         .keep = (int32_t)a->keep,
                         .n_edits = a->n_edits,
                         .n_top = a->n_top,
-                        .seed = a->seed};
+                        .seed = a->seed,
+                        .flags = (a->only_edits ? ONLY_EDITS : 0) | (a->tell_law ? TELL_LAW : 0),
+                        .n_draft = a->n_draft};
     memcpy(d + l.ask + i * sizeof x, &x, sizeof x);
     copy(edit, a->edit, (size_t)a->n_edits * sizeof *a->edit);
     edit += (size_t)a->n_edits * sizeof *a->edit;
+    copy(draft, a->draft, (size_t)a->n_draft * sizeof *a->draft);
+    draft += (size_t)a->n_draft * sizeof *a->draft;
   }
   out->len = l.end;
   return WEIR_OK;
@@ -283,22 +297,26 @@ static weir_status check_counts(const step_head *h, size_t bytes, const weir_exe
     return weir_fail(e, WEIR_EFORMAT,
                      "step of %d rows, %d sequences, %d answers; at most %d rows, %d sequences", h->n_tokens,
                      h->n_seqs, h->n_out, m->max_tokens, m->max_seqs);
-  if (h->n_pages < 0 || h->n_pages > most_pages || h->n_copies < 0 || h->n_edits < 0)
-    return weir_fail(e, WEIR_EFORMAT, "step of %d pages, %d copies, %d edits", h->n_pages, h->n_copies,
-                     h->n_edits);
+  if (h->n_pages < 0 || h->n_pages > most_pages || h->n_copies < 0 || h->n_edits < 0 || h->n_drafts < 0 ||
+      h->zero != 0)
+    return weir_fail(e, WEIR_EFORMAT, "step of %d pages, %d copies, %d edits, %d drafts", h->n_pages,
+                     h->n_copies, h->n_edits, h->n_drafts);
   if (lay(h).end != bytes)
     return weir_fail(e, WEIR_EFORMAT, "step of %zu bytes, its counts make %zu", bytes, lay(h).end);
   return WEIR_OK;
 }
 
 static weir_status get_asks(const char *d, const step_head *h, const layout *l, weir_ask *ask, weir_err *e) {
-  int32_t at = 0;
+  int32_t at = 0, drafts = 0;
   for (int32_t i = 0; i < h->n_out; i++) {
     ask_wire x;
     memcpy(&x, d + l->ask + (size_t)i * sizeof x, sizeof x);
     if (x.keep < WEIR_KEEP_ALL || x.keep >= WEIR_N_KEEPS || x.n_edits < 0 || x.n_edits > h->n_edits - at)
       return weir_fail(e, WEIR_EFORMAT, "ask %d: rule %d, %d edits of %d", i, x.keep, x.n_edits,
                        h->n_edits - at);
+    if (x.n_draft < 0 || x.n_draft > h->n_drafts - drafts || (x.flags & ~(ONLY_EDITS | TELL_LAW)) != 0)
+      return weir_fail(e, WEIR_EFORMAT, "ask %d: draft of %d ids of %d, flags %d", i, x.n_draft,
+                       h->n_drafts - drafts, x.flags);
     ask[i] =
         (weir_ask){.temperature = x.temperature,
                    .top_k = x.top_k,
@@ -313,9 +331,16 @@ static weir_status get_asks(const char *d, const step_head *h, const layout *l, 
                    .probe_q = x.probe_q,
                    .edit = x.n_edits > 0 ? (const weir_logit_edit *)(const void *)(d + l->edit) + at : NULL,
                    .n_edits = x.n_edits,
-                   .n_top = x.n_top};
+                   .n_top = x.n_top,
+                   .only_edits = x.flags & ONLY_EDITS,
+                   .tell_law = x.flags & TELL_LAW,
+                   .draft = x.n_draft > 0 ? (const weir_top *)(const void *)(d + l->draft) + drafts : NULL,
+                   .n_draft = x.n_draft};
     at += x.n_edits;
+    drafts += x.n_draft;
   }
+  if (drafts != h->n_drafts)
+    return weir_fail(e, WEIR_EFORMAT, "step with drafts of %d ids, its asks have %d", h->n_drafts, drafts);
   if (at != h->n_edits)
     return weir_fail(e, WEIR_EFORMAT, "step with %d edits, its asks have %d", h->n_edits, at);
   return WEIR_OK;

@@ -44,7 +44,7 @@ typedef enum {
   WEIR_TP_LAST = WEIR_TP_STEP
 } weir_tp_kind;
 
-enum { WEIR_TP_WIRE_VERSION = 2, WEIR_TP_WHY_BYTES = 400 /* with the NUL */ };
+enum { WEIR_TP_WIRE_VERSION = 3, WEIR_TP_WHY_BYTES = 400 /* with the NUL */ };
 
 /* All messages but STEP. Which fields a kind has is said beside them; others are not sent and read as 0. */
 typedef struct weir_tp_msg {

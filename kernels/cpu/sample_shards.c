@@ -190,7 +190,8 @@ static void cut_lists(void *ctx, int32_t begin, int32_t end, int32_t rank) {
     }
     weir_sample_cut_list(s->job.ops, &s->job.ask[r], &best, &s->job.hist[2 * rank], &row->law);
     const weir_ask *ask = &s->job.ask[r];
-    if (ask->tell_law && ask->law) weir_sample_tell_list(s->job.ops, &best, &row->law, ask->law);
+    if (ask->tell_law && ask->law && s->shard->rank == 0)
+      weir_sample_tell_list(s->job.ops, &best, &row->law, ask->law);
   }
 }
 
@@ -514,7 +515,7 @@ weir_status weir_cpu_sample_shards(weir_dev *dev, weir_row *rows, weir_top *top,
   WEIR_TRY(first_exchange(&s, dev, e));
   for (int32_t r = 0; r < n; r++) {
     if (s.job.row[r].token >= 0) {
-      if (ask[r].tell_law && ask[r].law) /* greedy */
+      if (ask[r].tell_law && ask[r].law && shard->rank == 0) /* greedy */
         weir_sample_tell(&s.job.row[r].token, &(float){1}, 1, ask[r].law);
       continue;
     }

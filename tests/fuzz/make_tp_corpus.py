@@ -8,7 +8,7 @@ import struct
 (HELLO, PLAN, REFUSED, PROGRESS, LOADED, SEATS, OFFERS, INVITE, READY, FAILED, ABORT, STEP) = range(1, 13)
 
 
-def message(kind, body=b"", version=2, length=None):
+def message(kind, body=b"", version=3, length=None):
     return struct.pack("<BBHI", kind, version, 0, 8 + len(body) if length is None else length) + body
 
 
@@ -20,15 +20,19 @@ def plan(nodes=2, local=2, comm=2, ctx=4096, tokens=512, seqs=16, valid=0, kv=1,
     return message(PLAN, struct.pack("<8iq", nodes, local, comm, ctx, tokens, seqs, valid, kv, bound))
 
 
-def ask(temperature=0.0, top_p=1.0, min_p=0.0, keep_a=0.0, keep_b=0.0, probe_q=0.0, top_k=0, pos=1, probe=-1, keep=0, edits=0, top=0, seed=0):
-    return struct.pack("<6f6iQ", temperature, top_p, min_p, keep_a, keep_b, probe_q, top_k, pos, probe, keep, edits, top, seed)
+def ask(temperature=0.0, top_p=1.0, min_p=0.0, keep_a=0.0, keep_b=0.0, probe_q=0.0, top_k=0, pos=1, probe=-1, keep=0, edits=0, top=0, seed=0, flags=0, drafts=0):
+    return struct.pack("<6f6iQ2i", temperature, top_p, min_p, keep_a, keep_b, probe_q, top_k, pos, probe, keep, edits, top, seed, flags, drafts)
 
 
 def edit(i, scale=1.0, add=0.0):
     return struct.pack("<iff", i, scale, add)
 
 
-def step(of, asks=(), edits=(), pairs=(), group=1, number=1, **lies):
+def draft(i, logprob=-1.0):
+    return struct.pack("<if", i, logprob)
+
+
+def step(of, asks=(), edits=(), pairs=(), drafts=(), group=1, number=1, **lies):
     """of: (tokens, position of the first, pages, rows that are asked for)"""
     token, pos, q, kv, pi, page, rows = [], [], [0], [], [0], [], []
     for tokens, first, pages, wanted in of:
@@ -39,13 +43,13 @@ def step(of, asks=(), edits=(), pairs=(), group=1, number=1, **lies):
         kv.append(first + len(tokens))
         page += pages
         pi.append(len(page))
-    n = dict(tokens=len(token), seqs=len(of), out=len(rows), copies=len(pairs), pages=len(page), edits=len(edits))
+    n = dict(tokens=len(token), seqs=len(of), out=len(rows), copies=len(pairs), pages=len(page), edits=len(edits), drafts=len(drafts))
     n.update(lies)
     ints = token + pos + q + kv + pi + page + rows + [x for c in pairs for x in c]
-    body = struct.pack("<QQ6i", group, number, n["tokens"], n["seqs"], n["out"], n["copies"], n["pages"], n["edits"])
+    body = struct.pack("<QQ8i", group, number, n["tokens"], n["seqs"], n["out"], n["copies"], n["pages"], n["edits"], n["drafts"], 0)
     body += struct.pack("<%di" % len(ints), *ints)
     body += bytes(-(8 + len(body)) % 8)
-    return message(STEP, body + b"".join(asks) + b"".join(edits))
+    return message(STEP, body + b"".join(asks) + b"".join(edits) + b"".join(drafts))
 
 
 DECODE = [([5], 17, [3, 1], [0]), ([7], 0, [2], [0])]
@@ -74,7 +78,7 @@ SEEDS = {
     "failed": message(FAILED, struct.pack("<Qi", 3, 2) + text(b"rank 2: cuda: out of memory\ntwo lines")),
     "abort": message(ABORT, struct.pack("<Q", 3) + text(b"large: rank 2 is gone")),
     "unknown": message(13, b"abcd"),
-    "version": message(READY, struct.pack("<Q", 3), version=3),
+    "version": message(READY, struct.pack("<Q", 3), version=4),
     "length": message(READY, struct.pack("<Q", 3), length=99),
     "empty": b"",
     "step-decode": step(DECODE, [ask(pos=18), ask(0.7, 0.9, 0.05, seed=42, top_k=40, probe=9, keep=6, keep_a=0.09, keep_b=0.3, probe_q=-1.5)]),
@@ -82,6 +86,14 @@ SEEDS = {
     "step-no-answers": step([(list(range(20)), 0, [4, 5], [])]),
     "step-mixed": step(DECODE[:1] + PROMPT, [ask(), ask(probe=3, keep=1)], pairs=[(1, 2), (3, 30)], group=7, number=9),
     "step-edits": step(DECODE, [ask(edits=2), ask(edits=1)], [edit(3, 1.1), edit(9, 1.0, -1e30), edit(4, 2.0, 0.5)]),
+    "step-draft": step(DECODE, [ask(0.8, probe=9, keep=7, drafts=2), ask(0.8, top_k=20, flags=2)],
+                       drafts=[draft(9), draft(4, -0.5)]),
+    "step-only-edits": step(DECODE[:1], [ask(edits=1, flags=1)], [edit(3)]),
+    "step-only-nothing": step(DECODE[:1], [ask(flags=1)]),
+    "step-draft-twice": step(DECODE[:1], [ask(0.8, probe=9, keep=7, drafts=2)], drafts=[draft(9), draft(9)]),
+    "step-flags": step(DECODE[:1], [ask(flags=4)]),
+    "step-lie-drafts": step(DECODE[:1], [ask(probe=9, keep=7, drafts=2)], drafts=[draft(9)]),
+    "step-drafts-left": step(DECODE[:1], [ask()], drafts=[draft(9)]),
     "step-lie-tokens": step(DECODE, [ask(), ask()], tokens=3),
     "step-lie-seqs": step(DECODE, [ask(), ask()], seqs=2**31 - 1),
     "step-lie-out": step(DECODE, [ask(), ask()], out=-1),

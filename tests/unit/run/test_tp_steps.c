@@ -164,7 +164,8 @@ static uint8_t *big_vocabulary(weir_dtype t, bool tied, size_t *len) {
 }
 
 /* Asks of every kind about rows of a step. */
-static void ask_all_kinds(weir_batch_builder *b, int32_t first, int32_t n, weir_logit_edit *edit) {
+static void ask_all_kinds(weir_batch_builder *b, int32_t first, int32_t n, weir_logit_edit *edit,
+                          weir_top draft[], weir_top law[][WEIR_TOP_MAX]) {
   for (int32_t i = 0; i < n; i++) {
     weir_ask *a = weir_batch_ask(b, first + i);
     *a = (weir_ask){.temperature = i % 2 ? 0.0f : 1.1f, .top_p = 1, .seed = 5, .pos = i + 1, .probe = -1};
@@ -177,6 +178,16 @@ static void ask_all_kinds(weir_batch_builder *b, int32_t first, int32_t n, weir_
       a->keep_a = i % 2 ? 9 : 0.3f;
       a->keep_b = 0.5f;
       a->probe_q = -1;
+      if (a->keep == WEIR_KEEP_RATIO) {
+        a->temperature = 0.9f;
+        draft[i] = (weir_top){a->probe, i < n / 2 ? -0.1f : -15};
+        a->draft = &draft[i];
+        a->n_draft = 1;
+      }
+    } else if (i % 6 == 2) {
+      a->top_k = WEIR_TOP_MAX;
+      a->tell_law = true;
+      a->law = law[i];
     }
     if (i % 3 == 0) continue;
     a->edit = edit + (size_t)i * VOCAB;
@@ -184,6 +195,7 @@ static void ask_all_kinds(weir_batch_builder *b, int32_t first, int32_t n, weir_
       if (rand() % 7 == 0)
         edit[(size_t)i * VOCAB + (size_t)a->n_edits++] =
             (weir_logit_edit){v, 1.3f, rand() % 2 ? WEIR_LOGIT_BAN : -0.5f};
+    a->only_edits = i % 7 == 1;
   }
 }
 
@@ -227,12 +239,15 @@ static void vocabulary_in_shards(void **state) {
     weir_batch_builder b;
     must(weir_batch_builder_init(&b, N, 1, GOLDEN_PAGES, 1, &e), &e);
     const int32_t first = weir_batch_add(&b, &(weir_batch_seq){tok, 0, N, straight_pages(), (N + 15) / 16});
-    ask_all_kinds(&b, first, N, edit);
+    static weir_top draft[N], law[N][WEIR_TOP_MAX], law_whole[N][WEIR_TOP_MAX];
+    ask_all_kinds(&b, first, N, edit, draft, law);
     const weir_batch batch = weir_batch_get(&b);
     memset(top, 0, sizeof top);
     memset(top_whole, 0, sizeof top_whole);
     must(tp_forward(&g, &batch, row, top[0], &e), &e);
     must(tp_logits(&g, &batch, logits, &e), &e);
+    for (int32_t i = 0; i < N; i++) /* from here on it is told elsewhere */
+      if (b.ask[i].tell_law) b.ask[i].law = law_whole[i];
     /* The logits in one piece, asked the same on one device. */
     weir_mat mat = {.rows = 16, .cols = VOCAB, .ld = VOCAB};
     must(weir_dev_alloc(one.dev[0], 16 * VOCAB * sizeof(float), (void **)&mat.data, &e), &e);
@@ -248,6 +263,8 @@ static void vocabulary_in_shards(void **state) {
         fail_msg("%s: row %d: token %d, of the whole %d; entropy %g, of the whole %g", name, i, row[i].token,
                  row_whole[i].token, (double)row[i].entropy, (double)row_whole[i].entropy);
       if (memcmp(top[i], top_whole[i], sizeof top[i]) != 0) fail_msg("%s: tops of row %d", name, i);
+      if (b.ask[i].tell_law && (memcmp(law[i], law_whole[i], sizeof law[i]) != 0 || law[i][0].id < 0))
+        fail_msg("%s: the law of row %d", name, i);
     }
     /* ... which are one rank's, but for roundings. */
     tp_feed(&one, tok, 0, N, straight_pages(), want);
