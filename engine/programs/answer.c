@@ -92,6 +92,8 @@ static weir_status submit(weir_engine *g, weir_answers *a, int32_t i, const weir
       .max_new = h->max_new,
       .draw = h->draw,
       .cascade = &h->cascade,
+      .auto_ = h->auto_,
+      .quality = h->quality,
       .ignore_eos = h->ignore_eos,
       .show_special = h->show_special,
       .stop = h->stop,
@@ -195,6 +197,7 @@ weir_totals weir_answers_totals(const weir_answers *a, const weir_loaded *models
     s.prompt_tokens += x->prompt.n;
     s.tokens += x->n;
     s.refused += x->counts.refused;
+    s.routed_up += x->counts.route.to == WEIR_ROUTED_LARGE;
     s.wanted_up += x->counts.wanted_up;
     s.forced += x->counts.forced;
     for (int32_t t = 0; t < models->n_tiers; t++) {

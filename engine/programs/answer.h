@@ -67,6 +67,8 @@ typedef struct weir_answers_how {
   int32_t n_choices;
   const weir_gate_span *span;
   int32_t n_spans;
+  bool auto_; /* mode auto, with this floor */
+  weir_quality quality;
 } weir_answers_how;
 
 /* Fills everything but the cascade from the options a command has. */
@@ -83,6 +85,7 @@ typedef struct weir_totals {
   int64_t large_tokens;    /* written by the large model */
   int64_t wanted_up;       /* written by the small one, whose gate asked for the large: it was not there */
   int64_t forced;          /* nothing else might follow, no model was asked */
+  int32_t routed_up;       /* answers that were routed to the large model as a whole */
   double mean_entropy;     /* nats, over the tokens whose row the gate saw; NaN when there is none */
   double deferral_rate;    /* large_tokens / tokens; 0 when there are none */
   double tokens_per_s;     /* over the wall time */

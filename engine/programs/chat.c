@@ -95,6 +95,8 @@ static weir_status generate(weir_chat *x, const weir_tokens *prompt, weir_err *e
                         .max_new = x->max_new,
                         .draw = x->draw,
                         .cascade = &x->cascade,
+                        .auto_ = x->opts.mode == WEIR_MODE_AUTO,
+                        .quality = x->opts.quality,
                         .ignore_eos = weir_config_bool(x->c, "ignore-eos"),
                         .show_special = weir_config_bool(x->c, "special"),
                         .stop = next_question,

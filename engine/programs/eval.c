@@ -77,10 +77,11 @@ static weir_status log_answer(const evaluation *x, int32_t i, const weir_buf *fo
   if (!x->log) return WEIR_OK;
   return weir_json_line(
       x->log, x->log_path,
-      json_pack("{s:s, s:s, s:i, s:o, s:s, s:o, s:b, s:i, s:s}", "schema", "weir.eval.answer.v1", "setting",
+      json_pack("{s:s, s:s, s:i, s:o, s:s, s:o, s:b, s:i, s:s, s:s, s:o}", "schema", "weir.eval.answer.v1", "setting",
                 name, "task", i, "text", weir_json_text(a->text.data, a->text.len), "answer",
                 x->tasks.task[i].answer, "found", weir_json_text(found->data, found->len), "right",
-                (int)right, "tokens", a->n, "end", weir_end_name(a->end)),
+                (int)right, "tokens", a->n, "end", weir_end_name(a->end), "routed", weir_routed_name(a->counts.route.to),
+                "score", weir_json_real(weir_route_score(&a->counts.route))),
       e);
 }
 
@@ -125,7 +126,10 @@ static weir_status score(evaluation *x, weir_eval_row *r, weir_err *e) {
   r->tokens = s.tokens;
   r->deferral_rate = s.deferral_rate;
   r->mean_entropy = s.mean_entropy;
-  r->tau = (double)x->answers.stats.budget.tau;
+  const bool routes = r->setting.cascade.route.on;
+  r->routed_share = routes ? (double)s.routed_up / r->n_tasks : NAN;
+  r->route_share = routes ? (double)x->answers.stats.routed.share : NAN;
+  r->tau = routes ? (double)r->setting.cascade.gate[0].threshold : (double)x->answers.stats.budget.tau;
   r->large_passes =
       x->models.large >= 0 && s.tokens > 0 ? (double)s.steps[x->models.large] / (double)s.tokens : 0;
 out:
@@ -146,10 +150,13 @@ static weir_status check_whole(const evaluation *x, weir_err *e) {
   return WEIR_OK;
 }
 
-static weir_status run_tasks(evaluation *x, const weir_cascade_cfg *cascade, weir_err *e) {
+static weir_status run_tasks(evaluation *x, const weir_eval_setting *s, weir_err *e) {
+  const weir_cascade_cfg *cascade = &s->cascade;
   weir_answers_how how;
   weir_answers_how_init(&how, x->c, &x->models);
   how.cascade = *cascade;
+  how.auto_ = s->opts.mode == WEIR_MODE_AUTO;
+  how.quality = s->opts.quality;
   how.prefix_pages = 0;
   if (cascade->gate_moves) { /* in this mode a gate is there for them */
     how.span = x->spans.span;
@@ -182,7 +189,7 @@ static weir_status measure(evaluation *x, const weir_eval_setting *s, bool chanc
   WEIR_TRY(WEIR_NEW(n, &r->task_right, e));
   WEIR_TRY(WEIR_NEW(n, &r->task_tokens, e));
   WEIR_TRY(WEIR_NEW(n, &r->task_seconds, e));
-  WEIR_TRY(run_tasks(x, &s->cascade, e));
+  WEIR_TRY(run_tasks(x, s, e));
   if (weir_interrupt_pending()) goto out;
   WEIR_TRY(score(x, r, e));
   WEIR_TRY(take_times(x, r, e));
@@ -203,7 +210,7 @@ static weir_status time_again(evaluation *x, weir_err *e) {
   for (int64_t k = 1; k < rounds; k++) {
     if (!x->quiet) fprintf(stderr, "timing again, %lld of %lld\n", (long long)k + 1, (long long)rounds);
     for (int32_t i = 0; i < n; i++) {
-      WEIR_TRY(run_tasks(x, &x->v.row[i].setting.cascade, e));
+      WEIR_TRY(run_tasks(x, &x->v.row[i].setting, e));
       if (weir_interrupt_pending()) return WEIR_OK;
       if (1e-9 * (double)x->answers.wall_ns < x->v.row[i].seconds) WEIR_TRY(take_times(x, &x->v.row[i], e));
     }
@@ -250,7 +257,8 @@ static weir_status measure_setting(evaluation *x, const weir_eval_setting *s, we
   weir_eval_setting control;
   WEIR_TRY(measure(x, s, false, e));
   if (weir_interrupt_pending() || !s->control || !weir_config_bool(x->c, "random")) goto out;
-  WEIR_TRY(weir_eval_control(s, x->v.row[x->v.n - 1].deferral_rate, &control, e));
+  const weir_eval_row *r = &x->v.row[x->v.n - 1];
+  WEIR_TRY(weir_eval_control(s, s->cascade.route.on ? r->routed_share : r->deferral_rate, &control, e));
   st = measure(x, &control, true, e);
 out:
   return st;

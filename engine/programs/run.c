@@ -236,6 +236,8 @@ static weir_status load_and_run(run *r, weir_err *e) {
   weir_answers_how_init(&r->how, r->c, &r->models);
   r->how.cascade = cascade;
   if (r->models.n_tiers < 2) weir_cascade_cfg_single(&r->how.cascade);
+  r->how.auto_ = r->opts.mode == WEIR_MODE_AUTO;
+  r->how.quality = r->opts.quality;
   weir_setting_draw(r->c, &r->how.draw);
   r->how.ignore_eos = weir_config_bool(r->c, "ignore-eos");
   r->how.stop = r->stop;

@@ -261,6 +261,46 @@ static void make_own(weir_service_metrics *s, maker *k) {
                          "Memory of texts that wait and of replies that clients have not taken yet.");
 }
 
+static void make_auto(weir_service_metrics *s, maker *k) {
+  for (int q = 0; q < WEIR_N_QUALITIES; q++)
+    for (int m = 0; m < WEIR_N_AUTO_MODES; m++)
+      if (weir_quality_modes((weir_quality)q) >> m & 1)
+        s->auto_mode[q][m] =
+            with2(k, WEIR_METRIC_GAUGE, "weir:auto_mode",
+                  "Mode auto: 1 for the mode in force for a floor of quality, 0 for the others it allows.",
+                  "floor", weir_quality_name((weir_quality)q), "mode", weir_auto_mode_name((weir_auto_mode)m));
+  s->auto_switches = counter(k, "weir:auto_switches_total", "Mode auto: changes of a floor's mode.");
+  s->auto_probes =
+      counter(k, "weir:auto_probes_total", "Mode auto: short trials of a mode that was not known at a load.");
+  for (int m = 0; m < WEIR_N_AUTO_MODES; m++)
+    s->auto_tokens[m] =
+        with(k, WEIR_METRIC_COUNTER, "weir:auto_tokens_total",
+             "Mode auto: tokens by the mode they were written in.", "mode", weir_auto_mode_name((weir_auto_mode)m));
+  for (int m = 0; m < WEIR_N_AUTO_MODES; m++)
+    s->auto_predicted[m] = with(k, WEIR_METRIC_GAUGE, "weir:auto_predicted_goodput",
+                                "Mode auto: tokens a second that the mode would have at the load of the "
+                                "moment, by prediction; 0: not known.",
+                                "mode", weir_auto_mode_name((weir_auto_mode)m));
+  for (int m = 0; m < WEIR_N_AUTO_MODES; m++)
+    s->auto_measured[m] =
+        with(k, WEIR_METRIC_GAUGE, "weir:auto_measured_goodput",
+             "Mode auto: tokens a second that the mode had when it last ran at about this load; 0: never.",
+             "mode", weir_auto_mode_name((weir_auto_mode)m));
+}
+
+static void set_auto(const weir_service_metrics *s, const weir_auto_stats *a) {
+  for (int q = 0; q < WEIR_N_QUALITIES; q++)
+    for (int m = 0; m < WEIR_N_AUTO_MODES; m++)
+      if (s->auto_mode[q][m]) weir_metric_set(s->auto_mode[q][m], (int)a->mode[q] == m);
+  weir_metric_set(s->auto_switches, (double)a->switches);
+  weir_metric_set(s->auto_probes, (double)a->probes);
+  for (int m = 0; m < WEIR_N_AUTO_MODES; m++) {
+    weir_metric_set(s->auto_tokens[m], (double)a->tokens[m]);
+    weir_metric_set(s->auto_predicted[m], a->predicted[m]);
+    weir_metric_set(s->auto_measured[m], a->measured[m]);
+  }
+}
+
 weir_status weir_service_metrics_init(weir_service_metrics *s, weir_metrics *m, const char *model,
                                       int32_t n_tiers, int32_t n_ctx, weir_err *e) {
   maker k = {m, model, e, WEIR_OK};
@@ -269,6 +309,7 @@ weir_status weir_service_metrics_init(weir_service_metrics *s, weir_metrics *m, 
   make_tiers(s, &k, n_tiers);
   make_comm(s, &k, n_tiers);
   make_own(s, &k);
+  if (n_tiers > 1) make_auto(s, &k);
   make_cost(s, &k, n_tiers);
   return k.st;
 }
@@ -317,6 +358,7 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
     weir_metric_set(s->large_only_flops, g->cost.large_only_flops);
     weir_metric_set(s->large_only_weight_bytes, g->cost.large_only_weight_bytes);
   }
+  if (n_tiers > 1) set_auto(s, &g->auto_);
   weir_metric_set(s->goodput, g->goodput);
   weir_metric_set(s->large_only_goodput, g->large_only_goodput);
 }

@@ -66,6 +66,9 @@ typedef struct weir_service_metrics {
   weir_metric *large_only_flops, *large_only_weight_bytes;
   weir_metric *mode_tokens[WEIR_N_MODES], *mode_seconds[WEIR_N_MODES];
   weir_metric *refused[WEIR_N_REFUSED], *cancelled[WEIR_N_CANCELLED], *reply_bytes;
+  weir_metric *auto_mode[WEIR_N_QUALITIES][WEIR_N_AUTO_MODES]; /* 1: it is in force for that floor */
+  weir_metric *auto_switches, *auto_probes, *auto_tokens[WEIR_N_AUTO_MODES];
+  weir_metric *auto_predicted[WEIR_N_AUTO_MODES], *auto_measured[WEIR_N_AUTO_MODES];
 } weir_service_metrics;
 
 /* n_ctx: the largest prompt there can be, for the buckets of token counts. */
