@@ -21,6 +21,8 @@ typedef struct weir_eval_row {
   int32_t n_tasks, n_right;
   double exact, lo, hi; /* exact match and its 95 % interval by Wilson's method, fractions */
   double deferral_rate; /* tokens of the large model / tokens */
+  double routed_share;  /* mode route: requests that went to the large model / requests; NaN elsewhere */
+  double route_share;   /* and the share of rows by which the last of them was decided */
   double mean_entropy;  /* nats; NaN when the small model saw nothing */
   double large_passes;  /* forward passes of the large model a request took part in, by token */
   int64_t tokens;

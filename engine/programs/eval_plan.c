@@ -117,6 +117,7 @@ void weir_eval_setting_text(const weir_eval_setting *s, char buf[WEIR_EVAL_NAME_
 /* In rollback and speculate, and with a longer hold, the large model writes more tokens than the gate defers,
  * and the share to repeat by chance is not the gate's. */
 static bool has_control(const weir_eval_setting *s) {
+  if (s->opts.mode == WEIR_MODE_ROUTE) return true; /* as many requests, by a coin each */
   return s->opts.mode == WEIR_MODE_DEFER && s->cascade.hold[1] <= 1;
 }
 
@@ -258,14 +259,27 @@ static bool any_gated(const planner *p) {
   return false;
 }
 
+/* Beside rates of requests, which move the share of rows, the gate keeps its threshold: one, not a list. */
+static weir_status read_threshold_of_route(planner *p, weir_cascade_opts *o, const char *name, weir_err *e) {
+  int32_t n;
+  const double *x = weir_config_floats(p->c, name, &n);
+  if (n != 1) return weir_fail(e, WEIR_EINVAL, "--%s: beside --defer-rate want one threshold, got %d", name, n);
+  o->threshold = (float)x[0];
+  o->set |= WEIR_OPT_THRESHOLD;
+  return WEIR_OK;
+}
+
 /* Of --entropy, --threshold and --defer-rate the one that counts. */
-static weir_status read_thresholds(planner *p, const weir_cascade_opts *o, weir_err *e) {
+static weir_status read_thresholds(planner *p, weir_cascade_opts *o, weir_err *e) {
+  const bool of_requests = p->n_modes == 1 && p->mode[0] == WEIR_MODE_ROUTE;
   const bool other = (o->set & WEIR_OPT_GATE) && o->gate != WEIR_GATE_ENTROPY;
   static const char *const list[] = {"entropy", "threshold"};
   p->for_drafts = !any_gated(p);
   if (weir_config_is_set(p->c, "defer-rate")) {
     for (int i = 0; i < 2; i++)
-      if (weir_config_is_set(p->c, list[i]))
+      if (of_requests && weir_config_is_set(p->c, list[i])) {
+        if (read_threshold_of_route(p, o, list[i], e) != WEIR_OK) return WEIR_EINVAL;
+      } else if (weir_config_is_set(p->c, list[i]))
         return weir_fail(e, WEIR_EINVAL, "--defer-rate sets the threshold itself: leave out --%s (%s: %s)",
                          list[i], list[i], weir_config_source(p->c, list[i]));
     p->threshold = weir_config_floats(p->c, "defer-rate", &p->n_thresholds);
@@ -333,6 +347,6 @@ weir_status weir_eval_control(const weir_eval_setting *s, double rate, weir_eval
   out->opts.gate = WEIR_GATE_CHANCE;
   out->opts.threshold = (float)rate;
   out->opts.set |= WEIR_OPT_GATE | WEIR_OPT_THRESHOLD;
-  out->opts.set &= ~(uint32_t)(WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE);
+  out->opts.set &= ~(uint32_t)(WEIR_OPT_ROUTE_SHARE | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST | WEIR_OPT_LOAD_PRICE);
   return weir_cascade_cfg_make(&out->opts, &out->cascade, e);
 }

@@ -137,6 +137,10 @@ static weir_status put_row(const weir_eval *v, int32_t i, int width, weir_buf *o
 
 static weir_status put_notes(const weir_eval *v, weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
+  for (int32_t i = 0; i < v->n; i++)
+    if (v->row[i].setting.cascade.route.on)
+      WEIR_TRY(weir_buf_printf(out, e, "route %s: %.3f of the requests went to the large model\n", v->row[i].text,
+                               v->row[i].routed_share));
   if (v->n > 0)
     WEIR_TRY(weir_buf_printf(out, e, "%d tasks of %s, %d at a time; %s\n", v->row[0].n_tasks, v->tasks,
                              v->batch, v->device));
@@ -216,13 +220,14 @@ json_t *weir_eval_row_json(const weir_eval *v, int32_t i) {
   const weir_eval_row *r = &v->row[i];
   json_t *o = setting_json(r);
   json_t *figures = json_pack(
-      "{s:i, s:f, s:[f,f], s:o, s:o, s:o, s:f, s:I, s:f, s:f, s:o, s:o, s:o, s:f, s:f, s:f}", /**/
+      "{s:i, s:f, s:[f,f], s:o, s:o, s:o, s:f, s:I, s:f, s:f, s:o, s:o, s:o, s:f, s:f, s:f, s:o, s:o}", /**/
       "tasks", r->n_tasks, "exact_match", r->exact, "interval95", r->lo, r->hi, "resampled95",
       pair_of(r->exact_lo, r->exact_hi), "ahead", weir_json_real(r->ahead), "ahead95",
       pair_of(r->ahead_lo, r->ahead_hi), "deferral_rate", r->deferral_rate, "tokens", (json_int_t)r->tokens,
       "seconds", r->seconds, "tok_s", r->tok_s, "speedup", weir_json_real(weir_eval_speedup(v, i)),
       "speedup95", pair_of(r->speed_lo, r->speed_hi), "mean_entropy", weir_json_real(r->mean_entropy),
-      "large_passes_per_token", r->large_passes, "first_ms", r->first_ms, "total_ms", r->total_ms);
+      "large_passes_per_token", r->large_passes, "first_ms", r->first_ms, "total_ms", r->total_ms,
+      "routed_share", weir_json_real(r->routed_share), "route_share", weir_json_real(r->route_share));
   if (!o || !figures || json_object_update(o, figures) != 0) {
     json_decref(o);
     o = NULL;
