@@ -156,6 +156,15 @@ typedef struct weir_client_usage {
   uint32_t budgeted, deferred;
   float tau, defer_rate;
   bool has_rate;
+  uint32_t forced;   /* of completion_tokens: nothing else could follow, no tier was asked */
+  uint32_t given_up; /* waits for the large tier that were too long */
+  char routed[8];    /* mode route: "small", "large", "wanted"; else "" */
+  float route_score; /* the share of unsure rows that it went by; NaN: none */
+  /* By tier, n_tiers of each; 0 where the server tells no costs. Then the same tokens by the large tier
+   * alone. */
+  double flops[WEIR_CLIENT_MAX_TIERS], weight_bytes[WEIR_CLIENT_MAX_TIERS],
+      kv_bytes_peak[WEIR_CLIENT_MAX_TIERS];
+  double large_only_flops, large_only_weight_bytes;
 } weir_client_usage;
 
 typedef struct weir_client_end {

@@ -11,7 +11,7 @@
 static void end_of(const Weir__V1__End *end, weir_client_end *out) {
   *out = (weir_client_end){.reason = end->reason, .stop = end->stop};
   weir_client_usage *u = &out->usage;
-  u->entropy = NAN;
+  u->entropy = u->route_score = NAN;
   const Weir__V1__Usage *from = end->usage;
   if (from) {
     u->prompt_tokens = from->prompt_tokens;
@@ -40,6 +40,17 @@ static void end_of(const Weir__V1__End *end, weir_client_end *out) {
     if (from->has_tau_case) u->tau = from->tau;
     u->has_rate = from->has_defer_rate_case != 0;
     if (u->has_rate) u->defer_rate = from->defer_rate;
+    u->forced = from->forced;
+    u->given_up = from->given_up;
+    snprintf(u->routed, sizeof u->routed, "%s", from->routed);
+    u->route_score = from->has_route_score_case ? from->route_score : NAN;
+    for (size_t i = 0; i < n && i < from->n_cost; i++) {
+      u->flops[i] = from->cost[i]->flops;
+      u->weight_bytes[i] = from->cost[i]->weight_bytes;
+      u->kv_bytes_peak[i] = from->cost[i]->kv_bytes_peak;
+    }
+    u->large_only_flops = from->large_only_flops;
+    u->large_only_weight_bytes = from->large_only_weight_bytes;
   }
   if (end->error) client_error_from(&out->error, end->error);
 }

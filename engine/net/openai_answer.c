@@ -91,8 +91,9 @@ out:
 
 /* ---- usage ---- */
 
-static weir_status put_tiers(weir_buf *b, const char *name, const weir_openai_style *s, const uint64_t *x,
-                             uint32_t n, weir_err *e) {
+/* Of each tier, by name, one of the two: counts or sums. */
+static weir_status put_tiers(weir_buf *b, const char *name, const weir_openai_style *s, const uint64_t *count,
+                             const double *sum, uint32_t n, weir_err *e) {
   weir_status st = WEIR_OK;
   WEIR_TRY(weir_buf_printf(b, e, "\"%s\":{", name));
   for (uint32_t i = 0; i < n; i++) {
@@ -101,9 +102,31 @@ static weir_status put_tiers(weir_buf *b, const char *name, const weir_openai_st
       WEIR_TRY(weir_json_put_text(b, s->tier[i], strlen(s->tier[i]), e));
     else
       WEIR_TRY(weir_buf_printf(b, e, "\"%u\"", i));
-    WEIR_TRY(weir_buf_printf(b, e, ":%llu", (unsigned long long)x[i]));
+    WEIR_TRY(weir_buf_puts(b, ":", e));
+    WEIR_TRY(count ? weir_buf_printf(b, e, "%llu", (unsigned long long)count[i])
+                   : weir_json_put_number(b, sum[i], e));
   }
   WEIR_TRY(weir_buf_puts(b, "},", e));
+out:
+  return st;
+}
+
+/* What the answers have cost, and what they would have cost the large tier alone. */
+static weir_status put_cost(weir_buf *b, const weir_openai_style *s, const weir_openai_usage *u,
+                            weir_err *e) {
+  weir_status st = WEIR_OK;
+  double all = 0;
+  for (uint32_t i = 0; i < u->n_tiers; i++) all += u->flops[i];
+  if (!(all > 0)) return WEIR_OK; /* the engine tells none */
+  WEIR_TRY(weir_buf_puts(b, ",\"cost\":{", e));
+  WEIR_TRY(put_tiers(b, "flops", s, NULL, u->flops, u->n_tiers, e));
+  WEIR_TRY(put_tiers(b, "weight_bytes", s, NULL, u->weight_bytes, u->n_tiers, e));
+  WEIR_TRY(put_tiers(b, "kv_bytes_peak", s, NULL, u->kv_bytes_peak, u->n_tiers, e));
+  WEIR_TRY(weir_buf_puts(b, "\"large_only\":{\"flops\":", e));
+  WEIR_TRY(weir_json_put_number(b, u->large_only_flops, e));
+  WEIR_TRY(weir_buf_puts(b, ",\"weight_bytes\":", e));
+  WEIR_TRY(weir_json_put_number(b, u->large_only_weight_bytes, e));
+  WEIR_TRY(weir_buf_puts(b, "}}", e));
 out:
   return st;
 }
@@ -119,8 +142,8 @@ static weir_status put_usage(weir_buf *b, const weir_openai_style *s, const weir
                            "\"prompt_tokens_details\":{\"cached_tokens\":%llu},\"weir\":{",
                            (unsigned long long)u->prompt, (unsigned long long)u->completion,
                            (unsigned long long)(u->prompt + u->completion), (unsigned long long)u->cached));
-  WEIR_TRY(put_tiers(b, "tokens_by_tier", s, u->by_tier, u->n_tiers, e));
-  WEIR_TRY(put_tiers(b, "steps_by_tier", s, u->steps, u->n_tiers, e));
+  WEIR_TRY(put_tiers(b, "tokens_by_tier", s, u->by_tier, NULL, u->n_tiers, e));
+  WEIR_TRY(put_tiers(b, "steps_by_tier", s, u->steps, NULL, u->n_tiers, e));
   WEIR_TRY(weir_buf_printf(b, e,
                            "\"large_steps_saved\":%llu,\"deferral_rate\":%.6g,\"refused\":%llu,"
                            "\"wanted_up\":%llu,\"mode\":",
@@ -136,6 +159,15 @@ static weir_status put_usage(weir_buf *b, const weir_openai_style *s, const weir
         weir_buf_printf(b, e, ",\"realised_rate\":%.6g,\"tau\":", (double)u->deferred / (double)u->budgeted));
     WEIR_TRY(weir_json_put_number(b, (double)u->tau, e));
   }
+  if (u->forced > 0) WEIR_TRY(weir_buf_printf(b, e, ",\"forced\":%llu", (unsigned long long)u->forced));
+  if (u->given_up > 0) WEIR_TRY(weir_buf_printf(b, e, ",\"given_up\":%llu", (unsigned long long)u->given_up));
+  if (u->routed[0]) {
+    WEIR_TRY(weir_buf_puts(b, ",\"routed\":", e));
+    WEIR_TRY(weir_json_put_text(b, u->routed, strlen(u->routed), e));
+    WEIR_TRY(weir_buf_puts(b, ",\"route_score\":", e));
+    WEIR_TRY(weir_json_put_number(b, (double)u->route_score, e));
+  }
+  WEIR_TRY(put_cost(b, s, u, e));
   WEIR_TRY(weir_buf_printf(b, e, ",\"seed\":%lld,\"queue_ms\":%.3f,\"ttft_ms\":%.3f,\"total_ms\":%.3f}}",
                            (long long)u->seed, (double)u->queued_us / 1e3, (double)u->first_token_us / 1e3,
                            (double)u->total_us / 1e3));

@@ -49,6 +49,12 @@ typedef struct weir_openai_usage {
   float tau, defer_rate;       /* of the last decision; the rate, where has_rate */
   bool has_rate;
   bool any;
+  uint64_t forced, given_up;
+  char routed[8];    /* of the first answer; "" */
+  float route_score; /* likewise; NaN */
+  double flops[WEIR_CLIENT_MAX_TIERS], weight_bytes[WEIR_CLIENT_MAX_TIERS],
+      kv_bytes_peak[WEIR_CLIENT_MAX_TIERS];
+  double large_only_flops, large_only_weight_bytes;
 } weir_openai_usage;
 /* A prompt counts once for all answers to it. The seed is the request's, for the caller to set. */
 void weir_openai_usage_add(weir_openai_usage *, const weir_client_usage *, bool count_prompt);

@@ -222,7 +222,14 @@ void weir_openai_usage_add(weir_openai_usage *u, const weir_client_usage *c, boo
   for (uint32_t i = 0; i < n; i++) {
     u->by_tier[i] += c->tokens_by_tier[i];
     u->steps[i] += c->steps_by_tier[i];
+    u->flops[i] += c->flops[i];
+    u->weight_bytes[i] += c->weight_bytes[i];
+    u->kv_bytes_peak[i] += c->kv_bytes_peak[i];
   }
+  u->large_only_flops += c->large_only_flops;
+  u->large_only_weight_bytes += c->large_only_weight_bytes;
+  u->forced += c->forced;
+  u->given_up += c->given_up;
   u->queued_us = most(u->queued_us, c->queued_us);
   u->first_token_us = most(u->first_token_us, c->first_token_us);
   u->total_us = most(u->total_us, c->total_us);
@@ -232,6 +239,9 @@ void weir_openai_usage_add(weir_openai_usage *u, const weir_client_usage *c, boo
   if (c->has_rate) u->has_rate = true, u->defer_rate = c->defer_rate;
   if (!u->any) { /* of the first answer: the others' follow from them */
     u->entropy = c->entropy;
+    u->route_score = c->route_score;
+    memcpy(u->routed, c->routed, sizeof u->routed);
+    u->routed[sizeof u->routed - 1] = 0;
     memcpy(u->mode, c->mode, sizeof u->mode);
     u->mode[sizeof u->mode - 1] = 0;
   }

@@ -116,6 +116,7 @@ typedef struct message {
     Weir__V1__Error error;
     uint32_t tokens[WEIR_MAX_TIERS];
     uint64_t steps[WEIR_MAX_TIERS], fed[WEIR_MAX_TIERS];
+    Weir__V1__TierCost cost[WEIR_MAX_TIERS], *cost_at[WEIR_MAX_TIERS];
   } * ending;              /* [n] */
   size_t n_tokens, n_tops; /* so far */
 } message;
@@ -181,6 +182,21 @@ static void put_token(message *m, const rpc_poll_env *env, bool receipts, const 
   y->margin = r->margin;
 }
 
+static void put_cost(struct ending *y, const weir_cost *c, int32_t n_tiers) {
+  Weir__V1__Usage *u = &y->usage;
+  for (int32_t t = 0; t < n_tiers && t < (int32_t)WEIR_COST_TIERS; t++) {
+    Weir__V1__TierCost *to = y->cost_at[t] = &y->cost[t];
+    weir__v1__tier_cost__init(to);
+    to->flops = weir_cost_flops(&c->tier[t]);
+    to->weight_bytes = c->tier[t].weight_bytes;
+    to->kv_bytes_peak = c->tier[t].kv_bytes_peak;
+    u->n_cost = (size_t)t + 1;
+  }
+  u->cost = y->cost_at;
+  u->large_only_flops = c->large_only_flops;
+  u->large_only_weight_bytes = c->large_only_weight_bytes;
+}
+
 static void put_usage(struct ending *y, const weir_reply *reply, const weir_reply_end *x, int32_t n_tiers) {
   Weir__V1__Usage *u = &y->usage;
   weir__v1__usage__init(u);
@@ -212,6 +228,15 @@ static void put_usage(struct ending *y, const weir_reply *reply, const weir_repl
   if (!isnan(x->defer_rate)) {
     u->has_defer_rate_case = WEIR__V1__USAGE__HAS_DEFER_RATE_DEFER_RATE;
     u->defer_rate = x->defer_rate;
+  }
+  put_cost(y, &x->counts.cost, n_tiers);
+  u->forced = (uint32_t)x->counts.forced;
+  u->given_up = (uint32_t)x->counts.given_up;
+  const weir_route_state *route = &x->counts.route;
+  if (route->to > WEIR_ROUTED_OPEN) u->routed = (char *)weir_routed_name(route->to);
+  if (route->looked > 0) {
+    u->has_route_score_case = WEIR__V1__USAGE__HAS_ROUTE_SCORE_ROUTE_SCORE;
+    u->route_score = (float)weir_route_score(route);
   }
   if (isnan(x->entropy)) return;
   u->has_entropy_case = WEIR__V1__USAGE__HAS_ENTROPY_ENTROPY;

@@ -136,6 +136,7 @@ typedef struct written { /* one update */
   Weir__V1__End end;
   Weir__V1__Usage usage;
   uint32_t by_tier[2];
+  Weir__V1__TierCost cost[2], *cost_at[2];
 } written;
 
 static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
@@ -200,6 +201,17 @@ static bool fill(fake_engine *f, const Weir__V1__Cursor *cursor, written *w) {
     w->usage.tokens_by_tier = w->by_tier;
     w->usage.n_tokens_by_tier = 2;
     w->usage.wanted_up = r->written / 2;
+    for (int t = 0; t < 2; t++) {
+      w->cost_at[t] = &w->cost[t];
+      weir__v1__tier_cost__init(w->cost_at[t]);
+      w->cost[t].flops = 1e12 * (t + 1);
+      w->cost[t].kv_bytes_peak = 512 * (t + 1);
+    }
+    w->usage.cost = w->cost_at;
+    w->usage.n_cost = 2;
+    w->usage.large_only_flops = 4e12;
+    w->usage.forced = 1;
+    w->usage.routed = "wanted";
     w->usage.seed = 77;
     w->usage.mode = "defer";
     w->u.end = &w->end;

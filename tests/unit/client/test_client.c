@@ -53,6 +53,9 @@ static void complete(void **state) {
   assert_int_equal(h.usage.wanted_up, 2);
   assert_true(h.usage.seed == 77 && isnan(h.usage.entropy));
   assert_string_equal(h.usage.mode, "defer");
+  assert_true(h.usage.flops[0] == 1e12 && h.usage.flops[1] == 2e12 && h.usage.kv_bytes_peak[1] == 1024);
+  assert_true(h.usage.large_only_flops == 4e12 && h.usage.forced == 1 && isnan(h.usage.route_score));
+  assert_string_equal(h.usage.routed, "wanted");
   assert_int_equal(weir_client_run(t.client, 0), 0);
   talk_until(&t, all_told, &f, "the engine is told that it may forget");
   weir_client_cancel(t.client, h.number); /* long over: nothing */

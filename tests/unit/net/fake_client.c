@@ -112,7 +112,13 @@ static weir_client_usage usage_of(const request *r, uint32_t n) {
                          .total_us = 3000,
                          .seed = r->seed,
                          .entropy = 0.5f,
-                         .wanted_up = n / 3};
+                         .wanted_up = n / 3,
+                         .forced = 1,
+                         .routed = "large",
+                         .route_score = 0.75f,
+                         .flops = {1e9, 3e12},
+                         .weight_bytes = {5, 6},
+                         .large_only_flops = 1.25e13};
   snprintf(u.mode, sizeof u.mode, "defer");
   return u;
 }

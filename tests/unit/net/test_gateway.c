@@ -121,6 +121,13 @@ static void whole_completion(void **state) {
   assert_int_equal(json_integer_value(json_object_get(w, "large_steps_saved")), 3);
   assert_true(json_number_value(json_object_get(w, "deferral_rate")) == 0.5);
   assert_int_equal(json_integer_value(json_object_get(w, "wanted_up")), 2);
+  assert_int_equal(json_integer_value(json_object_get(w, "forced")), 1);
+  assert_string_equal(text_at(w, "routed", NULL), "large");
+  assert_true(json_number_value(json_object_get(w, "route_score")) == 0.75);
+  const json_t *cost = json_object_get(w, "cost");
+  assert_true(json_number_value(json_object_get(json_object_get(cost, "flops"), "large")) == 3e12);
+  assert_true(json_number_value(json_object_get(json_object_get(cost, "weight_bytes"), "small")) == 5);
+  assert_true(json_number_value(json_object_get(json_object_get(cost, "large_only"), "flops")) == 1.25e13);
   json_decref(j);
 }
 
