@@ -14,7 +14,8 @@ static json_t *line_of(int32_t request, int32_t i, const weir_token_receipt *r, 
   if (!o) return NULL;
   const bool one_tier = g->n_tiers < 2;
   /* Where no gate looked, the threshold that stood still; one that moves had no value there. */
-  const bool looked = !isnan(r->tau) || weir_budget_moves(&g->budget);
+  const bool looked =
+      !isnan(r->tau) || weir_budget_moves(&g->budget) || g->gate_moves || r->why == WEIR_WHY_FORCED;
   const float tau = looked ? r->tau : g->gate[0].threshold;
   int bad = json_object_set_new(o, "request", json_integer(request));
   bad |= json_object_set_new(o, "i", json_integer(i));
