@@ -102,7 +102,7 @@ static const struct {
 } looks[] = {
     [WEIR_CURVE_LARGE] = {7, false, true},     [WEIR_CURVE_SMALL] = {7, false, true},
     [WEIR_CURVE_GATE] = {0, false, true},      [WEIR_CURVE_CHANCE] = {7, true, false},
-    [WEIR_CURVE_ORACLE] = {4, false, true},    [WEIR_CURVE_EXACT] = {2, false, true},
+    [WEIR_CURVE_ORACLE] = {7, false, true},    [WEIR_CURVE_EXACT] = {2, false, true},
     [WEIR_CURVE_SPECULATE] = {3, false, true}, [WEIR_CURVE_ROLLBACK] = {1, false, true},
 };
 enum { N_KINDS = sizeof looks / sizeof *looks };
@@ -135,7 +135,6 @@ static void curve_name(const weir_cal_curve *c, char *buf, size_t size) {
     case WEIR_CURVE_ORACLE: snprintf(buf, size, "oracle: defers where tokens differ"); break;
     case WEIR_CURVE_EXACT: snprintf(buf, size, "exact speculation"); break;
     case WEIR_CURVE_SPECULATE: snprintf(buf, size, "speculate: %s", c->label); break;
-    case WEIR_CURVE_ROLLBACK: snprintf(buf, size, "rollback: %s", c->label); break;
     default: snprintf(buf, size, "%s", c->label);
   }
 }
@@ -186,7 +185,8 @@ static weir_status put_curves(page *p, const char *title, const char *x_name, me
       point(b, s, x_of(&c->point[k]), same_text(&c->point[k]), c->n == 1 ? name : c->point[k].label);
   }
   if (chosen) {
-    weir_series *s = add(b, "chosen", 1);
+    weir_series *s = add(b, "chosen", 4);
+    s->hidden_name = true;
     s->no_line = true;
     s->tips_shown = true;
     point(b, s, x_of(chosen), same_text(chosen), "chosen");
