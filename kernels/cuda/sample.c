@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sampling on the GPU: what is staged for it, which of its kernels the asks can need, and what became of it
  * when the device has been waited for. Launches: one for rows that are greedy or whose probe is measured, one
- * more each for races, for truncation, for the likeliest ids. Of a vocabulary in shards the host does not
- * know what the rows turn out to need, so exchanges are as many as the asks can need: one, one more for
- * races, four for top_k or top_p, seven for both. The thread that owns the device. */
+ * more each for races, for truncation, for the likeliest ids, for laws told, for drafts judged by weights. Of
+ * a vocabulary in shards the host does not know what the rows turn out to need, so exchanges are as many as
+ * the asks can need: one, one more for races, four for top_k or top_p, seven for both, one each for laws and
+ * weights. The thread that owns the device. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ static int32_t group_rows(int32_t n_ranks) {
 
 /* Where things lie in the scratch, in bytes from its beginning. */
 typedef struct layout {
-  size_t ask, edit, state, part, best, win, hist, list, row, top, all, total;
+  size_t ask, draft, edit, state, part, best, win, hist, list, row, top, mass, law, all, total;
   size_t max_edits; /* of a group; at least a row's */
 } layout;
 
@@ -55,7 +56,7 @@ static bool said_bytes(const weir_dev_limits *lim, size_t *out) {
   return true;
 }
 
-/* The edits come straight behind the asks: both are staged by one copy. */
+/* Drafts and edits come straight behind the asks: all are staged by one copy. */
 static bool make_layout(const weir_dev_limits *lim, layout *l) {
   const int32_t max_rows = lim->max_rows_out, max_vocab = lim->max_vocab;
   size_t said;
@@ -65,6 +66,7 @@ static bool make_layout(const weir_dev_limits *lim, layout *l) {
   size_t at = 0;
   l->max_edits = (size_t)max_vocab;
   return place(&at, rows, sizeof(weir_cuk_sample_ask), &l->ask) &&
+         place(&at, rows * WEIR_TOP_MAX, sizeof(weir_top), &l->draft) &&
          place(&at, l->max_edits, sizeof(weir_logit_edit), &l->edit) &&
          place(&at, rows, sizeof(weir_cuk_sample_state), &l->state) &&
          place(&at, chunks, sizeof(weir_sample_stat), &l->part) &&
@@ -73,7 +75,9 @@ static bool make_layout(const weir_dev_limits *lim, layout *l) {
          place(&at, rows, sizeof(weir_sample_hist), &l->hist) &&
          place(&at, chunks, sizeof(uint64_t) * WEIR_TOP_MAX, &l->list) &&
          place(&at, rows, sizeof(weir_row), &l->row) &&
-         place(&at, rows, sizeof(weir_top) * WEIR_TOP_MAX, &l->top) && place(&at, said, 1, &l->all) &&
+         place(&at, rows, sizeof(weir_top) * WEIR_TOP_MAX, &l->top) &&
+         place(&at, chunks, sizeof(double), &l->mass) &&
+         place(&at, rows, sizeof(weir_top) * WEIR_TOP_MAX, &l->law) && place(&at, said, 1, &l->all) &&
          ((l->total = at), true);
 }
 
@@ -96,15 +100,15 @@ static int32_t group_of(const weir_ask *ask, int32_t n, int32_t most, size_t max
 
 /* How many rows may need what. */
 typedef struct needs {
-  int32_t races, cuts, tops, edits;
-  bool both; /* a row cuts by top_k and by top_p */
+  int32_t races, cuts, tops, edits, weighs, laws; /* laws: that race */
+  bool both;                                      /* a row cuts by top_k and by top_p */
 } needs;
 static bool may_race(const weir_ask *ask) { return ask->temperature > 0 && weir_sample_may_draw(ask); }
 static bool may_cut(const weir_ask *ask, int32_t n_valid) {
   return may_race(ask) && weir_sample_cuts(ask, n_valid);
 }
 static needs needs_of(const weir_ask *ask, int32_t rows, int32_t n_valid) {
-  needs n = {0, 0, 0, 0, false};
+  needs n = {0};
   for (int32_t i = 0; i < rows; i++) {
     const bool cuts = may_cut(&ask[i], n_valid);
     n.races += may_race(&ask[i]);
@@ -112,6 +116,8 @@ static needs needs_of(const weir_ask *ask, int32_t rows, int32_t n_valid) {
     n.both |= cuts && ask[i].top_k > 0 && ask[i].top_k < n_valid && ask[i].top_p < 1;
     n.tops += ask[i].n_top > 0;
     n.edits += ask[i].n_edits > 0;
+    n.weighs += weir_sample_weighs(&ask[i]);
+    n.laws += may_race(&ask[i]) && ask[i].tell_law;
   }
   return n;
 }
@@ -121,22 +127,31 @@ static weir_status stage(weir_dev *dev, const layout *l, const weir_ask *ask, in
                          weir_err *e) {
   char *base = (char *)weir_cuda_of(dev)->sample_scratch;
   size_t n_edits = 0;
+  bool any_draft = false;
   for (int32_t i = 0; i < rows; i++) n_edits += (size_t)ask[i].n_edits;
+  for (int32_t i = 0; i < rows; i++) any_draft |= ask[i].n_draft > 0;
   const size_t bytes = n_edits > 0 ? l->edit + n_edits * sizeof(weir_logit_edit)
+                       : any_draft ? l->draft + (size_t)rows * WEIR_TOP_MAX * sizeof(weir_top)
                                    : l->ask + (size_t)rows * sizeof(weir_cuk_sample_ask);
   char *host = calloc(1, bytes);
   if (!host) return weir_fail(e, WEIR_ENOMEM, "sample: memory for %zu edits", n_edits);
   weir_cuk_sample_ask *to = (weir_cuk_sample_ask *)(void *)(host + l->ask);
   size_t at = l->edit;
-  int32_t tops = 0, cuts = 0, races = 0;
+  int32_t tops = 0, cuts = 0, races = 0, weighs = 0, laws = 0;
   for (int32_t i = 0; i < rows; i++) {
     to[i].top_at = ask[i].n_top > 0 ? tops++ : -1;
     to[i].cut_at = may_cut(&ask[i], n_valid) ? cuts++ : -1;
     to[i].race_at = may_race(&ask[i]) ? races++ : -1;
+    to[i].weigh_at = weir_sample_weighs(&ask[i]) ? weighs++ : -1;
+    to[i].tell_at = may_race(&ask[i]) && ask[i].tell_law ? laws++ : -1;
     const size_t size = (size_t)ask[i].n_edits * sizeof(weir_logit_edit);
     to[i].ask = ask[i];
     to[i].ask.edit = size > 0 ? (const weir_logit_edit *)(const void *)(base + at) : NULL;
     if (size > 0) memcpy(host + at, ask[i].edit, size);
+    const size_t draft = l->draft + (size_t)i * WEIR_TOP_MAX * sizeof(weir_top);
+    to[i].ask.draft = (const weir_top *)(const void *)(base + draft);
+    to[i].ask.law = (weir_top *)(void *)(base + l->law) + (size_t)i * WEIR_TOP_MAX;
+    if (ask[i].n_draft > 0) memcpy(host + draft, ask[i].draft, (size_t)ask[i].n_draft * sizeof(weir_top));
     at += size;
   }
   const weir_status st = weir_cuda_upload(dev, base, host, bytes, e);
@@ -164,6 +179,8 @@ static weir_status run_whole(weir_dev *dev, const weir_cuk_sample_args *a, const
   LAUNCH(stat);
   if (need->tops > 0) LAUNCH(top);
   if (need->cuts > 0) LAUNCH(cut);
+  if (need->laws > 0) LAUNCH(tell);
+  if (need->weighs > 0) LAUNCH(weigh);
   if (need->races > 0) LAUNCH(race);
 out:
   return st;
@@ -206,6 +223,20 @@ static weir_status run_shards(weir_dev *dev, weir_cuk_sample_args *a, const weir
     WEIR_TRY(exchange(a, v, "histograms", e));
     LAUNCH(step);
   }
+  a->s.stride = (size_t)need->laws * WEIR_TOP_MAX * sizeof(weir_sample_like);
+  if (need->laws > 0) {
+    WEIR_TRY(fill(dev, a, 0, 0xff, e));
+    if (any) LAUNCH(tell);
+    WEIR_TRY(exchange(a, v, "laws", e));
+    LAUNCH(laws);
+  }
+  a->s.stride = (size_t)need->weighs * weir_sample_weight_bytes(v->max_chunks);
+  if (need->weighs > 0) {
+    WEIR_TRY(fill(dev, a, 0, 0, e));
+    if (any) LAUNCH(weigh);
+    WEIR_TRY(exchange(a, v, "weights", e));
+    LAUNCH(judge);
+  }
   a->s.stride = (size_t)need->races * sizeof(weir_sample_came);
   if (need->races > 0) {
     if (any)
@@ -243,6 +274,7 @@ weir_status weir_cuda_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_
         .n_chunks = n_chunks,
         .aligned = (uintptr_t)logits.data % 16 == 0 && logits.ld % 4 == 0,
         .has_edits = need.edits > 0,
+        .has_drafts = need.weighs > 0,
         .ask = (weir_cuk_sample_ask *)(void *)(base + l.ask),
         .state = (weir_cuk_sample_state *)(void *)(base + l.state),
         .part = (weir_sample_stat *)(void *)(base + l.part),
@@ -252,6 +284,7 @@ weir_status weir_cuda_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_
         .list = (uint64_t *)(void *)(base + l.list),
         .row = (weir_row *)(void *)(base + l.row),
         .top = (weir_top *)(void *)(base + l.top),
+        .mass = (double *)(void *)(base + l.mass),
     };
     WEIR_TRY(stage(dev, &l, ask + at, n, n_valid, e));
     if (v) {
@@ -263,6 +296,11 @@ weir_status weir_cuda_sample(weir_dev *dev, weir_row *rows, weir_top *top, weir_
     }
     WEIR_TRY(weir_cuda_download(dev, rows + at, a.row, (size_t)n * sizeof *rows, e));
     WEIR_TRY(weir_cuda_at_sync(dev, look_at_rows, rows + at, at, n, e));
+    for (int32_t i = 0; i < n && (!v || v->rank == 0); i++)
+      if (ask[at + i].tell_law && ask[at + i].law)
+        WEIR_TRY(weir_cuda_download(dev, ask[at + i].law,
+                                    base + l.law + (size_t)i * WEIR_TOP_MAX * sizeof(weir_top),
+                                    WEIR_TOP_MAX * sizeof(weir_top), e));
     for (int32_t i = 0; i < n; i++)
       if (ask[at + i].n_top > 0)
         WEIR_TRY(weir_cuda_download(dev, top + (size_t)(at + i) * WEIR_TOP_MAX, a.top + i * WEIR_TOP_MAX,

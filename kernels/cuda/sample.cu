@@ -97,8 +97,11 @@ CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample
                              shaped ? sample_pack_logit(best) : s.max, &state->law);
   state->probe_logit = probe_logit;
   state->shaped = shaped;
+  state->weighed = 0;
   state->race = token < 0;
-  if (token >= 0) weir_sample_finish(ask, &s, token, sample_logit(a, r, token), probe_logit, &a.row[r]);
+  if (token < 0) return;
+  weir_sample_finish(ask, &s, token, sample_logit(a, r, token), probe_logit, &a.row[r]);
+  if (ask->tell_law) sample_tell_one(a, r, token);
 }
 
 /* What a rank says of its ids of the row. One warp. */
@@ -221,8 +224,12 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_race(const weir_cuk_sa
   weir_cuk_sample_ask *staged = &a.ask[p.row];
   const int64_t row_at = (int64_t)p.row * a.n_chunks;
   const float *raw = sample_chunk(a, p), *l = sample_drawn(a, p, state->shaped, buf);
+  if (state->weighed) l = sample_rest(a, p, l, buf);
   /* The most likely id sets the mark for every chunk. Its weight is exactly 1, and it is never cut. */
-  if (tid == 0) {
+  if (tid == 0 && law.top < 0) {
+    wins[0] = law.head;
+    floor_of[0] = weir_sample_race_floor(&law, law.head.at);
+  } else if (tid == 0) {
     const weir_noise4 head = weir_noise_quad(law.seed, law.pos, law.purpose, (uint32_t)law.top / 4);
     const int k = law.top % 4;
     const uint32_t bits = k == 0 ? head.v[0] : k == 1 ? head.v[1] : k == 2 ? head.v[2] : head.v[3];
@@ -264,7 +271,9 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_race(const weir_cuk_sa
   win = first_of_warp(win);
   if (tid != 0) return;
   if (a.s.n_ranks == 0) {
-    weir_sample_finish(&staged->ask, &state->stat, win.id, sample_logit(a, p.row, win.id), state->probe_logit,
+    /* nothing is left of a law that is the draft's to the last bit */
+    const int32_t id = state->weighed && win.id == INT32_MAX ? staged->ask.probe : win.id;
+    weir_sample_finish(&staged->ask, &state->stat, id, sample_logit(a, p.row, id), state->probe_logit,
                        &a.row[p.row]);
     return;
   }

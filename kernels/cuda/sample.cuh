@@ -84,6 +84,27 @@ CU_DEV uint64_t sample_block_best(uint64_t v, uint64_t *word) {
   return best;
 }
 
+/* out[want] <- the best of item(0 .. n-1), 0 where there is none; all threads get them in turn through word.
+ * A round takes the highest below the last.
+ */
+template <class Item>
+CU_DEV void sample_pick(uint64_t *out, int32_t want, int32_t n, uint64_t *word, Item item) {
+  uint64_t below = ~(uint64_t)0, own = 0;
+  bool look = true;
+  for (int32_t k = 0; k < want; k++) {
+    if (look) {
+      own = 0;
+      for (int32_t i = (int32_t)threadIdx.x; i < n; i += SAMPLE_T) {
+        const uint64_t v = item(i);
+        if (v < below && v > own) own = v;
+      }
+    }
+    below = sample_block_best(own, word);
+    look = own == below && own != 0;
+    if (threadIdx.x == 0) out[k] = below;
+  }
+}
+
 /* What a draw reads of a chunk: its logits, or buf with the shaped ones, put there by the whole block. buf
  * may be in use by no thread. */
 CU_DEV const float *sample_drawn(const weir_cuk_sample_args &a, sample_place p, bool shaped, float *buf) {
@@ -91,13 +112,33 @@ CU_DEV const float *sample_drawn(const weir_cuk_sample_args &a, sample_place p, 
   if (!shaped) return l;
   int32_t n_edits;
   const weir_logit_edit *edit = weir_sample_edits(&a.ask[p.row].ask, p.first, p.n, &n_edits);
-  if (n_edits == 0) return l;
-  for (int32_t i = (int32_t)threadIdx.x; i < p.n; i += SAMPLE_T) buf[i] = l[i];
+  const bool only = a.ask[p.row].ask.only_edits;
+  if (n_edits == 0 && !only) return l;
+  for (int32_t i = (int32_t)threadIdx.x; i < p.n; i += SAMPLE_T)
+    buf[i] = only && l[i] > -INFINITY ? WEIR_SAMPLE_OUT : l[i];
   __syncthreads();
   for (int32_t i = (int32_t)threadIdx.x; i < n_edits; i += SAMPLE_T) {
     const weir_logit_edit x = edit[i];
     buf[x.id - p.first] = weir_sample_edited(l[x.id - p.first], &x);
   }
+  __syncthreads();
+  return buf;
+}
+
+/* What is left of what a draw reads when a draft was refused by weights: l, or buf without the draft's ids.
+ */
+CU_DEV const float *sample_rest(const weir_cuk_sample_args &a, sample_place p, const float *l, float *buf) {
+  const weir_ask *ask = &a.ask[p.row].ask;
+  int32_t here = 0;
+  for (int32_t i = 0; i < ask->n_draft; i++)
+    here += ask->draft[i].id >= p.first && ask->draft[i].id < p.first + p.n;
+  if (here == 0) return l;
+  if (l != buf)
+    for (int32_t i = (int32_t)threadIdx.x; i < p.n; i += SAMPLE_T) buf[i] = l[i];
+  __syncthreads();
+  const int32_t i = (int32_t)threadIdx.x;
+  if (i < ask->n_draft && ask->draft[i].id >= p.first && ask->draft[i].id < p.first + p.n)
+    buf[ask->draft[i].id - p.first] = -INFINITY;
   __syncthreads();
   return buf;
 }
@@ -157,7 +198,13 @@ CU_DEV void sample_refuse(const weir_cuk_sample_args &a, int32_t r, weir_sample_
   a.row[r].gate = 0.0f;
 }
 
+/* The law of a row that takes the likeliest id. One thread. */
+CU_DEV void sample_tell_one(const weir_cuk_sample_args &a, int32_t r, int32_t id) {
+  const float one = 1.0f;
+  weir_sample_tell(&id, &one, 1, a.ask[r].ask.law);
+}
+
 static inline size_t sample_smem(const weir_cuk_sample_args *a) {
-  return a->has_edits ? sizeof(float) * WEIR_SAMPLE_CHUNK : 0;
+  return a->has_edits || a->has_drafts ? sizeof(float) * WEIR_SAMPLE_CHUNK : 0;
 }
 #endif

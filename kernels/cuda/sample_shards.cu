@@ -59,6 +59,7 @@ CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample
                              shaped ? sample_pack_logit(best) : s.max, &state->law);
   state->probe_logit = probe_logit;
   state->shaped = shaped;
+  state->weighed = 0;
   state->race = token < 0;
   a.row[r].token = 0; /* no refusal, till the race is over */
   if (token < 0)
@@ -69,6 +70,7 @@ CU_DEV void plan_row(const weir_cuk_sample_args &a, int32_t r, const weir_sample
                        : shaped ? best_raw
                                 : top_logit,
                        probe_logit, &a.row[r]);
+  if (token >= 0 && ask->tell_law) sample_tell_one(a, r, token);
 }
 
 static __global__ void __launch_bounds__(WARP) sample_plan(const weir_cuk_sample_args a) {
@@ -89,6 +91,10 @@ static __global__ void __launch_bounds__(WARP) sample_finish(const weir_cuk_samp
   for (int32_t k = 0; k < a.s.n_ranks; k++) {
     const weir_sample_came c = ((const weir_sample_came *)sample_said(a, k, 0))[a.ask[r].race_at];
     if (c.at < first.at || (c.at == first.at && c.id < first.id)) first = c;
+  }
+  if (state->weighed && first.id == INT32_MAX) { /* nothing is left of a law that is the draft's */
+    first.id = a.ask[r].ask.probe;
+    first.logit = state->probe_logit;
   }
   if (first.id < 0 || first.id >= a.n_valid)
     sample_refuse(a, r, WEIR_SAMPLE_TORN);

@@ -5,26 +5,6 @@
  * again. */
 #include "kernels/cuda/sample.cuh"
 
-/* out[want] <- the best of item(0 .. n-1), 0 where there is none; all threads get them in turn through word.
- */
-template <class Item>
-CU_DEV void pick(uint64_t *out, int32_t want, int32_t n, uint64_t *word, Item item) {
-  uint64_t below = ~(uint64_t)0, own = 0;
-  bool look = true;
-  for (int32_t k = 0; k < want; k++) {
-    if (look) {
-      own = 0;
-      for (int32_t i = (int32_t)threadIdx.x; i < n; i += SAMPLE_T) {
-        const uint64_t v = item(i);
-        if (v < below && v > own) own = v;
-      }
-    }
-    below = sample_block_best(own, word);
-    look = own == below && own != 0;
-    if (threadIdx.x == 0) out[k] = below;
-  }
-}
-
 CU_DEV void put(const weir_cuk_sample_args &a, int32_t row, int32_t k, uint64_t best) {
   weir_top *out = &a.top[(int64_t)row * WEIR_TOP_MAX + k];
   out->id = best != 0 ? sample_pack_id(best) : -1;
@@ -43,11 +23,11 @@ static __global__ void __launch_bounds__(SAMPLE_T, 6) sample_top(const weir_cuk_
   if (want == 0) return;
   const float *l = sample_chunk(a, p);
   uint64_t *lists = a.list + (int64_t)p.row * a.n_chunks * WEIR_TOP_MAX;
-  pick(lists + p.chunk * WEIR_TOP_MAX, want, p.n, word,
-       [=](int32_t i) { return sample_pack(l[i], p.first + i); });
+  sample_pick(lists + p.chunk * WEIR_TOP_MAX, want, p.n, word,
+              [=](int32_t i) { return sample_pack(l[i], p.first + i); });
   if (!sample_last(&staged->ticket[WEIR_CUK_SAMPLE_TOP], a.n_chunks, last)) return;
-  pick(best, want, a.n_chunks * want, word,
-       [=](int32_t i) { return lists[i / want * WEIR_TOP_MAX + i % want]; });
+  sample_pick(best, want, a.n_chunks * want, word,
+              [=](int32_t i) { return lists[i / want * WEIR_TOP_MAX + i % want]; });
   __syncthreads();
   const int32_t k = (int32_t)threadIdx.x;
   if (k >= WEIR_TOP_MAX) return;
@@ -70,7 +50,7 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_likes(const weir_cuk_s
   const weir_cuk_sample_ask *staged = &a.ask[row];
   const int32_t want = staged->ask.n_top;
   if (want == 0 || a.row[row].token < 0) return;
-  pick(best, want, a.s.n_ranks * want, word, [=](int32_t i) {
+  sample_pick(best, want, a.s.n_ranks * want, word, [=](int32_t i) {
     const weir_sample_like *like = (const weir_sample_like *)sample_said(a, i / want, a.s.m.like) +
                                    staged->top_at * WEIR_TOP_MAX + i % want;
     return like->id >= 0 && like->id < a.n_valid ? sample_pack(like->logit, like->id) : (uint64_t)0;

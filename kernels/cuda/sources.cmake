@@ -36,6 +36,7 @@ set(WEIR_CUDA_KERNELS # CUDA C
   moe_matmul.cu
   sample.cu
   sample_cut.cu
+  sample_ratio.cu
   sample_shards.cu
   sample_top.cu
   attend_any.cu
