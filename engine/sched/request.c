@@ -102,6 +102,8 @@ bool weir_request_next(weir_request *r, int64_t now_ns) {
   if (r->waiting) return true;
   if (!weir_cascade_need(&r->cascade, &r->view, &r->need)) return false;
   r->waiting = true;
+  r->asked_lo = r->cascade.lo;
+  r->asked_hi = r->cascade.hi;
   r->fed_to = r->need.from;
   r->since_ns = now_ns;
   return true;

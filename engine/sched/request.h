@@ -113,6 +113,7 @@ typedef struct weir_request {
   struct weir_fusion *fusion;  /* sched/shape.h; NULL: off */
   struct weir_drafts *drafts;  /* sched/draft.h; NULL: not judged by what they were drawn from */
   bool pinned; /* as it came: tier 0 alone, whatever the policy says. Nobody writes it again */
+  int32_t asked_lo, asked_hi; /* tiers that were up when the need arose */
 } weir_request;
 
 weir_status weir_request_create(const weir_request_spec *, int64_t id, weir_request **out, weir_err *e);

@@ -350,6 +350,7 @@ weir_status weir_engine_submit(weir_engine *g, const weir_job *s, int64_t *id, w
   weir_engine_route_begin(g, j);
   g->pinned_jobs += s->pinned;
   weir_engine_auto_begin(g, j);
+  weir_engine_log_begin(g, j);
   enter(g, j);
   j = NULL;
 out:

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "cascade/decision.h"
 #include "cascade/policy.h"
 #include "cascade/quality.h"
 #include "model/tokenizer.h"
@@ -146,6 +147,9 @@ typedef struct weir_job {
                  between that, the small and the large model alone and exact (cascade/quality.h). Pinned, or
                  on an engine of one tier, it stays as it is */
   weir_quality quality; /* with auto_: the floor */
+  /* May be NULL, and then costs nothing. First of all, with the tokens that nobody had to be asked for (did:
+   * switch, its own configuration); then each decision about the job, in order. */
+  void (*on_decision)(void *ctx, const weir_decision *);
 } weir_job;
 
 /* Takes a job (everything in it is copied), or WEIR_EBUSY when too many wait; errors (empty prompt, prompt

@@ -25,10 +25,14 @@ static void move_to(weir_engine *g, weir_engine_job *j, weir_auto_mode m) {
   const int32_t same = weir_request_switch(r, &cfg);
   j->auto_.moved |= j->auto_.mode != m;
   j->auto_.mode = m;
-  if (same == n) return;
+  if (same == n) {
+    weir_engine_log(g, j, WEIR_DID_SWITCH);
+    return;
+  }
   weir_stream_truncate(&j->stream, same - r->n_prompt);
   j->at_eos = false; /* a text that has ended does not go on, so that what is left has no end */
   if (weir_engine_follow(g, j, &e) != WEIR_OK) j->cancelled = g->some_cancelled = true; /* no memory */
+  weir_engine_log(g, j, WEIR_DID_SWITCH);
 }
 
 void weir_engine_auto_begin(weir_engine *g, weir_engine_job *j) {

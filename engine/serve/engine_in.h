@@ -40,6 +40,7 @@ typedef struct weir_engine_job {
     weir_auto_mode mode;      /* its own, which follows its floor's */
     weir_cascade_cfg cascade; /* that it came with */
   } auto_;
+  bool logged; /* its owner hears of decisions */
 } weir_engine_job;
 
 typedef struct weir_engine_tier {
@@ -128,6 +129,11 @@ weir_status weir_engine_make_spans(weir_engine_job *, const weir_job *, int32_t 
 weir_status weir_engine_follow(weir_engine *, weir_engine_job *, weir_err *e);
 /* The threshold behind what was written; before the observe of rows. */
 void weir_engine_span_set(weir_engine_job *);
+
+/* ---- engine_log.c ---- */
+/* Tells the owner of a job how it begins, and of each decision about it. */
+void weir_engine_log_begin(const weir_engine *, weir_engine_job *);
+void weir_engine_log(const weir_engine *, const weir_engine_job *, weir_did);
 
 /* ---- engine_wait.c ---- */
 /* Gives up for requests that have waited for the large tier for longer than they want. True when any did. */

@@ -99,11 +99,13 @@ void weir_engine_advance(weir_engine *g, weir_engine_job *j) {
   weir_engine_cost_taken_back(g, r, before.kv_len);
   weir_stream_truncate(&j->stream, same - r->n_prompt);
   WEIR_TRY(weir_engine_follow(g, j, &e));
+  weir_engine_log(g, j, WEIR_DID_OBSERVE);
   const weir_view settled = r->view;
   if (r->view.ended && weir_request_settle(r, weir_engine_now(g), &same)) {
     weir_engine_cost_taken_back(g, r, settled.kv_len);
     weir_stream_truncate(&j->stream, same - r->n_prompt);
     WEIR_TRY(weir_engine_follow(g, j, &e)); /* another tier may write it all again */
+    weir_engine_log(g, j, WEIR_DID_SETTLE);
   }
   weir_engine_route_note(g, j);
   WEIR_TRY(weir_engine_show(g, j, false, &e));

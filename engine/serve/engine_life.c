@@ -42,9 +42,11 @@ static void forget_kv(weir_engine *g, int32_t t) {
 }
 
 /* Who can do without the tier does so from here on. */
-static void go_without(weir_request *r, int32_t t) {
+static void go_without(const weir_engine *g, weir_request *r, int32_t t) {
   if (t == 0 || is_orphan(r, t) || r->cascade.hi < t) return;
-  if (r->cfg.commit_tier >= t) weir_request_give_up(r); /* what waits for its judgement is shown without */
+  /* What waits for its judgement is shown without. */
+  if (r->cfg.commit_tier >= t && weir_request_give_up(r))
+    weir_engine_log(g, weir_engine_job_of(r), WEIR_DID_GIVE_UP);
   r->cascade.hi = t - 1;
   r->view.committed = weir_cascade_commit(&r->cascade, &r->view);
   if (r->need.tier == t) r->waiting = false; /* asks again */
@@ -79,8 +81,8 @@ void weir_engine_bury(weir_engine *g, int32_t t, const weir_err *why) {
   weir_log(WEIR_LOG_ERROR, "%s", why->msg); /* which begins with the model */
   forget_kv(g, t);
   weir_engine_auto_tier(g, t, false);
-  for (int32_t i = 0; i < g->n_active; i++) go_without(g->active[i], t);
-  for (int32_t i = 0; i < g->queue.n; i++) go_without(queued(g, i), t);
+  for (int32_t i = 0; i < g->n_active; i++) go_without(g, g->active[i], t);
+  for (int32_t i = 0; i < g->queue.n; i++) go_without(g, queued(g, i), t);
   end_orphans(g, t);
 }
 

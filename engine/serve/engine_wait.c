@@ -38,6 +38,7 @@ bool weir_engine_give_up(weir_engine *g) {
     if (due_ns(g, r) > now) continue;
     weir_plan_give_up(&g->tier[1].plan, 1, r);
     if (!weir_request_give_up(r)) continue;
+    weir_engine_log(g, weir_engine_job_of(r), WEIR_DID_GIVE_UP);
     g->given_up++;
     r->counts.given_up++;
     any = true;

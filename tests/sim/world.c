@@ -207,6 +207,7 @@ void world_submit(world *w, world_job *j, int64_t start_ns) {
                   .n_stop = j->n_stop,
                   .on_piece = on_piece,
                   .on_done = on_done,
+                  .on_decision = j->on_decision,
                   .ctx = j,
                   .auto_ = j->mode == WEIR_MODE_AUTO,
                   .quality = j->quality};

@@ -68,6 +68,8 @@ typedef struct world_job {
   weir_counts counts;
   bool submitted;
   struct world *world;
+  void (*on_decision)(void *ctx, const weir_decision *); /* as in weir_job, with the world_job; may be NULL */
+  void *log;                                             /* for it */
 } world_job;
 
 typedef struct world_opts {
