@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -36,6 +37,15 @@ static weir_status read_options(weir_calibrating *x, weir_err *e) {
   x->gate.kind = WEIR_GATE_ENTROPY;
   if (gate && !weir_gate_parse(gate, &x->gate.kind))
     return weir_fail(e, WEIR_EINVAL, "gate %s is not known", gate);
+  const char *file = weir_config_string(x->c, "gate-out");
+  x->gate_path = file;
+  if (file && !weir_gate_is_fitted(x->gate.kind))
+    return weir_fail(e, WEIR_EINVAL, "--gate-out is for a gate that is fitted: give --gate isotonic or head");
+  if (!file && weir_config_is_set(x->c, "out") && weir_gate_is_fitted(x->gate.kind))
+    return weir_fail(e, WEIR_EINVAL, "--out needs --gate-out for gate %s: the file it is kept in",
+                     weir_gate_name(x->gate.kind));
+  if (file && weir_config_is_set(x->c, "from-trace"))
+    return weir_fail(e, WEIR_EINVAL, "--gate-out wants the models: it is not for --from-trace");
   x->r.choice.level = weir_config_float(x->c, "level");
   x->loss = !strcmp(loss, "wrong") ? WEIR_LOSS_WRONG : WEIR_LOSS_TOKENS;
   return WEIR_OK;
@@ -114,7 +124,7 @@ static weir_status log_all(weir_calibrating *x, weir_err *e) {
   weir_status st = WEIR_OK;
   WEIR_TRY(weir_cal_time(x, e));
   for (int32_t p = 0; p < WEIR_N_PARTS; p++) WEIR_TRY(weir_cal_run_large(x, (weir_trace_part)p, e));
-  st = weir_cal_log(x, e);
+  st = weir_cal_log(x, x->gate.kind == WEIR_GATE_HEAD, e);
 out:
   return st;
 }
@@ -170,6 +180,7 @@ static weir_status calibrate(weir_calibrating *x, bool models, weir_err *e) {
   const weir_clock clock = weir_clock_system();
   int64_t start = weir_now_ns(&clock);
   if (models) WEIR_TRY(log_all(x, e));
+  WEIR_TRY(weir_cal_fit_gate(x, e));
   x->r.log_seconds = seconds_since(start);
   describe(x);
   start = weir_now_ns(&clock);
@@ -226,6 +237,7 @@ int weir_main_calibrate(const weir_config *c) {
   }
   if (!weir_out_end(&x.out)) status = weir_tell(&x.out.err, WEIR_EXIT_FAILED);
   weir_calibration_fini(&x.r);
+  free(x.head.weight);
   weir_trace_fini(&x.trace);
   weir_cal_data_fini(&x);
   weir_loaded_close(&x.models);

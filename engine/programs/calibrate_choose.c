@@ -18,7 +18,8 @@ static float grid_threshold(weir_gate_kind kind, int32_t j) {
   const double share = (double)j / (GRID - 1);
   if (j == 0) return weir_conformal_threshold(kind, 0);
   if (kind == WEIR_GATE_ENTROPY) return (float)(2 * share);
-  return (float)(weir_gate_is_low(kind) ? 1 - share : share);
+  if (weir_gate_is_low(kind)) return (float)(1 - share);
+  return (float)pow(10, -4 + 4 * (double)(j - 1) / (GRID - 2)); /* probabilities of error: 0.0001 .. 1 */
 }
 
 static weir_cascade_opts with_threshold(const weir_calibrating *x, float threshold) {

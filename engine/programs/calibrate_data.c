@@ -76,7 +76,7 @@ static weir_status divide(weir_calibrating *x, weir_err *e) {
     order[i] = order[k];
     order[k] = swap;
   }
-  const int32_t fit = x->gate.kind == WEIR_GATE_ISOTONIC && !x->gate.map ? n / 3 : 0;
+  const int32_t fit = weir_gate_is_fitted(x->gate.kind) ? n / 3 : 0;
   const int32_t size[WEIR_N_PARTS] = {
       [WEIR_PART_CALIBRATE] = (n - fit + 1) / 2, [WEIR_PART_CONFIRM] = (n - fit) / 2, [WEIR_PART_FIT] = fit};
   for (int32_t p = 0, at = 0; p < WEIR_N_PARTS; at += size[p++]) {

@@ -45,6 +45,7 @@ typedef struct weir_calibrating {
   weir_trace_meta meta;
   int64_t differs;       /* positions where the large model drew another token the second time */
   weir_gate gate;        /* its threshold is what is looked for */
+  weir_gate_head head;   /* fitted; its weights are owned */
   weir_gate_map map;     /* of the isotonic gate: read or fitted */
   const char *gate_path; /* of the gate file, read or written; NULL: none */
   weir_cal_loss loss;
@@ -74,11 +75,16 @@ weir_status weir_cal_run_setting(weir_calibrating *, weir_trace_part, const weir
 /* Some of a part: requests with pick[i], and only whether they are wrong, into wrong[i]. */
 weir_status weir_cal_run_some(weir_calibrating *, weir_trace_part, const weir_cascade_opts *,
                               const bool *pick, float *wrong, weir_err *e);
-/* What both models say along the large one's answers, of all parts. */
-weir_status weir_cal_log(weir_calibrating *, weir_err *e);
+/* What both models say along the large one's answers, of all parts. hidden: the small one's states too. */
+weir_status weir_cal_log(weir_calibrating *, bool hidden, weir_err *e);
 /* Times steps of both models. */
 weir_status weir_cal_time(weir_calibrating *, weir_err *e);
 weir_cost_engine weir_cal_engine(const weir_calibrating *);
+
+/* ---- calibrate_gate.c ---- */
+/* Fits the gate of x->gate.kind, where that is one to be fitted. */
+weir_status weir_cal_fit_gate(weir_calibrating *, weir_err *e);
+weir_status weir_cal_write_gate(weir_calibrating *, const char *path, weir_err *e);
 
 /* ---- calibrate_choose.c ---- */
 weir_status weir_cal_choose(weir_calibrating *, weir_err *e);

@@ -6,9 +6,11 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "kv/pages.h"
+#include "run/exec_local.h"
 #include "step/batch.h"
 
 typedef struct place {
@@ -23,6 +25,7 @@ typedef struct logging {
   weir_batch_builder batch;
   int32_t *page;  /* [n_pages]: k at k */
   weir_row *row;  /* [max_tokens] */
+  float *hidden;  /* [max_tokens][dim], of the small model; NULL: not wanted */
   place *where;   /* [max_tokens], of the step's rows */
   int32_t n_rows; /* of the step */
   int64_t done, total, differs;
@@ -46,7 +49,8 @@ static bool ask_at(const logging *g, bool large, int32_t k, int32_t p, weir_ask 
   return true;
 }
 
-static void take_row(logging *g, bool large, place at, const weir_row *r) {
+/* hidden: the row's state; NULL: none. */
+static void take_row(logging *g, bool large, place at, const weir_row *r, const float *hidden) {
   const weir_log_text *x = &g->text[at.text];
   weir_trace_text *t = &g->out->text[at.text];
   const int32_t i = at.pos + 1 - x->n_prompt;
@@ -72,6 +76,8 @@ static void take_row(logging *g, bool large, place at, const weir_row *r) {
   o->q_logprob = r->logprob;
   o->q_of_p = r->probe_logprob;
   o->q_gate = g->how->small->info.gate_head ? r->gate : NAN;
+  if (hidden)
+    memcpy(t->hidden + (size_t)i * (size_t)g->out->dim, hidden, (size_t)g->out->dim * sizeof(float));
   o->q_ends = weir_tokenizer_is_end(g->how->tokenizer, r->token);
 }
 
@@ -80,10 +86,16 @@ static weir_status run_step(logging *g, weir_exec *x, bool large, weir_err *e) {
   const weir_batch batch = weir_batch_get(&g->batch);
   weir_result result = {.row = g->row}, *done = NULL;
   if (batch.n_tokens == 0) return WEIR_OK;
-  WEIR_TRY(x->ops->submit(x, &batch, &result, e));
-  WEIR_TRY(x->ops->wait(x, &done, e));
-  if (done->status != WEIR_OK) WEIR_TRY(weir_fail(e, done->status, "%s", done->err.msg));
-  for (int32_t i = 0; i < g->n_rows; i++) take_row(g, large, g->where[i], &g->row[i]);
+  if (g->hidden) {
+    WEIR_TRY(weir_exec_local_hidden(x, &batch, g->row, g->hidden, NULL, e));
+  } else {
+    WEIR_TRY(x->ops->submit(x, &batch, &result, e));
+    WEIR_TRY(x->ops->wait(x, &done, e));
+    if (done->status != WEIR_OK) WEIR_TRY(weir_fail(e, done->status, "%s", done->err.msg));
+  }
+  for (int32_t i = 0; i < g->n_rows; i++)
+    take_row(g, large, g->where[i], &g->row[i],
+             g->hidden ? g->hidden + (size_t)i * (size_t)g->out->dim : NULL);
   g->done += batch.n_tokens;
   g->n_rows = 0;
   weir_batch_builder_clear(&g->batch);
@@ -127,6 +139,8 @@ static weir_status pass(logging *g, weir_exec *x, bool large, weir_err *e) {
   WEIR_TRY(WEIR_NEW((size_t)info->n_pages, &g->page, e));
   WEIR_TRY(WEIR_NEW((size_t)info->max_tokens, &g->row, e));
   WEIR_TRY(WEIR_NEW((size_t)info->max_tokens, &g->where, e));
+  if (!large && g->out->dim > 0)
+    WEIR_TRY(WEIR_NEW((size_t)info->max_tokens * (size_t)g->out->dim, &g->hidden, e));
   for (int32_t i = 0; i < info->n_pages; i++) g->page[i] = i;
   for (int32_t k = 0, n; k < g->n_texts; k += n) {
     int32_t pages = 0;
@@ -145,6 +159,8 @@ out:
   free(g->page);
   free(g->row);
   free(g->where);
+  free(g->hidden);
+  g->hidden = NULL;
   g->page = NULL;
   g->row = NULL;
   g->where = NULL;
@@ -158,8 +174,9 @@ weir_status weir_trace_log(const weir_log_how *how, const weir_log_text *text, i
   if (n_texts != out->n) return weir_fail(e, WEIR_EINVAL, "%d texts for a trace of %d", n_texts, out->n);
   out->temperature = how->draw.temperature;
   out->seed = how->draw.seed;
+  if (how->hidden) WEIR_TRY(weir_exec_local_hidden(how->small, NULL, NULL, NULL, &out->dim, e));
   for (int32_t k = 0; k < n_texts; k++) {
-    WEIR_TRY(weir_trace_text_init(&out->text[k], text[k].n_prompt, text[k].n, how->prompts, 0, e));
+    WEIR_TRY(weir_trace_text_init(&out->text[k], text[k].n_prompt, text[k].n, how->prompts, out->dim, e));
     g.total += 2 * (int64_t)fed(&text[k]);
   }
   WEIR_TRY(pass(&g, how->small, false, e));

@@ -20,6 +20,7 @@ typedef struct weir_log_how {
   const weir_tokenizer *tokenizer;
   weir_ask draw; /* temperature, top_k, top_p, min_p, seed: those that the texts were written with */
   bool prompts;  /* entropies of the small model along prompts too */
+  bool hidden;   /* the small model's hidden states too, which only an executor of this process gives */
   /* After each step: tokens fed of those that are to be fed, by both models together. False: stop. May be
    * NULL. */
   bool (*progress)(void *ctx, int64_t done, int64_t total);

@@ -308,6 +308,7 @@ weir_status weir_cal_files(weir_calibrating *x, weir_err *e) {
   const char *config = weir_config_string(x->c, "out"), *drift = weir_config_string(x->c, "calibration"),
              *report = weir_config_string(x->c, "report"), *trace = weir_config_string(x->c, "trace");
   if (trace) WEIR_TRY(weir_trace_write(trace, &x->trace, &x->meta, e));
+  if (x->gate_path) WEIR_TRY(weir_cal_write_gate(x, x->gate_path, e));
   if (config) WEIR_TRY(write_config(x, config, e));
   if (drift) WEIR_TRY(write_drift(x, drift, e));
   if (report) WEIR_TRY(write_report(x, report, e));

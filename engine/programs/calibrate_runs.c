@@ -170,7 +170,7 @@ static bool on_logged(void *ctx, int64_t done, int64_t total) {
   return !weir_cal_stopped();
 }
 
-weir_status weir_cal_log(weir_calibrating *x, weir_err *e) {
+weir_status weir_cal_log(weir_calibrating *x, bool hidden, weir_err *e) {
   weir_status st = WEIR_OK;
   weir_log_text *text = NULL;
   const int32_t n = x->n_data;
@@ -178,6 +178,7 @@ weir_status weir_cal_log(weir_calibrating *x, weir_err *e) {
                       .large = weir_pair_exec(x->models.pair, 1),
                       .tokenizer = weir_pair_tokenizer(x->models.pair),
                       .prompts = true,
+                      .hidden = hidden,
                       .progress = on_logged,
                       .ctx = x};
   weir_setting_draw(x->c, &how.draw);
@@ -225,6 +226,7 @@ weir_status weir_cal_time(weir_calibrating *x, weir_err *e) {
     weir_cal_progress(x, "timing steps of the %s model", x->models.tier_name[t]);
     WEIR_TRY(weir_time_steps(exec, weir_pair_n_vocab(x->models.pair), &how, c->ns[t], c->ns_all[t], e));
     c->flops[t] = (double)exec->info.flops_per_token;
+    c->head_flops[t] = (double)exec->info.head_flops;
     c->weight_bytes[t] = (double)exec->info.weight_bytes;
     c->kv_bytes[t] = (double)exec->info.kv_bytes_per_token;
     if (weir_cal_stopped()) return weir_fail(e, WEIR_ECANCEL, "interrupted");

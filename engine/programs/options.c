@@ -129,8 +129,10 @@ const weir_option weir_options[] = {
    "What the gate looks at: the entropy, the highest probability, or its distance to the second; or how likely the token "
    "is to be wrong, by a map of one of these (isotonic) or by a head on the small model's hidden state, both fitted to "
    "the pair (--gate-file). Default entropy, or the file's."},
-  {"gate", 0, ENUM, CAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin", NULL, false,
-   "What the gate looks at: the entropy, the highest probability, or its distance to the second. Default entropy."},
+  {"gate", 0, ENUM, CAL, "Cascade", NULL, NULL, 0, 0, "entropy|top-prob|margin|isotonic|head", NULL, false,
+   "What the gate looks at: the entropy, the highest probability, or its distance to the second; or how likely the token "
+   "is to be wrong, by a map of that distance (isotonic) or a head on the small model's hidden state, fitted on a third "
+   "of the data of its own. Default entropy."},
   {"gate-file", 0, STRING, RUN | EVAL | CHAT | SERVE, "Cascade", "FILE", NULL, ANY, NULL, false,
    "A gate that was fitted to the pair by weir calibrate. A file of another small model is refused."},
   {"threshold", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "X", NULL, ANY, NULL, false,
@@ -212,6 +214,8 @@ const weir_option weir_options[] = {
    "Replay every gate and rule at many settings."},
   {"out", 'o', STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
    "Write the choice as a file of YAML for --config of run, chat and serve."},
+  {"gate-out", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
+   "Write the gate that was fitted, for --gate-file of run, eval, chat and serve."},
   {"calibration", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true,
    "Write what the small model looked like here, JSON: `weir serve --calibration` compares its traffic with it."},
   {"report", 0, STRING, CAL, "Calibration", "FILE", NULL, ANY, "", true, "Write a report, one page of HTML."},
@@ -277,6 +281,9 @@ const weir_option weir_options[] = {
   {"stall-timeout", 0, INT, SERVE, "Load", "S", "120", 1, 86400, NULL, NULL, false,
    "A step of the models that takes longer counts as stuck: /health says 503. Longer than the slowest step there can be: "
    "--step-tokens tokens of a prompt through the large model."},
+  {"calibration", 0, STRING, SERVE, "Load", "FILE", NULL, ANY, NULL, false,
+   "What `weir calibrate --calibration` wrote for this pair: the entropies of the last 256 requests are held against it, "
+   "and an alarm is told (weir:calibration_drift_alarm, a line of log) while they are unlike. Another pair is refused."},
 
   {"device", 0, STRING, MODELS | WORKER, "Machine", "DEV", "cpu", ANY, NULL, false,
    "Where the models run: cpu, cuda (the first GPU) or cuda:N. Not yet run on a GPU."},
@@ -362,8 +369,9 @@ const weir_option weir_options[] = {
    "auto: on a terminal, unless NO_COLOR is set."},
   {"no-color", 0, BOOL, ALL, "Output", NULL, "false", ANY, "NO_COLOR", true, "The same as --color never."},
   {"receipts", 0, STRING, RUN, "Output", "FILE", NULL, ANY, NULL, false,
-   "A line of JSON for every token: request, i, id, tier, H, tau, reason, wait_us."},
-  {"json", 0, BOOL, ALL, "Output", NULL, "false", ANY, NULL, false,
+   "A line of JSON for every token: request, i, id, tier, H, tau, reason, wait_us; and, with a `schema`, one for how each "
+   "request began, each decision with what it went by, and its end: `weir replay FILE` derives them again."},
+  {"json", 0, BOOL, ALL | WEIR_CMD_REPLAY, "Output", NULL, "false", ANY, NULL, false,
    "One JSON object a line, each with a `schema`; rates are fractions."},
   {"stats", 0, BOOL, RUN, "Output", NULL, "false", ANY, NULL, false, "What the engine counted, by tier."},
   {"quiet", 'q', BOOL, RUN | EVAL | PPL | QUANTIZE | CHAT | CAL, "Output", NULL, "false", ANY, NULL, false, "No progress and no summary."},
@@ -427,6 +435,13 @@ const weir_command weir_commands[] = {
      "  weir calibrate models/tasks-valid.jsonl --level 0.02 --out weir.yaml --report report.html\n"
      "  weir calibrate --trace pair.trace prompts.txt && weir calibrate --from-trace pair.trace --gate margin\n",
      weir_main_calibrate},
+    {"replay", WEIR_CMD_REPLAY, "derive every decision of a file of receipts again", "weir replay [options] FILE",
+     "Reads what `weir run --receipts FILE` wrote, lets the policy decide again about the rows in it, and compares:\n"
+     "whose turn it was, what came of it, every token and its receipt. The first line that differs is told, and the\n"
+     "exit status is 1 then. No model is needed.",
+     "  weir run -p 'Once upon a time' --receipts receipts.jsonl && weir replay receipts.jsonl\n"
+     "  weir replay --json receipts.jsonl\n",
+     weir_main_replay},
     {"inspect", WEIR_CMD_INSPECT, "look into a model or a pair",
      "weir inspect [options] FILE | weir inspect --pair [SMALL LARGE]",
      "Prints what a model file or directory holds, or what two of them make as a cascade on this machine.",

@@ -95,6 +95,15 @@ weir_status weir_exec_local_create(weir_instance *m, const char *name, weir_exec
   return WEIR_OK;
 }
 
+weir_status weir_exec_local_set_gate(weir_exec *x, const weir_gate_head *h, weir_err *e) {
+  exec_local *l = (exec_local *)x;
+  if (x->ops != &ops) return weir_fail(e, WEIR_EUNSUP, "%s: it takes no gate head while it runs", x->info.name);
+  if (l->result) return weir_fail(e, WEIR_EBUSY, "%s: a step is under way", l->name);
+  const weir_status st = weir_instance_set_gate(l->instance, h, e);
+  l->base.info.gate_head = weir_instance_has_gate(l->instance);
+  return st;
+}
+
 weir_status weir_exec_local_hidden(weir_exec *x, const weir_batch *b, weir_row *rows, float *hidden,
                                    int32_t *dim, weir_err *e) {
   exec_local *l = (exec_local *)x;

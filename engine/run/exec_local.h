@@ -17,5 +17,7 @@ weir_exec_info weir_exec_local_info(const weir_instance *, const char *name);
  * *dim (may be NULL): of a hidden state; a NULL batch asks for that alone. */
 weir_status weir_exec_local_hidden(weir_exec *, const weir_batch *, weir_row *rows, float *hidden,
                                    int32_t *dim, weir_err *e);
+/* weir_instance_set_gate of the executor's instance, likewise; its info says so from then on. */
+weir_status weir_exec_local_set_gate(weir_exec *, const weir_gate_head *, weir_err *e);
 
 #endif
