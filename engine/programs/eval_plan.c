@@ -102,10 +102,6 @@ void weir_eval_setting_text(const weir_eval_setting *s, char buf[WEIR_EVAL_NAME_
     snprintf(part, sizeof part, "hold %d", (int)o->hold);
     add_part(buf, part);
   }
-  if (o->set & WEIR_OPT_FUSION_WEIGHT) {
-    snprintf(part, sizeof part, "fusion %g", (double)o->fusion_weight);
-    add_part(buf, part);
-  }
   if (o->set & WEIR_OPT_HORIZON) {
     snprintf(part, sizeof part, "horizon %d", (int)o->horizon);
     add_part(buf, part);
