@@ -31,9 +31,20 @@ static const struct what {
   const char *name;
   float temperature, top_p;
   int32_t top_k, n_top;
+  weir_keep keep; /* of a probe; ALL: none */
+  float q;        /* RATIO: log-probability of the probe in its draft */
+  bool tell;      /* a draft that tells its law */
 } whats[] = {
-    {"greedy", 0, 1, 0, 0},       {"greedy, 20 likeliest", 0, 1, 0, 20}, {"draw", 1, 1, 0, 0},
-    {"top_k 40", 0.8f, 1, 40, 0}, {"top_p 0.9", 0.8f, 0.9f, 0, 0},       {"both", 0.8f, 0.95f, 40, 0}};
+    {.name = "greedy", .top_p = 1},
+    {.name = "greedy, 20 likeliest", .top_p = 1, .n_top = 20},
+    {.name = "draw", .temperature = 1, .top_p = 1},
+    {.name = "top_k 40", .temperature = 0.8f, .top_p = 1, .top_k = 40},
+    {.name = "top_p 0.9", .temperature = 0.8f, .top_p = 0.9f},
+    {.name = "both", .temperature = 0.8f, .top_p = 0.95f, .top_k = 40},
+    {.name = "draft, law told", .temperature = 0.8f, .top_p = 1, .top_k = 20, .tell = true},
+    {.name = "judged, own", .temperature = 0.8f, .top_p = 1, .keep = WEIR_KEEP_OWN},
+    {.name = "judged, ratio, stands", .temperature = 0.8f, .top_p = 1, .keep = WEIR_KEEP_RATIO, .q = -60},
+    {.name = "judged, ratio, falls", .temperature = 0.8f, .top_p = 1, .keep = WEIR_KEEP_RATIO, .q = -0.1f}};
 static const int32_t batch_rows[] = {1, 16, 64};
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -121,18 +132,26 @@ static weir_status run_rank(rank *k, weir_err *e) {
     for (size_t b = 0; b < COUNT(batch_rows); b++) {
       weir_ask ask[MAX_ROWS];
       double ns;
+      weir_top draft[WEIR_TOP_MAX], law[WEIR_TOP_MAX];
+      for (int32_t i = 0; i < WEIR_TOP_MAX; i++)
+        draft[i] = (weir_top){1 + 7000 * i, i == 0 ? whats[w].q : -6};
       for (int32_t r = 0; r < batch_rows[b]; r++)
         ask[r] = (weir_ask){.temperature = whats[w].temperature,
                             .top_k = whats[w].top_k,
                             .top_p = whats[w].top_p,
                             .seed = 1,
                             .pos = r,
-                            .probe = -1,
-                            .n_top = whats[w].n_top};
+                            .probe = whats[w].keep != WEIR_KEEP_ALL ? draft[0].id : -1,
+                            .keep = whats[w].keep,
+                            .n_top = whats[w].n_top,
+                            .tell_law = whats[w].tell,
+                            .law = law,
+                            .draft = draft,
+                            .n_draft = whats[w].keep == WEIR_KEEP_RATIO ? WEIR_TOP_MAX : 0};
       const weir_mat m = {g->logits + first, batch_rows[b], cols, VOCAB};
       WEIR_TRY(time_case(k, row, top, m, ask, g->n > 0 ? &shard : NULL, &ns, e));
       if (k->index == 0) {
-        printf("%-20s rows %-3d %9.1f us", whats[w].name, batch_rows[b], ns / 1e3);
+        printf("%-22s rows %-3d %9.1f us", whats[w].name, batch_rows[b], ns / 1e3);
         if (g->n > 0) printf(", %d exchanges, %zu bytes a rank", g->exchanges, g->bytes);
         printf("\n");
         fflush(stdout);
