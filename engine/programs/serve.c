@@ -20,6 +20,7 @@
 #include "net/rpc.h"
 #include "programs/options.h"
 #include "programs/out.h"
+#include "programs/serve_calibration.h"
 #include "programs/serve_gateway.h"
 #include "programs/serve_models.h"
 #include "programs/serve_settings.h"
@@ -46,6 +47,8 @@ typedef struct server {
   weir_serve_status status;
   int64_t status_ns, next_status_ns; /* 0: no lines */
   weir_service_health health;        /* as it was last told */
+  weir_calibration_file calibration; /* where `calibrated` */
+  bool calibrated;
   bool ready_file;                   /* it was written */
 } server;
 
@@ -134,6 +137,8 @@ static weir_status start_service(server *s, weir_err *e) {
       .max_tokens_limit = (int32_t)weir_config_int(c, "max-tokens-limit"),
       .max_requests = (int32_t)weir_config_int(c, "max-requests"),
       .stall_ns = weir_config_int(c, "stall-timeout") * SECOND,
+      .drift = s->calibrated ? &s->calibration.drift : NULL,
+      .drift_threshold = s->calibration.threshold,
   };
   weir_pair_configure(m->pair, &cfg.engine);
   for (int32_t t = 0; t < m->n_tiers; t++) {
@@ -165,6 +170,7 @@ static weir_status come_up(server *s, weir_err *e) {
   WEIR_TRY(weir_serve_signals_init(e));
   WEIR_TRY(start_gateway(s, e));
   const int64_t from = now(s);
+  WEIR_TRY(weir_serve_calibration(s->c, &s->set, &s->calibration, &s->calibrated, e));
   WEIR_TRY(weir_served_open(&s->set, &s->served, e));
   weir_log(WEIR_LOG_DEBUG, "models loaded in %.1f s", (double)(now(s) - from) / (double)SECOND);
   WEIR_TRY(weir_metrics_create(&s->metrics, e));

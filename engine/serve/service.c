@@ -14,6 +14,7 @@
 
 #include "base/mem.h"
 #include "serve/goodput.h"
+#include "serve/service_drift.h"
 #include "serve/service_in.h"
 
 int weir_service_news_fd(const weir_service *s) { return s->news_fd; }
@@ -253,6 +254,7 @@ weir_status weir_service_create(const weir_service_cfg *cfg, weir_service **out,
   set_limits(s);
   WEIR_TRY(weir_service_metrics_init(&s->metrics, cfg->metrics, s->model, cfg->engine.n_tiers, s->n_ctx, e));
   WEIR_TRY(set_defaults(s, e));
+  WEIR_TRY(weir_service_drift_create(s, &s->drift, e));
   WEIR_TRY(weir_engine_create(&s->cfg.engine, &s->engine, e));
   s->stats = weir_engine_get_stats(s->engine);
   weir_service_metrics_engine(&s->metrics, cfg->engine.n_tiers, &s->stats);
@@ -296,6 +298,7 @@ void weir_service_destroy(weir_service *s) {
   for (int i = 0; i < 2; i++)
     if (s->preparer[i].started) pthread_join(s->preparer[i].thread, NULL);
   if (s->loop_started) pthread_join(s->loop, NULL);
+  weir_service_drift_destroy(s->drift);
   end_left(&s->short_work);
   end_left(&s->long_work);
   end_left(&s->inbox);

@@ -33,6 +33,8 @@ typedef struct weir_service_cfg {
   int32_t max_tokens_default, max_tokens_limit;
   int32_t max_requests; /* taken and not ended, at once: one more is refused with 429 */
   int64_t stall_ns;     /* a step loop with work that has not turned for so long is not live; 0: 30 s */
+  const struct weir_drift_profile *drift; /* what the traffic is held against; NULL: nothing */
+  double drift_threshold;                 /* of the gate, when that was seen */
 } weir_service_cfg;
 
 /* Starts the threads; the service is ready when it returns. */

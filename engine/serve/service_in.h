@@ -133,6 +133,7 @@ struct weir_service {
   int32_t n_at;
   bool news;           /* since the edge was last told; the loop's */
   int64_t computed_ns; /* in forward passes of the loop's thread so far; the loop's */
+  struct weir_service_drift *drift; /* owned; NULL: there is no calibration; the loop's */
 };
 
 /* The first wrong field of a request ends its check; `x` is the error to fill. */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "serve/service_drift.h"
 #include "serve/service_in.h"
 
 /* ---- what the engine calls ---- */
@@ -119,6 +120,7 @@ static void on_done(void *ctx, const weir_outcome *o) {
     if (x.code == 503) x.retry_after_ms = retry_ms(r);
   }
   from_list(s, r);
+  weir_service_drift_ended(s->drift, r, end);
   weir_reply_finish(r, end, &x, o, cancelled > 0 ? (weir_cancel_why)(cancelled - 1) : WEIR_CANCEL_SHUTDOWN);
   weir_reply_unref(r);
 }
