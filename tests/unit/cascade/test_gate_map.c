@@ -22,6 +22,8 @@ static uint32_t rnd(uint32_t n) {
 
 static const weir_gate_map rising = {WEIR_STAT_ENTROPY, 4, {0.5f, 1, 2, 4}, {0.1f, 0.1f, 0.5f, 0.9f}};
 
+static const weir_gate_map falling = {WEIR_STAT_MARGIN, 2, {0.1f, 0.6f}, {0.9f, 0.1f}};
+
 static void test_between_and_outside(void **unused) {
   (void)unused;
   static const struct {
@@ -52,7 +54,8 @@ static void test_monotone_everywhere(void **unused) {
     weir_gate_map m = {.stat = (weir_gate_stat)rnd(WEIR_N_STATS)};
     const int n = 1 + (int)rnd(round % 10 == 0 ? WEIR_GATE_MAP_KNOTS : 6);
     for (int i = 0; i < n; i++) {
-      m.x[i] = (float)rnd(1000) * (round % 7 == 0 ? 3e35f : 1e-3f) - (round % 7 == 0 ? 1.5e38f : 0);
+      const double at = rnd(1000);
+      m.x[i] = (float)(round % 7 == 0 ? at * 6e35 - 3e38 : at * 1e-3);
       m.y[i] = (float)rnd(11) / 10;
     }
     qsort(m.x, (size_t)n, sizeof *m.x, by_value);
@@ -70,7 +73,7 @@ static void test_monotone_everywhere(void **unused) {
       assert_true(weir_gate_map_at(&m, m.x[i]) == m.y[i]);
       float last = m.y[i], x = m.x[i];
       for (int k = 0; i + 1 < m.n && k < 40; k++) {
-        x = k < 8 ? nextafterf(x, INFINITY) : x + (m.x[i + 1] - x) * 0.1f;
+        x = k < 8 ? nextafterf(x, INFINITY) : (float)((double)x + ((double)m.x[i + 1] - (double)x) * 0.1);
         if (x >= m.x[i + 1]) break;
         const float y = weir_gate_map_at(&m, x);
         assert_true(sign * (y - last) >= 0 && y >= 0 && y <= 1 && sign * (m.y[i + 1] - y) >= 0);
@@ -142,6 +145,8 @@ static void test_gates_of_probabilities(void **unused) {
       {{WEIR_GATE_ISOTONIC, 1, &rising}, {.entropy = NAN}, false, false},
       {{WEIR_GATE_ISOTONIC, -0.001f, &rising}, {.entropy = 0}, true, true},
       {{WEIR_GATE_ISOTONIC, INFINITY, &rising}, {.entropy = 9}, false, false},
+      {{WEIR_GATE_ISOTONIC, 0.2f, &falling}, {.entropy = 9, .p_max = 9, .margin = 0.7f}, false, false},
+      {{WEIR_GATE_ISOTONIC, 0.2f, &falling}, {.entropy = 0, .p_max = 0, .margin = 0.2f}, true, false},
       {{.kind = WEIR_GATE_HEAD, .threshold = 0.3f}, {.gate = 0.3f, .entropy = 9}, false, false},
       {{.kind = WEIR_GATE_HEAD, .threshold = 0.3f}, {.gate = 0.3001f}, true, false},
       {{.kind = WEIR_GATE_HEAD, .threshold = 0}, {.gate = 0}, false, false},
