@@ -17,11 +17,12 @@
 
 #define GOLDEN "tests/vectors/noise/draws.jsonl"
 
-enum { MAX_DRAWS = 200, MAX_COLS = 8192 }; /* of one row of logits */
+enum { MAX_DRAWS = 300, MAX_COLS = 8192 }; /* of one row of logits */
 
 typedef struct draw {
   weir_ask ask;
   weir_row want;
+  weir_top draft[WEIR_TOP_MAX];
 } draw;
 
 /* One row of logits and what was asked about it. */
@@ -67,12 +68,34 @@ static void read_draw(const json_t *o, golden *g) {
                       .pos = (int32_t)number(o, "pos"),
                       .probe = (int32_t)number(o, "probe"),
                       .keep_a = (float)number(o, "keep_nll")};
+  const json_t *draft = json_object_get(o, "draft"); /* of the later rules, as are keep_b and probe_q */
+  if (draft) {
+    d->ask.keep_b = (float)number(o, "keep_b");
+    d->ask.probe_q = (float)number(o, "probe_q");
+    d->ask.n_draft = (int32_t)json_array_size(draft);
+    assert_in_range(d->ask.n_draft, 0, WEIR_TOP_MAX);
+    for (int32_t i = 0; i < d->ask.n_draft; i++) {
+      const json_t *pair = json_array_get(draft, (size_t)i);
+      d->draft[i] = (weir_top){(int32_t)json_integer_value(json_array_get(pair, 0)),
+                               (float)json_number_value(json_array_get(pair, 1))};
+    }
+  }
   if (strcmp(keep, "own") == 0)
     d->ask.keep = WEIR_KEEP_OWN;
   else if (strcmp(keep, "nll") == 0)
     d->ask.keep = WEIR_KEEP_NLL;
   else if (strcmp(keep, "all") == 0)
     d->ask.keep = WEIR_KEEP_ALL;
+  else if (strcmp(keep, "v1") == 0)
+    d->ask.keep = WEIR_KEEP_V1;
+  else if (strcmp(keep, "v2") == 0)
+    d->ask.keep = WEIR_KEEP_V2;
+  else if (strcmp(keep, "v3") == 0)
+    d->ask.keep = WEIR_KEEP_V3;
+  else if (strcmp(keep, "typical") == 0)
+    d->ask.keep = WEIR_KEEP_TYPICAL;
+  else if (strcmp(keep, "ratio") == 0)
+    d->ask.keep = WEIR_KEEP_RATIO;
   else
     fail_msg("%s: unknown keep %s", GOLDEN, keep);
   d->want = (weir_row){.token = (int32_t)number(o, "token"),
@@ -96,6 +119,7 @@ static void check_on(weir_dev *dev, const char *isa, const golden *g) {
   assert_non_null(dense);
   for (int32_t i = 0; i < g->n_draws; i++) {
     ask[i] = g->draw[i].ask;
+    ask[i].draft = g->draw[i].draft;
     memcpy(dense + (size_t)i * (size_t)g->n_cols, g->logit, sizeof(float) * (size_t)g->n_cols);
   }
   const weir_mat logits = kern_mat(dev, g->n_draws, g->n_cols, 3);

@@ -38,7 +38,7 @@ static void noise_is_the_golden_one(void **state) {
   }
   fclose(f);
   assert_int_equal(read, EOF); /* and not a line of another form */
-  assert_int_equal(n, 7 * 5 * 2 * 4);
+  assert_int_equal(n, 7 * 5 * 4 * 4);
 }
 
 static int bits_that_differ(weir_noise4 a, weir_noise4 b) {

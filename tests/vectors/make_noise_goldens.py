@@ -14,7 +14,7 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 M32 = 0xFFFFFFFF
-DRAW, AGAIN = 0, 1
+DRAW, AGAIN, RATIO, REST = range(4)
 
 
 def philox(counter, key):
@@ -87,6 +87,35 @@ def race(x, ask, purpose):
     return first
 
 
+def by_ratio(x, ask):
+    """Maximal coupling: the probe stands with probability min(1, P/Q), else a race of what P has above Q."""
+    w = cut_weights(x, ask)
+    p = w / w.sum()
+    q = np.zeros(len(x))
+    for i, logprob in ask["draft"]:
+        q[i] = np.exp(logprob)
+    seed, pos, probe = int(ask["seed"], 16), ask["pos"], ask["probe"]
+    u = (quad(seed, pos, RATIO, 0)[0] + 0.5) * 2.0 ** -32
+    certain(abs(u * q[probe] / p[probe] - 1) > 1e-4 if p[probe] > 0 else True)
+    if u * q[probe] <= p[probe]:
+        return probe
+    rest = np.maximum(0, p - q)
+    certain((np.abs(p - q)[q > 0] > 1e-4 * p[q > 0]).all())
+    at = np.divide(arrivals(seed, pos, REST, len(x)), rest, out=np.full(len(x), np.inf), where=rest > 0)
+    first = int(at.argmin())
+    certain((np.delete(at, first) > at[first] * (1 + 1e-2)).all())
+    return first
+
+
+def stands(lp, p, probe, ask):
+    """Whether the probe stands by a rule on probabilities at temperature 1."""
+    a, b, top, entropy = ask["keep_a"], ask["keep_b"], p.max(), -(p * lp).sum()
+    have, want = {"v1": (np.exp(ask["probe_q"]), top - a), "v2": (p[probe], top - a), "v3": (p[probe], (1 - a) * top),
+                  "typical": (p[probe], min(a, b * np.exp(-entropy)))}[ask["keep"]]
+    certain(abs(have - want) > 1e-5 * top)
+    return have >= want
+
+
 def answer(x, ask):
     """The row of kernels/row.h for one ask."""
     lp = x - x.max()
@@ -98,6 +127,10 @@ def answer(x, ask):
     elif probe >= 0 and ask["keep"] == "nll":
         certain(abs(-lp[probe] - ask["keep_nll"]) > 1e-4)
         token = probe if -lp[probe] <= ask["keep_nll"] else race(x, ask, AGAIN)
+    elif probe >= 0 and ask["keep"] == "ratio" and ask["temperature"] > 0:
+        token = by_ratio(x, ask)
+    elif probe >= 0 and ask["keep"] in ("v1", "v2", "v3", "typical"):
+        token = probe if stands(lp, p, probe, ask) else race(x, ask, AGAIN)
     else:
         token = race(x, ask, DRAW)
     top = np.sort(p)[::-1]
@@ -107,6 +140,19 @@ def answer(x, ask):
 
 def f32(x):
     return float(np.float32(x))
+
+
+def more_asks(rng, x, t, k, p, m):
+    """Of the rules that came later, with what they want; drafts of up to 20 ids, the probe among them."""
+    for keep, a, b in (("v1", 0.1, 0), ("v2", 0.3, 0), ("v3", 0.5, 0), ("typical", 0.09, 0.3), ("ratio", 0, 0), ("ratio", 0, 0)):
+        near = np.argsort(-x, kind="stable")[:20]
+        ids = [int(i) for i in rng.permutation(near)[:int(rng.integers(1, len(near) + 1))]]
+        share = rng.exponential(size=len(ids))
+        yield {"temperature": f32(t), "top_k": k, "top_p": f32(p), "min_p": f32(m),
+               "seed": f"{rng.integers(2 ** 64, dtype=np.uint64):016x}", "pos": int(rng.integers(5000)),
+               "probe": ids[0], "keep": keep, "keep_nll": f32(a), "keep_a": f32(a), "keep_b": f32(b),
+               "probe_q": f32(-rng.exponential()),
+               "draft": [[i, f32(v)] for i, v in zip(ids, np.log(share / share.sum()))] if keep == "ratio" else []}
 
 
 def rows(rng):
@@ -131,12 +177,12 @@ def main():
     with open(os.path.join(out, "noise.txt"), "w") as f:
         for seed in (0, 1, 42, 0xFFFFFFFF, 0x100000000, 0x123456789ABCDEF0, 0xFFFFFFFFFFFFFFFF):
             for pos in (0, 1, 17, 4095, 0x7FFFFFFF):
-                for purpose in (DRAW, AGAIN):
+                for purpose in (DRAW, AGAIN, RATIO, REST):
                     for index in (0, 1, 63, 37984):
                         v = " ".join(f"{x:08x}" for x in quad(seed, pos, purpose, index))
                         f.write(f"{seed:016x} {pos} {purpose} {index} {v}\n")
 
-    rng = np.random.default_rng(2011)
+    rng, rng2 = np.random.default_rng(2011), np.random.default_rng(2211)
     laws = [(0, 0, 1, 0), (1, 0, 1, 0), (0.7, 0, 1, 0), (1.6, 0, 1, 0), (1, 1, 1, 0), (1, 5, 1, 0), (0.8, 40, 1, 0),
             (1, 0, 0.9, 0), (1, 0, 0.3, 0), (1, 0, 0.001, 0), (1, 0, 1, 0.1), (0.7, 40, 0.95, 0.05), (1.3, 20, 0.8, 0.2),
             (1, 100000, 0.5, 0)]
@@ -151,11 +197,15 @@ def main():
             f.write(f'{{"kind": "row", "name": "{name}", "n_valid": {n_valid}, "logits": [{", ".join(text)}]}}\n')
             x = x[:n_valid].astype(np.float64)
             for t, k, p, m in laws:
+                asks = []
                 for probe, keep, nll in judged:
                     at = {"some": int(rng.integers(n_valid)), "top": int(x.argmax()), -1: -1}[probe]
                     ask = {"temperature": f32(t), "top_k": k, "top_p": f32(p), "min_p": f32(m),
                            "seed": f"{rng.integers(2 ** 64, dtype=np.uint64):016x}", "pos": int(rng.integers(5000)),
                            "probe": at, "keep": keep, "keep_nll": f32(nll)}
+                    asks.append(ask)
+                for ask in asks + list(more_asks(rng2, x, t, k, p, m)):
+                    at = ask["probe"]
                     try:
                         row = answer(x, ask)
                     except Unsure:
