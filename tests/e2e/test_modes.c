@@ -184,11 +184,57 @@ static void test_speculate(void **state) {
   }
 }
 
+/* One model writes all of an answer, its own text; at the ends of the knobs it is the same one for all. */
+static void test_route(void **state) {
+  (void)state;
+  static const char *const small[] = {"--entropy inf", "--route-share 1", "--entropy inf --route-after end",
+                                      "--route-share 1 --route-after 8"};
+  static const char *const large[] = {"--entropy -1", "--entropy 0 --route-share 0",
+                                      "--entropy 0 --route-share 0.5 --route-after end",
+                                      "--entropy 0 --route-share 0 --route-after 3 --route-prompt 4096"};
+  static const char *const mixed[] = {"--entropy 0.6 --route-share 0.5",
+                                      "--entropy 1 --route-share 0.1 --route-after 8",
+                                      "--entropy 1 --route-share 0.12 --route-after end"};
+  for (int i = 0; i < 4; i++)
+    for (int d = i % 2 * 2; d < 3; d += 3) { /* one kind of draw each */
+      char a[256], b[256];
+      snprintf(a, sizeof a, "--mode route %s %s", small[i], draws[d]);
+      snprintf(b, sizeof b, "--mode small %s", draws[d]);
+      want_same_runs(a, b);
+      snprintf(a, sizeof a, "--mode route %s %s", large[i], draws[d]);
+      snprintf(b, sizeof b, "--mode large %s", draws[d]);
+      want_same_runs(a, b);
+    }
+  json_t *alone[2] = {answers_of("--mode small"), answers_of("--mode large")};
+  size_t by[2] = {0, 0};
+  for (int i = 0; i < 3; i++) {
+    char options[256];
+    snprintf(options, sizeof options, "--mode route %s", mixed[i]);
+    json_t *got = answers_of(options);
+    for (size_t k = 0; k < json_array_size(got); k++) {
+      const json_t *x = json_array_get(got, k);
+      const bool up = json_real_value(json_object_get(x, "deferral_rate")) > 0;
+      if (!json_equal(json_object_get(x, "ids"), json_object_get(json_array_get(alone[up], k), "ids")))
+        fail_msg("%s: answer %zu is not that of the %s model", options, k, up ? "large" : "small");
+      by[up]++;
+    }
+    json_decref(got);
+    snprintf(options, sizeof options, "--mode route %s -b 1 --threads 1", mixed[i]);
+    char batched[256];
+    snprintf(batched, sizeof batched, "--mode route %s", mixed[i]);
+    want_same_runs(options, batched);
+  }
+  assert_true(by[0] > 0 && by[1] > 0);
+  json_decref(alone[0]);
+  json_decref(alone[1]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_ends),          cmocka_unit_test(test_exact_is_large),
       cmocka_unit_test(test_models_differ), cmocka_unit_test(test_company_changes_nothing),
       cmocka_unit_test(test_rollback),      cmocka_unit_test(test_speculate),
+      cmocka_unit_test(test_route),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
