@@ -183,6 +183,9 @@ static void test_speculate(void **state) {
       const int32_t n = speculate(&s, &job[i], tok, &lost);
       const weir_keep rule = job[i].cascade.keep[1];
       expect_tokens(&out[i], tok, n, weir_accept_name(rule), round, i);
+      if (rule == WEIR_KEEP_OWN || (rule == WEIR_KEEP_RATIO && !(job[i].draw.temperature > 0)))
+        expect_tokens(&out[i], tok, sim_reference(&s, &job[i], -1, tok, NULL), "the large tier's own", round,
+                      i);
       assert_int_equal(out[i].counts.refused, lost);
       refused += lost;
       by_rule[rule] += lost < n; /* something stood */
