@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The drift alarm of a server: which requests are compared with the calibration, what is told of it. The
+/* The drift alarm of a server: which requests are compared with the calibration, what is told of it.
+ * Without a calibration the metrics are there and say nothing. The
  * comparison is calibrate/drift.c's. Loop thread. */
 #include "serve/service_drift.h"
 
@@ -62,15 +63,20 @@ weir_status weir_service_drift_create(const weir_service *s, weir_service_drift 
   weir_service_drift *d = NULL;
   weir_cascade_cfg cascade;
   *out = NULL;
-  if (!s->cfg.drift || s->cfg.engine.n_tiers < 2) return WEIR_OK;
+  if (s->cfg.engine.n_tiers < 2) return WEIR_OK;
   WEIR_TRY(weir_cascade_cfg_make(&s->cfg.cascade, &cascade, e));
   WEIR_TRY(WEIR_NEW(1, &d, e));
   d->mode = s->cfg.cascade.mode;
   d->gate = cascade.gate[0];
-  WEIR_TRY(weir_drift_init(&d->drift, s->cfg.drift, WEIR_DRIFT_WINDOW, WEIR_DRIFT_RATE, e));
   WEIR_TRY(make_metrics(d, &s->cfg, e));
-  weir_metric_set(d->expected, expected_rate(d, &s->cfg));
+  weir_metric_set(d->score, NAN);
+  weir_metric_set(d->expected, NAN);
   weir_metric_set(d->observed, NAN);
+  if (s->cfg.drift) {
+    WEIR_TRY(weir_drift_init(&d->drift, s->cfg.drift, WEIR_DRIFT_WINDOW, WEIR_DRIFT_RATE, e));
+    weir_metric_set(d->score, 0);
+    weir_metric_set(d->expected, expected_rate(d, &s->cfg));
+  }
   *out = d;
   d = NULL;
 out:
@@ -108,7 +114,7 @@ static void tell(const weir_service_drift *d, weir_drift_news news) {
 }
 
 void weir_service_drift_ended(weir_service_drift *d, const weir_reply *r, weir_end end) {
-  if (!d || !is_compared(d, r, end)) return;
+  if (!d || !d->drift.seen || !is_compared(d, r, end)) return;
   const int32_t n = weir_reply_log_n(&r->log);
   int32_t deferred = 0;
   if (n > d->cap) { /* without the memory it is a request fewer */

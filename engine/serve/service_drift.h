@@ -10,7 +10,8 @@ struct weir_reply;
 
 typedef struct weir_service_drift weir_service_drift;
 
-/* Makes the metrics. With no profile in the service's configuration *out is NULL and nothing is counted. */
+/* Makes the metrics. Without a profile in the configuration nothing is compared; with one model *out is NULL.
+ */
 weir_status weir_service_drift_create(const struct weir_service *, weir_service_drift **out, weir_err *e);
 void weir_service_drift_destroy(weir_service_drift *); /* NULL is fine */
 /* A request has come to its end. Counted are those that ran as a request does that asks for nothing, with the
