@@ -11,7 +11,7 @@
 #define STALE_NS   60000000000LL /* a measurement older than that is tried again */
 #define CREDIT_NS  5e9           /* of trials, at most */
 #define LOAD_NS    50e6          /* time constant of the load */
-enum { HOLD_STEPS = 6, LEAST_TOKENS = 16 };
+enum { HOLD_STEPS = 6, LEAST_TOKENS = 16, FAR_AWAY = 6 };
 
 weir_auto_rules weir_auto_rules_default(void) {
   return (weir_auto_rules){.margin = 0.05, .hold_ns = 150000000, .explore = 0.02};
@@ -49,11 +49,12 @@ static int32_t size_of(double rows) {
   return i < WEIR_AUTO_SIZES ? i : WEIR_AUTO_SIZES - 1;
 }
 
-static void learn_size(double *rows, double *ns, double r, double t) {
-  const double keep = *rows == 0 ? 0 : 0.8;
-  if (keep > 0 && t > 4 * *ns) t = 4 * *ns; /* somebody else had the machine */
-  *rows = keep * *rows + (1 - keep) * r;
-  *ns = keep * *ns + (1 - keep) * t;
+static void learn_size(weir_auto_size *size, double rows, double ns) {
+  weir_auto_size *z = &size[size_of(rows)];
+  const double keep = z->rows == 0 ? 0 : 0.8;
+  if (keep > 0 && ns > 4 * z->ns) ns = 4 * z->ns; /* somebody else had the machine */
+  z->rows = keep * z->rows + (1 - keep) * rows;
+  z->ns = keep * z->ns + (1 - keep) * ns;
 }
 
 /* Slope of time over rows between two points, never more than in proportion. */
@@ -61,16 +62,16 @@ static double slope(double r0, double t0, double r1, double t1) {
   return r1 > r0 ? clamp((t1 - t0) / (r1 - r0), 0, t0 / r0) : 0;
 }
 
-double weir_auto_step_ns(const weir_auto_curve *c, double rows) {
+static double time_at(const weir_auto_size *z, const weir_auto_size *any, double rows) {
   int32_t lo = -1, hi = -1, first = -1, second = -1, before = -1;
   if (rows < 1) rows = 1;
   for (int32_t i = 0; i < WEIR_AUTO_SIZES; i++) {
-    if (c->plain[i].rows == 0) continue;
+    if (z[i].rows == 0) continue;
     if (first < 0)
       first = i;
     else if (second < 0)
       second = i;
-    if (c->plain[i].rows <= rows) {
+    if (z[i].rows <= rows) {
       before = lo;
       lo = i;
     } else if (hi < 0) {
@@ -79,37 +80,50 @@ double weir_auto_step_ns(const weir_auto_curve *c, double rows) {
   }
   if (first < 0) return 0;
   if (lo >= 0 && hi >= 0) {
-    const double at = (rows - c->plain[lo].rows) / (c->plain[hi].rows - c->plain[lo].rows);
-    return c->plain[lo].ns + at * (c->plain[hi].ns - c->plain[lo].ns);
+    const double at = (rows - z[lo].rows) / (z[hi].rows - z[lo].rows);
+    return z[lo].ns + at * (z[hi].ns - z[lo].ns);
   }
   if (lo < 0) { /* below all: between in proportion and flat */
-    const double r0 = c->plain[first].rows, t0 = c->plain[first].ns;
+    const double r0 = z[first].rows, t0 = z[first].ns;
     if (second < 0) return t0 * sqrt(rows / r0);
-    const double t = t0 - slope(r0, t0, c->plain[second].rows, c->plain[second].ns) * (r0 - rows);
+    const double t = t0 - slope(r0, t0, z[second].rows, z[second].ns) * (r0 - rows);
     return t > t0 * rows / r0 ? t : t0 * rows / r0;
   }
   /* Above all: prompts have had larger steps, and say how these grow; else as the last two sizes did, or half
    * in proportion. */
-  const double r0 = c->plain[lo].rows, t0 = c->plain[lo].ns;
+  const double r0 = z[lo].rows, t0 = z[lo].ns;
   int32_t top = -1;
   for (int32_t i = lo + 1; i < WEIR_AUTO_SIZES; i++) {
-    if (c->any[i].rows <= r0) continue;
+    if (any[i].rows <= r0) continue;
     top = i;
-    if (c->any[i].rows >= rows) break;
+    if (any[i].rows >= rows) break;
   }
   double s = 0.5 * t0 / r0;
   if (top >= 0)
-    s = slope(r0, t0, c->any[top].rows, c->any[top].ns);
+    s = slope(r0, t0, any[top].rows, any[top].ns);
   else if (before >= 0)
-    s = slope(c->plain[before].rows, c->plain[before].ns, r0, t0);
+    s = slope(z[before].rows, z[before].ns, r0, t0);
   return t0 + s * (rows - r0);
 }
 
+/* What a head on each row may add, as long as nobody has measured it. */
+#define HEADS 1.25
+
+double weir_auto_step_ns(const weir_auto_curve *c, double rows) {
+  const double ns = time_at(c->full, c->any, rows);
+  return ns > 0 ? ns : HEADS * time_at(c->part, c->any, rows);
+}
+
+double weir_auto_part_ns(const weir_auto_curve *c, double rows) {
+  const double ns = time_at(c->part, c->any, rows);
+  return ns > 0 ? ns : time_at(c->full, c->any, rows);
+}
+
 /* Time of the step that its prompt rows took. */
-static double learn_step(weir_auto_curve *c, double rows, double prompt, double ns) {
-  learn_size(&c->any[size_of(rows)].rows, &c->any[size_of(rows)].ns, rows, ns);
+static double learn_step(weir_auto_curve *c, double rows, double prompt, double answers, double ns) {
+  learn_size(c->any, rows, ns);
   if (prompt < 1) {
-    learn_size(&c->plain[size_of(rows)].rows, &c->plain[size_of(rows)].ns, rows, ns);
+    learn_size(2 * answers >= rows ? c->full : c->part, rows, ns);
     return 0;
   }
   const double others = rows - prompt, beside = others >= 1 ? weir_auto_step_ns(c, others) : 0;
@@ -143,6 +157,12 @@ static double step_ns(const machine *x, int32_t t, double rows) {
   return ns > 0 ? ns + x->a->overhead_ns : 0;
 }
 
+/* Of the large tier, in `defer`: it catches up. */
+static double part_ns(const machine *x, double rows) {
+  const double ns = weir_auto_part_ns(&x->a->tier[1], rows);
+  return ns > 0 ? ns + x->a->overhead_ns : 0;
+}
+
 /* Requests that a large step finds waiting, where `small` is the time of a step they come from. */
 static double gathered(const machine *x, double b, double per_step, double small) {
   const double most =
@@ -160,7 +180,7 @@ static double predict_shared(const machine *x, weir_auto_mode m, double b) {
   if (m == WEIR_AUTO_EXACT) return (x->k * small + step_ns(x, 1, b * (x->k + 1))) / (b * x->e);
   if (x->r < 1e-6) return small / b;
   const double w = gathered(x, b, b * x->r, small), at_small = b > 1 ? b - w / 2 : 1;
-  return step_ns(x, 0, at_small) / at_small + x->r / w * step_ns(x, 1, w / x->r);
+  return step_ns(x, 0, at_small) / at_small + x->r / w * part_ns(x, w / x->r);
 }
 
 /* b requests go round: so long in small steps, so long for a large one, which is under way half the time when
@@ -175,7 +195,7 @@ static double predict_overlap(const machine *x, weir_auto_mode m, double b) {
   double up = 0.3 * b, cycle = 0;
   for (int32_t i = 0; i < 30; i++) {
     const double down = b - up > 1 ? b - up : 1, w = up / wait > 1 ? up / wait : 1;
-    const double small = step_ns(x, 0, down), large = step_ns(x, 1, w * rows);
+    const double small = step_ns(x, 0, down), large = exact ? step_ns(x, 1, w * rows) : part_ns(x, w * rows);
     if (small == 0 || large == 0) return 0;
     cycle = turns * small + wait * large;
     up = 0.5 * up + 0.5 * b * wait * large / cycle;
@@ -291,7 +311,7 @@ void weir_auto_step_done(weir_auto *a, const weir_auto_step *s) {
     *w = (struct weir_auto_window){.mode = w->mode, .open = whole};
   }
 
-  const double prompt = learn_step(&a->tier[s->tier], s->rows, s->prompt_rows, device);
+  const double prompt = learn_step(&a->tier[s->tier], s->rows, s->prompt_rows, s->answers, device);
   if (!a->rules.overlap) a->overhead_ns += 0.05 * (clamp(took - device, 0, device) - a->overhead_ns);
   const double follow = 1 - exp(-took / LOAD_NS);
   a->load += (a->load == 0 ? 1 : follow > 0.1 ? follow : 0.1) * (load - a->load);
@@ -477,6 +497,13 @@ static bool try_another(weir_auto *a, weir_quality q) {
   return true;
 }
 
+/* By how much it must be better: the further from its last measurement a prediction is, the more. */
+static double margin_of(const weir_auto *a, weir_auto_mode m) {
+  int32_t away;
+  nearest(a, m, a->load, &away);
+  return a->rules.margin * (1 + 0.5 * (away < FAR_AWAY ? away : FAR_AWAY));
+}
+
 static bool choose(weir_auto *a, weir_quality q, char *why, size_t bytes) {
   weir_auto_floor *f = &a->floor[q];
   const double now = weir_auto_cost(a, f->mode, a->load);
@@ -489,7 +516,7 @@ static bool choose(weir_auto *a, weir_quality q, char *why, size_t bytes) {
     least = c;
   }
   const double gap = least > 0 ? now / least - 1 : 0;
-  if (best == f->mode || (now > 0 && gap < a->rules.margin)) {
+  if (best == f->mode || (now > 0 && gap < margin_of(a, best))) {
     f->better_ns = 0;
     return try_another(a, q);
   }

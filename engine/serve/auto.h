@@ -30,11 +30,15 @@
 enum { WEIR_AUTO_SIZES = 28, WEIR_AUTO_LOADS = 20 };
 
 /* Step times of one tier by rows. Sizes are half octaves: 1, 2, 3, 4, 6, 8, 12, ... */
+typedef struct weir_auto_size {
+  double rows, ns; /* averaged; rows 0: none was seen */
+} weir_auto_size;
 typedef struct weir_auto_curve {
-  struct {
-    double rows, ns;                              /* averaged; rows 0: none was seen */
-  } plain[WEIR_AUTO_SIZES], any[WEIR_AUTO_SIZES]; /* steps without prompt rows; all */
-  double prompt_row_ns;                           /* 0: not measured */
+  weir_auto_size full[WEIR_AUTO_SIZES]; /* no prompt rows; most rows have an answer, and cost a head */
+  weir_auto_size
+      part[WEIR_AUTO_SIZES]; /* no prompt rows; most are caught up with, for one answer at the end */
+  weir_auto_size any[WEIR_AUTO_SIZES]; /* all */
+  double prompt_row_ns;                /* 0: not measured */
 } weir_auto_curve;
 
 typedef struct weir_auto_rules {
@@ -51,7 +55,7 @@ weir_auto_rules weir_auto_rules_default(void);
 /* A step of a tier as the controller sees it. */
 typedef struct weir_auto_step {
   int64_t now_ns, from_ns; /* its end; since when time counts for it: the end of the one before */
-  int32_t tier, rows, prompt_rows;
+  int32_t tier, rows, prompt_rows, answers; /* answers: rows of which somebody wants to hear */
   int64_t device_ns;
   int32_t active;                /* requests under way, of all kinds */
   int32_t of[WEIR_N_AUTO_MODES]; /* of these, those in mode auto, by mode */
@@ -124,8 +128,9 @@ static inline weir_auto_mode weir_auto_of(const weir_auto *a, weir_quality q) { 
 bool weir_auto_decide(weir_auto *, char *why, size_t why_bytes);
 /* Nanoseconds for one token of all requests together at that load, prompts included; 0: not known. */
 double weir_auto_cost(const weir_auto *, weir_auto_mode, double load);
-/* Of a step; 0: not known. */
+/* Of a step in which all rows have an answer, few have one; 0: not known. */
 double weir_auto_step_ns(const weir_auto_curve *, double rows);
+double weir_auto_part_ns(const weir_auto_curve *, double rows);
 /* Some tier is needed by every mode of the floor. */
 bool weir_auto_needs(weir_quality, int32_t tier);
 weir_auto_stats weir_auto_get_stats(const weir_auto *);

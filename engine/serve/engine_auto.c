@@ -105,6 +105,7 @@ void weir_engine_auto_step(weir_engine *g, int32_t t, int64_t device_ns) {
                       .tier = t,
                       .rows = y->n_rows,
                       .prompt_rows = y->plan.rows.prompt,
+                      .answers = weir_batch_get(&y->plan.batch).n_out,
                       .device_ns = device_ns,
                       .active = g->n_active};
   int64_t unseen[2] = {0, 0};
