@@ -16,6 +16,7 @@
 #include "calibrate/replay.h"
 #include "cascade/cascade_conf.h"
 #include "programs/calibrate_log.h"
+#include "run/exec_local.h"
 #include "serve/engine.h"
 #include "serve/pair.h"
 
@@ -106,6 +107,18 @@ static void run(world *w, const weir_cascade_opts *opts, out *o) {
   weir_engine_destroy(g);
 }
 
+/* A head that nobody fitted: what counts is that the engine's scores are those of the trace. */
+static void set_head(world *w) {
+  weir_err e = {0};
+  weir_gate_head h = {.bias = -0.3F, .stat_weight = {[WEIR_STAT_ENTROPY] = 1.5F}};
+  weir_exec *small = weir_pair_exec(w->pair, 0);
+  assert_int_equal(weir_exec_local_hidden(small, NULL, NULL, NULL, &h.dim, &e), WEIR_OK);
+  h.weight = calloc((size_t)h.dim, sizeof(float));
+  for (int32_t i = 0; i < h.dim; i++) h.weight[i] = 0.05F * (float)((i * 7 + 3) % 11 - 5);
+  if (weir_exec_local_set_gate(small, &h, &e) != WEIR_OK) fail_msg("%s", e.msg);
+  free(h.weight);
+}
+
 static void open_world(world *w, bool demo, int32_t max_tokens, float temperature) {
   const weir_cascade_opts large = {.mode = WEIR_MODE_LARGE};
   weir_err e = {0};
@@ -116,6 +129,7 @@ static void open_world(world *w, bool demo, int32_t max_tokens, float temperatur
       demo ? open_pair("models/weir-demo-small-Q8_0.gguf", "models/weir-demo-large-Q8_0.gguf", max_tokens)
            : open_pair("tests/vectors/models/pair-small.gguf", "tests/vectors/models/pair-large.gguf",
                        max_tokens);
+  set_head(w);
   w->draw =
       (weir_ask){.temperature = temperature, .top_p = temperature > 0 ? 0.95F : 1, .seed = 11, .probe = -1};
   for (int32_t j = 0; j < JOBS; j++) {
@@ -227,6 +241,10 @@ static const struct setting {
      false},
     {"defer chance",
      {.mode = WEIR_MODE_DEFER, .set = GATED, .gate = WEIR_GATE_CHANCE, .threshold = 0.3F},
+     false,
+     false},
+    {"defer head",
+     {.mode = WEIR_MODE_DEFER, .set = GATED, .gate = WEIR_GATE_HEAD, .threshold = 0.45F},
      false,
      false},
     {"defer hold 3",
