@@ -9,10 +9,13 @@
 /* Whether an option of the cascade was set. A model alone has no use for them; there only those of the
  * command line count (and are refused), so that a file may hold the settings of a cascade and be used with -m
  * small. */
-static bool given(const weir_config *c, const char *name, weir_mode mode) {
-  if (!weir_config_is_set(c, name) || weir_config_is_list(c, name)) return false; /* lists: eval_plan.c */
+static bool meant(const weir_config *c, const char *name, weir_mode mode) {
   const bool alone = mode == WEIR_MODE_SMALL || mode == WEIR_MODE_LARGE;
-  return !alone || !strcmp(weir_config_source(c, name), "command line");
+  return weir_config_is_set(c, name) && (!alone || !strcmp(weir_config_source(c, name), "command line"));
+}
+
+static bool given(const weir_config *c, const char *name, weir_mode mode) {
+  return !weir_config_is_list(c, name) && meant(c, name, mode); /* lists: eval_plan.c */
 }
 
 weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_cascade_opts *o, weir_err *e) {
@@ -76,7 +79,7 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->fusion_weight = (float)weir_config_float(c, "fusion-weight");
     o->set |= WEIR_OPT_FUSION_WEIGHT;
   }
-  if (given(c, "span", o->mode)) o->set |= WEIR_OPT_SPAN;
+  if (meant(c, "span", o->mode)) o->set |= WEIR_OPT_SPAN;
   if (given(c, "route-prompt", o->mode)) {
     o->route_prompt = (int32_t)weir_config_int(c, "route-prompt");
     o->set |= WEIR_OPT_ROUTE_PROMPT;
