@@ -140,7 +140,7 @@ const char *weir_gate_name(weir_gate_kind k) {
 float weir_gate_default(weir_gate_kind k) {
   static const float value[] = {
       [WEIR_GATE_ENTROPY] = 0.45f, [WEIR_GATE_TOP_PROB] = 0.6f, [WEIR_GATE_MARGIN] = 0.3f,
-      [WEIR_GATE_CHANCE] = 0.1f,   [WEIR_GATE_ISOTONIC] = 0.3f, [WEIR_GATE_HEAD] = 0.3f};
+      [WEIR_GATE_CHANCE] = 0.1f,   [WEIR_GATE_ISOTONIC] = 0.1f, [WEIR_GATE_HEAD] = 0.1f};
   return (unsigned)k < N_GATES ? value[k] : 0;
 }
 

@@ -95,7 +95,7 @@ typedef struct weir_cascade_opts {
 
 /* The threshold a gate of this kind has when none is set: entropy 0.45 nats (the entropy baseline shipped
  * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3, chance 0.1; of the
- * fitted gates a probability of error of 0.3. Pairs differ several-fold: calibrate. */
+ * fitted gates a probability of error of 0.1. Pairs differ several-fold: calibrate. */
 float weir_gate_default(weir_gate_kind);
 
 /* Builds the configuration of two tiers. WEIR_EINVAL names the option that is out of range or that the mode

@@ -137,7 +137,7 @@ const weir_option weir_options[] = {
    "A gate that was fitted to the pair by weir calibrate. A file of another small model is refused."},
   {"threshold", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "X", NULL, ANY, NULL, false,
    "The gate's threshold, whatever the gate: top-prob and margin stop tokens below it; isotonic and head those whose "
-   "probability of error is above it, 0.3 unless their file says else. Instead of --entropy."},
+   "probability of error is above it, 0.1 unless their file says else. Instead of --entropy."},
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
   {"defer-rate", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "R", NULL, 0, 1, NULL, NULL, false,

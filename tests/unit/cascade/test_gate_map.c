@@ -186,7 +186,7 @@ static void test_configurations(void **unused) {
       weir_cascade_opts o = {.mode = modes[m], .set = WEIR_OPT_GATE, .gate_map = &rising};
       assert_true(weir_gate_parse(k ? "head" : "isotonic", &o.gate));
       assert_int_equal(weir_cascade_cfg_make(&o, &g, &e), WEIR_OK);
-      assert_true(g.gate[0].threshold == 0.3f && g.gate[0].kind == o.gate);
+      assert_true(g.gate[0].threshold == 0.1f && g.gate[0].kind == o.gate);
       assert_ptr_equal(g.gate[0].map, k ? NULL : &rising);
       if (m < 2) {
         o.set |= WEIR_OPT_DEFER_RATE;
