@@ -21,6 +21,7 @@ void weir_answers_clear(weir_answers *a) {
     weir_answer *x = &a->one[i];
     const weir_tokens prompt = x->prompt;
     weir_buf_fini(&x->text);
+    weir_decision_log_fini(&x->log);
     free(x->token);
     *x = (weir_answer){.prompt = prompt};
   }
@@ -80,6 +81,26 @@ static void take_end(void *ctx, const weir_outcome *o) {
   if (a->on_done) a->on_done(a->ctx, (int32_t)(x - a->one));
 }
 
+static void take_decision(void *ctx, const weir_decision *d) {
+  weir_answer *x = ctx;
+  weir_answers *a = x->of;
+  const weir_answers_how *h = a->how_;
+  if (a->err.code != WEIR_OK) return;
+  if (x->log.text.len > 0) {
+    weir_decision_log_put(&x->log, d, &a->err);
+    return;
+  }
+  const char *name[WEIR_MAX_TIERS];
+  for (int32_t t = 0; t < h->models->n_tiers; t++) name[t] = h->models->tier_name[t];
+  const weir_log_request q = {.request = (int32_t)(x - a->one),
+                              .n_prompt = x->prompt.n,
+                              .max_new = h->max_new,
+                              .n_tiers = h->models->n_tiers,
+                              .draw = &h->draw,
+                              .tier_name = name};
+  weir_decision_log_begin(&x->log, &q, d, &a->err);
+}
+
 /* ---- the loop ---- */
 
 static weir_status submit(weir_engine *g, weir_answers *a, int32_t i, const weir_answers_how *h,
@@ -104,6 +125,7 @@ static weir_status submit(weir_engine *g, weir_answers *a, int32_t i, const weir
       .n_spans = h->n_spans,
       .on_piece = take_piece,
       .on_done = take_end,
+      .on_decision = h->log_decisions ? take_decision : NULL,
       .ctx = x,
   };
   const weir_status st = weir_engine_submit(g, &job, &x->job, e);
@@ -158,6 +180,7 @@ weir_status weir_answers_run(weir_answers *a, const weir_answers_how *h, weir_er
   };
   weir_pair_configure(h->models->pair, &cfg);
   WEIR_TRY(weir_engine_create(&cfg, &g, e));
+  a->how_ = h;
   const int64_t start = weir_now_ns(&cfg.clock);
   st = loop(g, a, h, e);
   a->wall_ns = weir_now_ns(&cfg.clock) - start;

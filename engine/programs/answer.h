@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/config.h"
+#include "programs/decision_log.h"
 #include "programs/load.h"
 #include "serve/engine.h"
 
@@ -28,6 +29,8 @@ typedef struct weir_answer {
   weir_counts counts;
   int64_t queued_ns, first_token_ns, total_ns; /* as weir_outcome has them */
 
+  weir_decision_log log; /* with weir_answers_how.log_decisions; owned */
+
   /* for the loop */
   struct weir_answers *of;
   int64_t job;
@@ -43,6 +46,7 @@ typedef struct weir_answers {
   void (*on_token)(void *ctx, int32_t i);
   void (*on_done)(void *ctx, int32_t i); /* may be NULL */
   void *ctx;
+  const struct weir_answers_how *how_; /* while it runs */
   bool give_up; /* set by a callback: what is unfinished is cancelled */
   weir_err err; /* of collecting: memory ran out */
 } weir_answers;
@@ -69,6 +73,7 @@ typedef struct weir_answers_how {
   int32_t n_spans;
   bool auto_; /* mode auto, with this floor */
   weir_quality quality;
+  bool log_decisions; /* into each answer's log */
 } weir_answers_how;
 
 /* Fills everything but the cascade from the options a command has. */

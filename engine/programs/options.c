@@ -365,9 +365,9 @@ const weir_option weir_options[] = {
   {"show", 0, ENUM, RUN | CHAT, "Output", NULL, "auto", 0, 0, "auto|origin|entropy|none", NULL, false,
    "origin: the large model's tokens in colour, between \xc2\xab \xc2\xbb where there are no colours. entropy: all "
    "tokens shaded by it. auto: origin on a terminal with colours, else none."},
-  {"color", 0, ENUM, ALL, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
+  {"color", 0, ENUM, ALL | WEIR_CMD_REPLAY, "Output", NULL, "auto", 0, 0, "auto|always|never", NULL, false,
    "auto: on a terminal, unless NO_COLOR is set."},
-  {"no-color", 0, BOOL, ALL, "Output", NULL, "false", ANY, "NO_COLOR", true, "The same as --color never."},
+  {"no-color", 0, BOOL, ALL | WEIR_CMD_REPLAY, "Output", NULL, "false", ANY, "NO_COLOR", true, "The same as --color never."},
   {"receipts", 0, STRING, RUN, "Output", "FILE", NULL, ANY, NULL, false,
    "A line of JSON for every token: request, i, id, tier, H, tau, reason, wait_us; and, with a `schema`, one for how each "
    "request began, each decision with what it went by, and its end: `weir replay FILE` derives them again."},
@@ -399,9 +399,9 @@ const weir_option weir_options[] = {
    "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
   {"print-config", 0, BOOL, SERVE, "Other", NULL, "false", ANY, "", true,
    "Print all options as such a file, with the values in force and where they came from, and do nothing else."},
-  {"config", 0, STRING, ALL | WORKER, "Other", "FILE", NULL, ANY, NULL, true,
+  {"config", 0, STRING, ALL | WORKER | WEIR_CMD_REPLAY, "Other", "FILE", NULL, ANY, NULL, true,
    "Options from a YAML file, `name: value` a line; variables of the environment and the command line go before it."},
-  {"help", 'h', BOOL, ALL | SERVE | WORKER, "Other", NULL, "false", ANY, "", true, "This text."},
+  {"help", 'h', BOOL, ALL | SERVE | WORKER | WEIR_CMD_REPLAY, "Other", NULL, "false", ANY, "", true, "This text."},
 };
 /* clang-format on */
 const int32_t weir_n_options = sizeof weir_options / sizeof *weir_options;

@@ -16,7 +16,8 @@ enum {
   WEIR_CMD_CHAT = 1 << 6,
   WEIR_CMD_SERVE = 1 << 7,
   WEIR_CMD_WORKER = 1 << 8,
-  WEIR_CMD_CALIBRATE = 1 << 9
+  WEIR_CMD_CALIBRATE = 1 << 9,
+  WEIR_CMD_REPLAY = 1 << 10
 };
 
 /* Exit statuses. */
@@ -46,6 +47,7 @@ int weir_main_perplexity(const weir_config *);
 int weir_main_chat(const weir_config *);
 int weir_main_serve(const weir_config *);
 int weir_main_worker(const weir_config *);
+int weir_main_replay(const weir_config *);
 int weir_main_calibrate(const weir_config *);
 
 #endif

@@ -2,8 +2,10 @@
 /* Receipts as lines of JSON. Main thread. */
 #include "programs/receipts.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
+#include <string.h>
 
 #include "cascade/cascade_conf.h"
 #include "programs/out.h"
@@ -37,9 +39,19 @@ static json_t *line_of(int32_t request, int32_t i, const weir_token_receipt *r, 
 
 weir_status weir_receipts_write(FILE *f, const char *path, int32_t request, const weir_answer *a,
                                 const weir_cascade_cfg *g, const weir_loaded *models, weir_err *e) {
+  weir_decision_log log = a->log; /* its text stays the answer's */
+  const size_t n = log.text.len;
+  if (n > 0 && fwrite(log.text.data, 1, n, f) != n)
+    return weir_fail(e, WEIR_EIO, "%s: cannot write: %s", path, strerror(errno));
   for (int32_t i = 0; i < a->n; i++) {
     const weir_status st = weir_json_line(f, path, line_of(request, i, &a->token[i].receipt, g, models), e);
     if (st != WEIR_OK) return st;
   }
-  return WEIR_OK;
+  if (n == 0) return WEIR_OK;
+  log.text = (weir_buf){0};
+  weir_status st = weir_decision_log_end(&log, weir_end_name(a->end), &a->counts, models->n_tiers, e);
+  if (st == WEIR_OK && fwrite(log.text.data, 1, log.text.len, f) != log.text.len)
+    st = weir_fail(e, WEIR_EIO, "%s: cannot write: %s", path, strerror(errno));
+  weir_buf_fini(&log.text);
+  return st;
 }

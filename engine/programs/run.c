@@ -113,7 +113,7 @@ static json_t *answer_line(const run *r, int32_t i) {
   const weir_answers alone = {.one = x, .n = 1, .wall_ns = x->total_ns - x->queued_ns};
   const weir_totals s = weir_answers_totals(&alone, &r->models);
   const weir_buf *p = &r->prompts.text[i];
-  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:I, s:o, s:I, s:I, s:I}", /**/
+  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:I, s:o, s:I, s:I, s:I, s:s?, s:o}",
                    "schema", "weir.run.v1", "request", i, "prompt", weir_json_text(p->data, p->len), "text",
                    weir_json_text(x->text.data, x->text.len), "ids", ids_of(x), "end", weir_end_name(x->end),
                    "error", x->end == WEIR_END_ERROR ? x->err.msg : NULL, "prompt_tokens", x->prompt.n,
@@ -121,7 +121,9 @@ static json_t *answer_line(const run *r, int32_t i) {
                    "wanted_up", (json_int_t)s.wanted_up, "forced", (json_int_t)s.forced, "mean_entropy",
                    weir_json_real(s.mean_entropy),
                    "queued_us", (json_int_t)(x->queued_ns / 1000), "first_token_us",
-                   (json_int_t)(x->first_token_ns / 1000), "total_us", (json_int_t)(x->total_ns / 1000));
+                   (json_int_t)(x->first_token_ns / 1000), "total_us", (json_int_t)(x->total_ns / 1000), "routed",
+                   r->how.cascade.route.on ? weir_routed_name(x->counts.route.to) : NULL, "route_score",
+                   weir_json_real(weir_route_score(&x->counts.route)));
 }
 
 static json_t *summary_line(const run *r, const weir_totals *s) {
@@ -240,6 +242,7 @@ static weir_status load_and_run(run *r, weir_err *e) {
   r->how.quality = r->opts.quality;
   weir_setting_draw(r->c, &r->how.draw);
   r->how.ignore_eos = weir_config_bool(r->c, "ignore-eos");
+  r->how.log_decisions = weir_config_string(r->c, "receipts") != NULL;
   r->how.stop = r->stop;
   r->how.n_stop = r->stops.n;
   r->how.choices = r->choice;

@@ -80,7 +80,8 @@ def weir_greedy(weir, model, n):
         out = [[] for _ in PROMPTS]
         for line in open(receipts):
             r = json.loads(line)
-            out[r["request"]].append(r["id"])
+            if "schema" not in r:  # a token
+                out[r["request"]].append(r["id"])
         return out
 
 
