@@ -242,6 +242,17 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->given_up = counter(k, "weir:deferrals_given_up_total",
                         "Deferrals that took longer than the request wanted to wait (defer-wait): the small "
                         "tier went on.");
+  for (int i = WEIR_ROUTED_SMALL; i < WEIR_N_ROUTED; i++)
+    s->routed[i] = with(k, WEIR_METRIC_COUNTER, "weir:requests_routed_total",
+                        "Requests of mode route by the tier that writes all of it; wanted: the small one, since "
+                        "the large one was not there.",
+                        "to", weir_routed_name((weir_routed)i));
+  s->route_rows =
+      counter(k, "weir:route_rows_total", "Rows of the small tier by which requests were routed.");
+  s->route_unsure = counter(k, "weir:route_unsure_rows_total", "Of these, those that the gate stopped.");
+  s->route_share =
+      gauge(k, "weir:route_share",
+            "The share of unsure rows above which a request goes to the large tier; that of the last decision.");
   for (int i = 0; i < WEIR_N_MODES; i++)
     s->mode_tokens[i] =
         with(k, WEIR_METRIC_COUNTER, "weir:mode_tokens_total",
@@ -346,6 +357,11 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
   weir_metric_set(s->preemptions, (double)preempted);
   weir_metric_set(s->running, g->active);
   if (g->budget.counts > 0) weir_metric_set(s->threshold, (double)g->budget.tau);
+  for (int i = WEIR_ROUTED_SMALL; i < WEIR_N_ROUTED; i++)
+    weir_metric_set(s->routed[i], (double)g->routed.by[i]);
+  weir_metric_set(s->route_rows, (double)g->routed.looked);
+  weir_metric_set(s->route_unsure, (double)g->routed.unsure);
+  weir_metric_set(s->route_share, (double)g->routed.share);
   weir_metric_set(s->budget_decisions, (double)g->budget.counts);
   weir_metric_set(s->budget_deferrals, (double)g->budget.deferred);
   weir_metric_set(s->budget_blocked, (double)g->budget.blocked);

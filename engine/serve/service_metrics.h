@@ -64,6 +64,7 @@ typedef struct weir_service_metrics {
   weir_metric *flops[WEIR_SM_TIERS], *weight_bytes[WEIR_SM_TIERS], *kv_bytes[WEIR_SM_TIERS],
       *taken_back[WEIR_SM_TIERS]; /* of requests that have ended */
   weir_metric *large_only_flops, *large_only_weight_bytes;
+  weir_metric *routed[WEIR_N_ROUTED], *route_rows, *route_unsure, *route_share;
   weir_metric *mode_tokens[WEIR_N_MODES], *mode_seconds[WEIR_N_MODES];
   weir_metric *refused[WEIR_N_REFUSED], *cancelled[WEIR_N_CANCELLED], *reply_bytes;
   weir_metric *auto_mode[WEIR_N_QUALITIES][WEIR_N_AUTO_MODES]; /* 1: it is in force for that floor */

@@ -214,6 +214,8 @@ static void test_route(void **state) {
     for (size_t k = 0; k < json_array_size(got); k++) {
       const json_t *x = json_array_get(got, k);
       const bool up = json_real_value(json_object_get(x, "deferral_rate")) > 0;
+      const char *to = json_string_value(json_object_get(x, "routed"));
+      assert_string_equal(to ? to : "none", up ? "large" : "small");
       if (!json_equal(json_object_get(x, "ids"), json_object_get(json_array_get(alone[up], k), "ids")))
         fail_msg("%s: answer %zu is not that of the %s model", options, k, up ? "large" : "small");
       by[up]++;
