@@ -410,7 +410,7 @@ static bool is_choice(const world *w, const world_job *j, bool whole) {
 }
 
 typedef struct tally {
-  int64_t choices, forced, refused, preempted, spanned, fused, ended;
+  int64_t choices, forced, refused, preempted, spanned, fused, ended, replaced;
 } tally;
 
 static void alone(const world_job *j, world_job *out) {
@@ -459,6 +459,19 @@ static void check_job(const world *w, const world_job *j, int32_t at, tally *sum
       const float want = world_tau(w, j, all, j->n_prompt + k);
       assert_true(r->tau == want);
       sum->spanned += want != j->tau;
+    }
+    if (j->mode == WEIR_MODE_ROLLBACK && !j->pinned &&
+        (r->why == WEIR_WHY_REPLACED || r->why == WEIR_WHY_DEFERRED)) { /* fused is the deferred one alone */
+      weir_logit_edit edit[512];
+      weir_ask a = world_ask(w, j, all, j->n_prompt + k, edit);
+      if (r->why == WEIR_WHY_DEFERRED && j->fusion != 0) world_fuse(w, j, all, j->n_prompt + k, &a, edit);
+      if (r->why == WEIR_WHY_REPLACED) { /* some token that never stands */
+        a.probe = 0;
+        a.keep = WEIR_KEEP_NLL;
+        a.keep_a = -1;
+      }
+      assert_int_equal(fake_law_row(&w->law, 1, all, j->n_prompt + k, &a).token, r->id);
+      sum->replaced += r->why == WEIR_WHY_REPLACED && j->fusion != 0;
     }
     if (j->mode == WEIR_MODE_DEFER && !j->pinned) {
       assert_int_equal(r->tier, r->entropy > r->tau);
@@ -534,7 +547,7 @@ static void test_worlds(void **state) {
       (long long)sum.preempted, (long long)sum.spanned, (long long)sum.fused);
   if (only_seed >= 0) return;
   assert_true(sum.choices > 600 && sum.forced > 800 && sum.refused > 50 && sum.ended > 20);
-  assert_true(sum.preempted > 10 && sum.spanned > 500 && sum.fused > 500);
+  assert_true(sum.preempted > 10 && sum.spanned > 500 && sum.fused > 500 && sum.replaced > 20);
 }
 
 static void test_worlds_where_the_large_tier_dies(void **state) {

@@ -430,9 +430,8 @@ void world_text_of(const world *w, const world_job *j, const int32_t *tok, int32
   weir_buf_fini(&text);
 }
 
-/* Adds the small tier's likeliest ids to the edits of a draw. */
-static void fuse(const world *w, const world_job *j, const int32_t *tok, int32_t n, weir_ask *a,
-                 weir_logit_edit *edit) {
+void world_fuse(const world *w, const world_job *j, const int32_t *tok, int32_t n, weir_ask *a,
+                weir_logit_edit *edit) {
   weir_top top[WEIR_TOP_MAX];
   weir_ask likeliest = *a;
   likeliest.n_top = WEIR_TOP_MAX;
@@ -442,7 +441,8 @@ static void fuse(const world *w, const world_job *j, const int32_t *tok, int32_t
     int32_t k = 0;
     while (k < a->n_edits && edit[k].id != top[i].id) k++;
     if (k == a->n_edits && a->only_edits) continue;
-    if (k == a->n_edits) edit[a->n_edits++] = (weir_logit_edit){top[i].id, 1, 0}; /* in no order: the law's own */
+    if (k == a->n_edits)
+      edit[a->n_edits++] = (weir_logit_edit){top[i].id, 1, 0}; /* in no order: the law's own */
     edit[k].add = (float)((double)edit[k].add + add);
   }
 }
@@ -468,7 +468,7 @@ static int32_t decode(const world *w, const world_job *j, float tau, int32_t *to
     const float here = j->n_spans > 0 && !isinf(tau) && tau >= 0 ? world_tau(w, j, all, n) : tau;
     receipt[i] = (weir_token_receipt){.entropy = r.entropy, .tau = here, .tier = r.entropy > here};
     if (r.entropy > here) {
-      if (j->fusion != 0 && j->mode == WEIR_MODE_DEFER) fuse(w, j, all, n, &a, edit);
+      if (j->fusion != 0 && j->mode == WEIR_MODE_DEFER) world_fuse(w, j, all, n, &a, edit);
       r = fake_law_row(&w->law, 1, all, n, &a);
     }
     receipt[i].id = tok[i] = all[n] = r.token;

@@ -43,16 +43,16 @@ typedef struct world_job {
   char stop[WORLD_STOPS][8]; /* NUL-terminated */
   int32_t n_stop;
   int64_t arrives_ns, cancel_ns, deadline_ns; /* 0: at once; never; none */
-  char choice[WORLD_CHOICES][80]; /* NUL-terminated */
+  char choice[WORLD_CHOICES][80];             /* NUL-terminated */
   int32_t n_choices;
   struct {
     char start[8], end[8];
     float tau;
   } span[WORLD_SPANS];
   int32_t n_spans;
-  float fusion; /* modes defer and rollback */
-  int64_t defer_wait_ns;                      /* 0: none */
-  weir_quality quality;                       /* in mode auto */
+  float fusion;                      /* modes defer and rollback */
+  int64_t defer_wait_ns;             /* 0: none */
+  weir_quality quality;              /* in mode auto */
   int32_t route_prompt, route_after; /* mode route; not both 0 */
   float route_share, route_rate;     /* rate: >= 0 where there is one, else the share */
 
@@ -131,6 +131,9 @@ int32_t world_choice(const world *, const world_job *, int32_t i, int32_t *tok);
 float world_tau(const world *, const world_job *, const int32_t *tok, int32_t n);
 /* The ask for the token at position n of tok[0..n), with edits worked out by counting; edit: [512]. */
 weir_ask world_ask(const world *, const world_job *, const int32_t *tok, int32_t n, weir_logit_edit *edit);
+/* Adds the small tier's likeliest ids to the edits of such an ask. */
+void world_fuse(const world *, const world_job *, const int32_t *tok, int32_t n, weir_ask *io,
+                weir_logit_edit *edit);
 /* Of a job in mode defer, whatever died meanwhile: each token is what its tier says there, and which tier
  * that is follows from the row the gate saw and from whether the large one was there. Returns for how many
  * tokens it was not. */
