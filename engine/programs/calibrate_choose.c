@@ -217,10 +217,11 @@ weir_status weir_cal_confirm_choice(weir_calibrating *x, weir_err *e) {
   WEIR_TRY(WEIR_NEW((size_t)p->n, &wrong, e));
   k->n = p->n;
   k->large = p->run;
-  for (int round = 0; round < 2; round++)
+  const int rounds = x->r.n_curves > 0 ? 2 : 1; /* without curves somebody is in a hurry */
+  for (int round = 0; round < rounds; round++)
     for (int s = 0; s < 4; s++) {
       weir_cal_run run;
-      weir_cal_progress(x, "confirming: run %d of 8", 4 * round + s + 1);
+      weir_cal_progress(x, "confirming: run %d of %d", 4 * round + s + 1, 4 * rounds);
       WEIR_TRY(weir_cal_run_setting(x, WEIR_PART_CONFIRM, &setting[s], &run, s == 2 ? wrong : NULL, e));
       keep_faster(into[s], &run);
       if (s == 2 && round == 0) WEIR_TRY(weir_cal_drift_from_run(x, &p->answers, e));

@@ -220,7 +220,7 @@ weir_status weir_cal_time(weir_calibrating *x, weir_err *e) {
       fits = fits && weir_timing_fits(&weir_pair_exec(x->models.pair, t)->info, sizes[i]);
     if (fits) c->rows[c->n++] = sizes[i];
   }
-  const weir_timing how = {.rows = c->rows, .n = c->n, .all = true, .limit_ns = 2000000000};
+  const weir_timing how = {.rows = c->rows, .n = c->n, .all = true, .limit_ns = 1000000000};
   for (int32_t t = 0; t < 2; t++) {
     weir_exec *exec = weir_pair_exec(x->models.pair, t);
     weir_cal_progress(x, "timing steps of the %s model", x->models.tier_name[t]);
