@@ -108,12 +108,32 @@ static json_t *ids_of(const weir_answer *x) {
   return a;
 }
 
+static json_t *cost_of(const run *r, const weir_cost *c) {
+  json_t *o = json_object();
+  for (int32_t t = 0; o && t < r->models.n_tiers && t < WEIR_COST_TIERS; t++) {
+    const weir_tier_cost *x = &c->tier[t];
+    json_object_set_new(
+        o, r->models.tier_name[t],
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "flops", weir_cost_flops(x),
+                  "taken_back_flops", x->taken_back_flops, "weight_bytes", x->weight_bytes, "kv_bytes_written",
+                  x->kv_bytes_written, "kv_bytes_peak", x->kv_bytes_peak, "prompt_rows",
+                  (json_int_t)x->rows[WEIR_ROW_PROMPT], "catchup_rows", (json_int_t)x->rows[WEIR_ROW_CATCHUP],
+                  "judged_rows", (json_int_t)x->rows[WEIR_ROW_JUDGED], "decode_rows",
+                  (json_int_t)x->rows[WEIR_ROW_DECODE], "taken_back_rows", (json_int_t)x->taken_back));
+  }
+  if (o && r->models.n_tiers > 1)
+    json_object_set_new(o, "large_only",
+                        json_pack("{s:f, s:f}", "flops", c->large_only_flops, "weight_bytes",
+                                  c->large_only_weight_bytes));
+  return o;
+}
+
 static json_t *answer_line(const run *r, int32_t i) {
   weir_answer *x = &r->answers.one[i];
   const weir_answers alone = {.one = x, .n = 1, .wall_ns = x->total_ns - x->queued_ns};
   const weir_totals s = weir_answers_totals(&alone, &r->models);
   const weir_buf *p = &r->prompts.text[i];
-  return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:I, s:o, s:I, s:I, s:I, s:s?, s:o}",
+  json_t *o = json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s?, s:i, s:i, s:o, s:f, s:I, s:I, s:o, s:I, s:I, s:I, s:s?, s:o}",
                    "schema", "weir.run.v1", "request", i, "prompt", weir_json_text(p->data, p->len), "text",
                    weir_json_text(x->text.data, x->text.len), "ids", ids_of(x), "end", weir_end_name(x->end),
                    "error", x->end == WEIR_END_ERROR ? x->err.msg : NULL, "prompt_tokens", x->prompt.n,
@@ -124,10 +144,12 @@ static json_t *answer_line(const run *r, int32_t i) {
                    (json_int_t)(x->first_token_ns / 1000), "total_us", (json_int_t)(x->total_ns / 1000), "routed",
                    r->how.cascade.route.on ? weir_routed_name(x->counts.route.to) : NULL, "route_score",
                    weir_json_real(weir_route_score(&x->counts.route)));
+  if (o) json_object_set_new(o, "cost", cost_of(r, &x->counts.cost));
+  return o;
 }
 
 static json_t *summary_line(const run *r, const weir_totals *s) {
-  return json_pack(
+  json_t *o = json_pack(
       "{s:s, s:i, s:I, s:I, s:o, s:f, s:I, s:I, s:o, s:f, s:f, s:I, s:o, s:o, s:o, s:I, s:s, s:i, s:s}", /**/
       "schema", "weir.run.summary.v1", "requests", r->answers.n, "prompt_tokens",
       (json_int_t)s->prompt_tokens, "tokens", (json_int_t)s->tokens, "by_tier", by_tier(r, s->by_tier),
@@ -138,6 +160,8 @@ static json_t *summary_line(const run *r, const weir_totals *s) {
       by_tier(r, s->fed), "prefix_hit", by_tier(r, s->prefix_hit), "refused", (json_int_t)s->refused, "isa",
       weir_pair_isa(r->models.pair), "threads", weir_pair_n_threads(r->models.pair), "device",
       weir_pair_devices(r->models.pair));
+  if (o) json_object_set_new(o, "cost", cost_of(r, &r->answers.stats.cost));
+  return o;
 }
 
 /* ---- the summary for people ---- */
@@ -153,6 +177,14 @@ static void print_stats(const run *r) {
     hits += g->prefix_hit_tokens;
     preempted += g->preempted;
   }
+  const weir_cost *c = &r->answers.stats.cost;
+  for (int32_t t = 0; t < r->models.n_tiers && t < WEIR_COST_TIERS; t++)
+    fprintf(stderr, "  %s: %.3g GFLOP, %.3g GB of weights, %.3g MB of KV written, %lld rows taken back\n",
+            r->models.tier_name[t], 1e-9 * weir_cost_flops(&c->tier[t]), 1e-9 * c->tier[t].weight_bytes,
+            1e-6 * c->tier[t].kv_bytes_written, (long long)c->tier[t].taken_back);
+  if (r->models.n_tiers > 1)
+    fprintf(stderr, "  the large model alone: %.3g GFLOP, %.3g GB of weights\n", 1e-9 * c->large_only_flops,
+            1e-9 * c->large_only_weight_bytes);
   fprintf(stderr, "  prefix hits %lld tokens, preempted %lld; %s\n", (long long)hits, (long long)preempted,
           weir_pair_devices(r->models.pair));
 }
