@@ -483,8 +483,7 @@ static bool try_another(weir_auto *a, weir_quality q) {
   const weir_auto_mode m = (weir_auto_mode)best;
   const double likely = weir_auto_cost(a, m, a->load), took = 2 * least_tokens(a, m, a->load) * likely;
   const double slower = clamp(1 - now / likely, 0.1, 1);
-  /* There and, at worst, back again: what was written meanwhile must be fed to the tiers left behind. */
-  const double loss = took * slower + catchup_ns(a, m) + 0.5 * took;
+  const double loss = took * slower + catchup_ns(a, m);
   if (loss > a->credit_ns) return false;
   f->back = f->mode;
   f->mode = m;
@@ -529,6 +528,10 @@ static bool choose(weir_auto *a, weir_quality q, char *why, size_t bytes) {
   if (a->rules.hold_ns > 0 &&
       ((double)(a->now_ns - f->better_ns) < hold || a->steps - f->better_steps < HOLD_STEPS))
     return false;
+  /* Two predictions: the one that can be had for nothing is measured first, unless it is far behind. */
+  int32_t away;
+  nearest(a, f->mode, a->load, &away);
+  if (now > 0 && away > 1 && gap < 0.5 && a->now_ns - f->better_ns < 4 * a->rules.hold_ns) return false;
   if (now > 0 && catchup_ns(a, best) > HORIZON_NS * (1 - least / now)) return false;
   const weir_auto_mode from = f->mode;
   enter(f, best);
