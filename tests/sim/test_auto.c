@@ -11,6 +11,7 @@
 
 #include "auto_trace.h"
 #include "base/log.h"
+#include "world_auto.h"
 
 static const auto_machine machines[] = {
     {"flat, fast small", {2, 10}, {0.01, 0.03}, {64, 64}, false, 0.9, 3, 0.1},
@@ -81,11 +82,55 @@ static void test_trace(void **state) {
   assert_true(gained[WEIR_QUALITY_EXACT] > 0.05 && gained[WEIR_QUALITY_NEAR] > 0);
 }
 
+/* Tiers die and come back while modes change: no token is below its floor (but where the large tier was
+ * wanted and not there), nobody is lost, and only who cannot do without a tier ends by its death. */
+static void test_deaths(void **state) {
+  (void)state;
+  static world w;
+  static world_job job[12];
+  int32_t died = 0, errors = 0, wanted = 0;
+  for (uint64_t seed = 0; seed < 60; seed++) {
+    world_opts o = world_roomy();
+    const int32_t t = (int32_t)(seed % 3 > 0);
+    o.async = true;
+    o.overlap = seed % 2;
+    o.step_timeout_ns = 20000000;
+    o.each_turn = seed % 4 ? world_shuffle_modes : NULL;
+    o.death[t][0] =
+        (virtual_death){.kind = seed % 5 ? DEATH_IN_STEP : DEATH_AT_TIME,
+                        .at = seed % 5 ? (int64_t)(5 + seed * 7 % 40) : 3000000 + (int64_t)seed * 50000,
+                        .down_ns = seed % 7 ? 4000000 : INT64_MAX};
+    o.n_deaths[t] = 1;
+    world_open(&w, &o);
+    w.seed = seed;
+    for (int32_t i = 0; i < 12; i++) {
+      job[i] = (world_job){.n_prompt = 5 + i, .max_new = 60, .mode = WEIR_MODE_AUTO, .tau = 1.2f};
+      job[i].quality = (weir_quality)(i % WEIR_N_QUALITIES);
+      job[i].draw =
+          (weir_ask){.temperature = (float)(i % 2), .top_p = 1, .seed = seed + (uint64_t)i, .probe = -1};
+      for (int32_t k = 0; k < job[i].n_prompt; k++) job[i].prompt[k] = (i * 7 + k * 3) % 200;
+    }
+    world_run(&w, job, 12);
+    for (int k = 0; k < N_DEATH_KINDS; k++) died += virtual_exec_died(w.exec[t], (death_kind)k);
+    for (int32_t i = 0; i < 12; i++) {
+      world_check_floor(&w, &job[i]);
+      wanted += job[i].counts.wanted_up;
+      if (job[i].quality == WEIR_QUALITY_EXACT) assert_int_equal(job[i].counts.wanted_up, 0);
+      if (job[i].end != WEIR_END_ERROR) continue;
+      errors++;
+      assert_true(job[i].quality == WEIR_QUALITY_EXACT && t == 1);
+    }
+    world_close(&w);
+  }
+  assert_true(died > 30 && errors > 10 && wanted > 50);
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_deaths),
   };
   if (argc > 1 && strcmp(argv[1], "--long") == 0) n_machines = N_MACHINES;
-  weir_log_set_level(WEIR_LOG_ERROR); /* switches and warnings of slow modes are not news */
+  weir_log_set_level(WEIR_LOG_ERROR - 1); /* switches and warnings of slow modes are not news */
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
