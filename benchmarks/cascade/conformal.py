@@ -18,14 +18,18 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tools/pair"))
+import gen_tasks  # noqa: E402
 
 
-def fresh_tasks(path, seed, per_cell):
-    made = subprocess.run([sys.executable, os.path.join(ROOT, "tools/pair/gen_tasks.py"), "--split", "test",
-                           "--per-cell", str(per_cell), "--seed", str(seed)],
-                          check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
-    with open(path, "wb") as f:
-        f.write(made)
+def fresh_tasks(path, seed, n):
+    """The first n of the generator's endless tasks: exchangeable, and of prompts that no training has seen. (Its
+    command fills a table by kind and level instead, where the rarest take a minute.)"""
+    items = gen_tasks.generate(seed, "test")
+    with open(path, "w", encoding="utf8") as f:
+        for _ in range(n):
+            e = next(items)
+            f.write(json.dumps({"prompt": e.prompt, "answer": e.answer, "match": gen_tasks.MATCH[e.task]}) + "\n")
 
 
 def calibrate(a, path, seed):
@@ -57,7 +61,7 @@ def main():
     p.add_argument("--weir", default=os.path.join(ROOT, "build/engine/programs/weir"))
     p.add_argument("--seeds", type=int, default=20)
     p.add_argument("--first-seed", type=int, default=1000)
-    p.add_argument("--per-cell", type=int, default=15, help="tasks of each of 32 kinds: half of all choose")
+    p.add_argument("--tasks", type=int, default=480, help="of a seed: half choose, half confirm")
     p.add_argument("--level", type=float, default=0.01)
     p.add_argument("--loss", default="wrong", choices=["wrong", "tokens"])
     p.add_argument("--gate", default="entropy", choices=["entropy", "top-prob", "margin", "isotonic", "head"])
@@ -70,7 +74,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "tasks.jsonl")
         for seed in range(a.first_seed, a.first_seed + a.seeds):
-            fresh_tasks(path, seed, a.per_cell)
+            fresh_tasks(path, seed, a.tasks)
             rows.append((seed, calibrate(a, path, seed)))
             print("seed %d: loss %.5f" % (seed, rows[-1][1]["confirm"]["loss"]), file=sys.stderr)
     print("Level %g, loss `%s`, gate `%s`, temperature %g; %d fresh tasks a seed, half to choose and half to confirm.\n"
