@@ -29,6 +29,15 @@ static weir_cascade_opts opts_in(const weir_service *g, weir_mode mode) {
   return o;
 }
 
+static weir_gate_kind gate_of(const weir_cascade_opts *o) {
+  return o->set & WEIR_OPT_GATE ? o->gate : WEIR_GATE_ENTROPY;
+}
+
+/* In mode route it is the share that a rate moves. */
+static bool rate_moves_tau(const weir_cascade_opts *o) {
+  return o->mode != WEIR_MODE_ROUTE && (o->set & WEIR_OPT_DEFER_RATE);
+}
+
 /* What a request sets by name takes the place of the server's own; what hung on the server's choice of a gate
  * or a rule goes with it. */
 static weir_status apply_settings(const weir_service *g, const weir_service_request *q, weir_cascade_opts *o,
@@ -50,12 +59,9 @@ static weir_status apply_settings(const weir_service *g, const weir_service_requ
   const bool other_gate = asked.set & WEIR_OPT_GATE, other_rule = asked.set & WEIR_OPT_ACCEPT;
   NEED(!q->has_entropy || !(asked.set & (WEIR_OPT_GATE | WEIR_OPT_THRESHOLD)), "cascade.entropy",
        "it is a gate and its threshold: not with others");
+  const weir_gate_kind gate = other_gate ? asked.gate : gate_of(o);
   if (asked.set & WEIR_OPT_THRESHOLD) {
-    NEED(!(o->set & WEIR_OPT_DEFER_RATE) && !q->has_defer_rate, "cascade.threshold",
-         "a deferral rate sets the threshold itself");
-    const weir_gate_kind gate = other_gate               ? asked.gate
-                                : o->set & WEIR_OPT_GATE ? o->gate
-                                                         : WEIR_GATE_ENTROPY;
+    NEED(!rate_moves_tau(o), "cascade.threshold", "a deferral rate sets the threshold itself");
     NEED(gate != WEIR_GATE_ENTROPY || weir_within(asked.threshold, g->cfg.entropy_min, g->cfg.entropy_max),
          "cascade.threshold", "%g; this server takes %g to %g", (double)asked.threshold,
          (double)g->cfg.entropy_min, (double)g->cfg.entropy_max);
@@ -65,8 +71,16 @@ static weir_status apply_settings(const weir_service *g, const weir_service_requ
   if (g->cfg.entropy_min > 0) {
     NEED(!other_gate || asked.gate == WEIR_GATE_ENTROPY, "cascade.gate",
          "this server bounds the threshold of the entropy gate, and has no other");
-    NEED(!(asked.set & WEIR_OPT_HOLD), "cascade.hold", "this server bounds what requests may defer");
+    NEED(!(asked.set & WEIR_OPT_THRESHOLD) || gate == WEIR_GATE_ENTROPY, "cascade.threshold",
+         "this server bounds what requests may defer");
   }
+  if (g->cfg.entropy_min > 0 || g->cfg.cascade.set & o->set & WEIR_OPT_DEFER_RATE) {
+    NEED(!(asked.set & WEIR_OPT_HOLD), "cascade.hold", "this server bounds what requests may defer");
+    NEED(!(asked.set & WEIR_OPT_ROUTE_SHARE), "cascade.route_share",
+         "this server bounds what requests may defer");
+  }
+  NEED(!(asked.set & WEIR_OPT_ROUTE_SHARE) || !(o->set & WEIR_OPT_DEFER_RATE), "cascade.route_share",
+       "a deferral rate sets it itself");
   if (other_gate) o->set &= ~(uint32_t)WEIR_OPT_THRESHOLD;
   if (other_rule)
     o->set &= ~(uint32_t)(WEIR_OPT_ACCEPT_NLL | WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_ACCEPT_EPSILON |
@@ -80,20 +94,22 @@ static weir_status apply_settings(const weir_service *g, const weir_service_requ
 /* A rate, a burst, a price: as asked for, but no more of the large tier than the server gives by itself. */
 static weir_status check_budget(const weir_service_request *q, weir_cascade_opts *o, weir_service_error *x) {
   const bool gated = weir_cascade_options(o) & WEIR_OPT_DEFER_RATE;
+  const bool of_requests = o->mode == WEIR_MODE_ROUTE;
   const bool own_rate = o->set & WEIR_OPT_DEFER_RATE,
              own_burst = own_rate && o->defer_burst > 0 && (o->set & WEIR_OPT_DEFER_BURST);
   NEED(gated || !q->has_defer_rate, "cascade.defer_rate", "mode %s has no rate", weir_mode_name(o->mode));
   NEED(gated || q->defer_burst == 0, "cascade.defer_burst", "mode %s has no rate", weir_mode_name(o->mode));
   NEED(gated || !q->has_load_price, "cascade.load_price", "mode %s has no gate that could be priced",
        weir_mode_name(o->mode));
-  NEED(!q->has_entropy || !q->has_defer_rate, "cascade.defer_rate",
+  NEED(!q->has_entropy || !q->has_defer_rate || of_requests, "cascade.defer_rate",
        "it sets the threshold itself: not with entropy");
-  NEED(!q->has_entropy || !own_rate, "cascade.entropy",
+  NEED(!q->has_entropy || !own_rate || of_requests, "cascade.entropy",
        "this server sets a deferral rate, %g; ask for less of it", (double)o->defer_rate);
   if (q->has_defer_rate) {
     NEED(weir_within(q->defer_rate, 0, 1), "cascade.defer_rate", "%g, not 0 to 1", (double)q->defer_rate);
     o->defer_rate = own_rate && o->defer_rate < q->defer_rate ? o->defer_rate : q->defer_rate;
-    o->set = (o->set | WEIR_OPT_DEFER_RATE) & ~(uint32_t)WEIR_OPT_THRESHOLD;
+    o->set |= WEIR_OPT_DEFER_RATE;
+    o->set &= ~(uint32_t)(of_requests ? WEIR_OPT_ROUTE_SHARE : WEIR_OPT_THRESHOLD); /* what it moves */
   }
   if (q->defer_burst > 0) {
     NEED(o->set & WEIR_OPT_DEFER_RATE, "cascade.defer_burst",
@@ -111,6 +127,38 @@ static weir_status check_budget(const weir_service_request *q, weir_cascade_opts
     o->set |= WEIR_OPT_LOAD_PRICE;
   }
   return WEIR_OK;
+}
+
+/* The gate that the request ends up with: it needs its file, and spans lower its threshold no further than
+ * anything else may. */
+static weir_status check_gate(const weir_service *g, const weir_service_request *q,
+                              const weir_cascade_opts *o, weir_service_error *x) {
+  const weir_gate_kind gate = gate_of(o);
+  NEED(gate != WEIR_GATE_ISOTONIC || o->gate_map, "cascade.gate",
+       "this server has no map for isotonic: it comes with a gate file");
+  NEED(gate != WEIR_GATE_HEAD || g->cfg.engine.tier[0]->info.gate_head, "cascade.gate",
+       "this server has no head: it comes with a gate file");
+  for (size_t i = 0; g->cfg.entropy_min > 0 && i < q->n_spans && i < WEIR_MAX_GATE_SPANS; i++) {
+    NEED(gate == WEIR_GATE_ENTROPY, "cascade.span", "this server bounds what requests may defer");
+    NEED(!(q->span[i].threshold < g->cfg.entropy_min), "cascade.span",
+         "the threshold of number %zu is %g; this server takes %g and more", i, (double)q->span[i].threshold,
+         (double)g->cfg.entropy_min);
+  }
+  return WEIR_OK;
+}
+
+/* What the configuration does not take begins with the name of an option: the request's field, where it set
+ * that one itself. */
+static weir_status refuse(const weir_service_request *q, const weir_err *e, weir_service_error *x) {
+  char param[sizeof x->param] = "cascade", name[WEIR_SETTING_NAME_BYTES];
+  const size_t n = strcspn(e->msg, " :");
+  snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), e->msg);
+  for (char *p = name; *p; p++)
+    if (*p == '-') *p = '_';
+  for (size_t i = 0; i < q->n_settings; i++)
+    if (!strcmp(q->setting[i].name, name)) snprintf(param, sizeof param, "cascade.%s", name);
+  if (q->n_spans > 0 && !strcmp(name, "span")) snprintf(param, sizeof param, "cascade.span");
+  return weir_service_error_set(x, 400, param, "cascade: %s", e->msg);
 }
 
 weir_status weir_service_check_cascade(const weir_service *g, const weir_service_request *q, weir_reply *r,
@@ -157,8 +205,9 @@ weir_status weir_service_check_cascade(const weir_service *g, const weir_service
   if (q->n_spans > 0) o.set |= WEIR_OPT_SPAN;
   r->job.auto_ = mode == WEIR_MODE_AUTO;
   r->job.quality = o.quality;
-  if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK)
-    return weir_service_error_set(x, 400, "cascade", "cascade: %s", e.msg);
+  st = check_gate(g, q, &o, x);
+  if (st != WEIR_OK) return st;
+  if (weir_cascade_cfg_make(&o, &r->cascade, &e) != WEIR_OK) return refuse(q, &e, x);
   if (mode != WEIR_MODE_SMALL && mode != WEIR_MODE_LARGE && !r->cascade.budget.rated &&
       r->cascade.gate[0].kind == WEIR_GATE_ENTROPY && isfinite(r->cascade.gate[0].threshold))
     r->threshold = r->cascade.gate[0].threshold;

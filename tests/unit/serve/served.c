@@ -174,7 +174,7 @@ void served_open(served *v, const served_opts *o) {
                   .defer_rate = o->defer_rate,
                   .defer_burst = o->defer_burst},
       .modes = 1u << WEIR_MODE_SMALL | 1u << WEIR_MODE_DEFER | 1u << WEIR_MODE_EXACT,
-      .entropy_min = 0.1f,
+      .entropy_min = o->unbounded ? 0 : 0.1f,
       .entropy_max = 3,
       .draw = {.top_p = 1},
       .max_tokens_default = 16,

@@ -37,6 +37,7 @@ typedef struct served_opts {
   uint32_t cascade_set; /* and their budget: WEIR_OPT_DEFER_RATE, WEIR_OPT_DEFER_BURST */
   float defer_rate;
   int32_t defer_burst;
+  bool unbounded; /* no least threshold of requests */
 } served_opts;
 
 served_opts served_usual(void);

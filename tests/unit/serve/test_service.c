@@ -376,15 +376,6 @@ static void test_refusals(void **state) {
   const weir_service_bias twice[] = {{3, 1}, {3, 2}};
   const weir_service_bias strong = {3, 101};
 #define IDS .prompt = {.ids = ids, .n_ids = N_IDS }
-  static const weir_service_setting unknown[] = {{"wind", "1"}}, holds[] = {{"hold", "2"}, {"hold", "3"}},
-                                    gate[] = {{"gate", "margin"}}, low[] = {{"threshold", "0.05"}},
-                                    window[] = {{"window", "4"}}, word[] = {{"window", "wide"}},
-                                    fine[] = {{"threshold", "0.5"}};
-  static const char *const holes[] = {"a", ""}, *const latin[] = {"\xe9"}, *const many[257];
-  static char big[(1 << 16) + 1];
-  memset(big, 'x', sizeof big - 1);
-  const char *const large = big;
-  const weir_service_span spans[17] = {{1, "", "b"}, {NAN, "a", "b"}, {1, "a", NULL}};
   const struct {
     weir_service_request q;
     int32_t code;
@@ -428,26 +419,6 @@ static void test_refusals(void **state) {
       {{IDS, .pin = true, .has_defer_rate = true, .defer_rate = 1}, 400, "cascade.defer_rate"},
       {{IDS, .defer_burst = 3}, 400, "cascade.defer_burst"},
       {{IDS, .has_load_price = true, .load_price = -1}, 400, "cascade.load_price"},
-      {{IDS, .choice = holes, .n_choices = 2}, 400, "choices"},
-      {{IDS, .choice = latin, .n_choices = 1}, 400, "choices"},
-      {{IDS, .choice = many, .n_choices = 257}, 400, "choices"},
-      {{IDS, .choice = &large, .n_choices = 1}, 400, "choices"},
-      {{IDS, .span = spans, .n_spans = 1}, 400, "cascade.span"},     /* no start */
-      {{IDS, .span = spans + 1, .n_spans = 1}, 400, "cascade.span"}, /* no number */
-      {{IDS, .span = spans, .n_spans = 17}, 400, "cascade.span"},
-      {{IDS, .mode = "small", .span = spans + 2, .n_spans = 1}, 400, "cascade"},
-      {{IDS, .setting = unknown, .n_settings = 1}, 400, "cascade.wind"},
-      {{IDS, .setting = holds, .n_settings = 2}, 400, "cascade.hold"},    /* twice */
-      {{IDS, .setting = holds, .n_settings = 1}, 400, "cascade.hold"},    /* its entropy is bounded */
-      {{IDS, .setting = gate, .n_settings = 1}, 400, "cascade.gate"},     /* likewise */
-      {{IDS, .setting = low, .n_settings = 1}, 400, "cascade.threshold"}, /* likewise */
-      {{IDS, .setting = window, .n_settings = 1}, 400, "cascade"},        /* defer has none */
-      {{IDS, .setting = low, .n_settings = 33}, 400, "cascade.setting"},  /* not looked at */
-      {{IDS, .setting = word, .n_settings = 1}, 400, "cascade.window"},
-      {{IDS, .setting = fine, .n_settings = 1, .has_entropy = true, .entropy = 1}, 400, "cascade.entropy"},
-      {{IDS, .setting = fine, .n_settings = 1, .has_defer_rate = true, .defer_rate = 0.1f},
-       400,
-       "cascade.threshold"},
   };
   for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
     weir_service_error x;
