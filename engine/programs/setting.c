@@ -79,7 +79,7 @@ weir_status weir_setting_cascade(const weir_config *c, weir_mode mode, weir_casc
     o->fusion_weight = (float)weir_config_float(c, "fusion-weight");
     o->set |= WEIR_OPT_FUSION_WEIGHT;
   }
-  if (meant(c, "span", o->mode)) o->set |= WEIR_OPT_SPAN;
+  if (weir_config_has(c, "span") && meant(c, "span", o->mode)) o->set |= WEIR_OPT_SPAN;
   if (given(c, "route-prompt", o->mode)) {
     o->route_prompt = (int32_t)weir_config_int(c, "route-prompt");
     o->set |= WEIR_OPT_ROUTE_PROMPT;
