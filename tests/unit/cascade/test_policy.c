@@ -70,6 +70,32 @@ static void chance_gate(void **state) {
   }
 }
 
+/* What was drawn does not move the coin: a deferral that depends on the draw would change the law of the
+ * text. Each of the three statistics moves it, by itself. */
+static void chance_gate_is_blind_to_draws(void **state) {
+  (void)state;
+  const weir_gate g = {.kind = WEIR_GATE_CHANCE, .threshold = 0.5f};
+  int moved[3] = {0};
+  for (int i = 0; i < 200; i++) {
+    const weir_row r = {.entropy = 1 + (float)i * 0.01f, .p_max = 0.4f, .margin = 0.1f};
+    const float score = weir_gate_score(g, &r);
+    weir_row draw[4] = {r, r, r, r};
+    draw[0].token = i + 1;
+    draw[1].logprob = -0.5f;
+    draw[2].probe_logprob = -2;
+    draw[3].gate = 0.7f;
+    for (int k = 0; k < 4; k++)
+      FAKE_CHECK(weir_gate_score(g, &draw[k]) == score, "draw %d: another coin at %d", k, i);
+    weir_row stat[3] = {r, r, r};
+    stat[0].entropy += 0.001f;
+    stat[1].p_max += 0.001f;
+    stat[2].margin += 0.001f;
+    for (int k = 0; k < 3; k++) moved[k] += weir_gate_defers(g, &stat[k]) != weir_gate_defers(g, &r);
+  }
+  for (int k = 0; k < 3; k++)
+    FAKE_CHECK(moved[k] > 60 && moved[k] < 140, "statistic %d: %d of 200", k, moved[k]);
+}
+
 typedef void spoil(weir_cascade_cfg *);
 static void no_tiers(weir_cascade_cfg *g) { g->n_tiers = 0; }
 static void five_tiers(weir_cascade_cfg *g) { g->n_tiers = 5; }
@@ -457,6 +483,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(gates),
       cmocka_unit_test(chance_gate),
+      cmocka_unit_test(chance_gate_is_blind_to_draws),
       cmocka_unit_test(unsound),
       cmocka_unit_test(script_defer),
       cmocka_unit_test(script_rollback),
