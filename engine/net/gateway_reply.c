@@ -43,9 +43,10 @@ void weir_gw_reply_fail(weir_http_request *r, int code, const char *why, const c
 /* The engine's name of a field as the one in the client's request. */
 static void put_name(char *out, size_t bytes, const char *param, const weir_openai_request *q) {
   static const char *const names[][2] = {
-      {"prompt_ids", "prompt"}, {"text", "prompt"},        {"stop_ids", "stop_token_ids"},
-      {"chat", "messages"},     {"chat.text", "messages"}, {"chat.role", "messages"},
-      {"cascade", "weir"},      {"id", "tokens"},          {"bare", "add_special_tokens"}};
+      {"prompt_ids", "prompt"},     {"text", "prompt"},        {"stop_ids", "stop_token_ids"},
+      {"chat", "messages"},         {"chat.text", "messages"}, {"chat.role", "messages"},
+      {"cascade", "weir"},          {"id", "tokens"},          {"bare", "add_special_tokens"},
+      {"choices", "guided_choice"}, {"span", "spans"}};
   const char *prefix = "";
   if (!strncmp(param, "sampling.", 9)) param += 9;
   if (!strncmp(param, "cascade.", 8)) {

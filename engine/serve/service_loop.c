@@ -145,7 +145,8 @@ static void admit(weir_service *s, weir_reply *r) {
   weir_tokens_fini(&r->prompt); /* the engine has a copy */
   weir_reply_drop_words(r);
   if (st != WEIR_OK) {
-    weir_service_error_set(&x, code_of(st), "", "%s", e.msg);
+    const char *param = strncmp(e.msg, "choices", 7) == 0 ? "choices" : ""; /* found out with their tokens */
+    weir_service_error_set(&x, code_of(st), param, "%s", e.msg);
     if (x.code == 503 || x.code == 429) x.retry_after_ms = x.code == 503 ? retry_ms(r) : 1000;
     weir_reply_finish(r, WEIR_END_ERROR, &x, NULL, WEIR_CANCEL_CLIENT);
     weir_reply_unref(r);
