@@ -242,6 +242,8 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->given_up = counter(k, "weir:deferrals_given_up_total",
                         "Deferrals that took longer than the request wanted to wait (defer-wait): the small "
                         "tier went on.");
+  s->forced = counter(k, "weir:tokens_forced_total",
+                      "Generation tokens that a request's choices left no other way to: no tier was asked.");
   for (int i = WEIR_ROUTED_SMALL; i < WEIR_N_ROUTED; i++)
     s->routed[i] = with(k, WEIR_METRIC_COUNTER, "weir:requests_routed_total",
                         "Requests of mode route by the tier that writes all of it; wanted: the small one, since "
@@ -370,6 +372,7 @@ void weir_service_metrics_engine(const weir_service_metrics *s, int32_t n_tiers,
   weir_metric_set(s->pinned_large_rows, (double)g->pinned_large_rows);
   weir_metric_set(s->pinned_refused, (double)g->pinned_refused);
   weir_metric_set(s->given_up, (double)g->deferrals_given_up);
+  weir_metric_set(s->forced, (double)g->tokens_forced);
   if (n_tiers > 1) {
     weir_metric_set(s->large_only_flops, g->cost.large_only_flops);
     weir_metric_set(s->large_only_weight_bytes, g->cost.large_only_weight_bytes);

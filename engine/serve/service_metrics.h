@@ -60,7 +60,7 @@ typedef struct weir_service_metrics {
   weir_metric *entropy, *large_wait, *large_batch, *large_rows, *drafts_refused;
   weir_metric *goodput, *large_only_goodput, *threshold;
   weir_metric *budget_decisions, *budget_deferrals, *budget_blocked, *budget_tenants, *load_price;
-  weir_metric *pinned, *pinned_large_rows, *pinned_refused, *given_up;
+  weir_metric *pinned, *pinned_large_rows, *pinned_refused, *given_up, *forced;
   weir_metric *flops[WEIR_SM_TIERS], *weight_bytes[WEIR_SM_TIERS], *kv_bytes[WEIR_SM_TIERS],
       *taken_back[WEIR_SM_TIERS]; /* of requests that have ended */
   weir_metric *large_only_flops, *large_only_weight_bytes;

@@ -718,6 +718,7 @@ static void test_series(void **state) {
       {"weir:pinned_large_rows_total", NULL},
       {"weir:pinned_refused_total", NULL},
       {"weir:deferrals_given_up_total", NULL},
+      {"weir:tokens_forced_total", NULL},
       {"weir:flops_total", "large"},
       {"weir:kv_bytes_written_total", "small"},
       {"weir:large_only_flops_total", NULL},

@@ -177,12 +177,41 @@ static void test_rate_of_requests(void **state) {
   }
 }
 
+/* Tokens that choices leave no other way to are counted, in the request and in the metric. */
+static void test_forced_is_counted(void **state) {
+  (void)state;
+  served v;
+  const served_opts o = served_usual();
+  static const char *const two[] = {"xylophone", "quartz"};
+  int32_t forced = 0;
+  served_open(&v, &o);
+  weir_service_request q = {IDS};
+  expect_taken(&v, &q);
+  served_await_no_replies(&v);
+  assert_true(served_metric(&v, "weir:tokens_forced_total", NULL) == 0);
+  for (int n = 1; n <= 2; n++) {
+    weir_service_error x;
+    weir_reply *r;
+    q = (weir_service_request){
+        .prompt = {.ids = ids, .n_ids = N_IDS}, .max_tokens = 64, .choice = two, .n_choices = (size_t)n};
+    if (weir_service_submit(v.service, &q, &r, NULL, &x) != WEIR_OK) fail_msg("%d %s", x.code, x.message);
+    const weir_reply_end end = *served_await(&v, r);
+    weir_reply_release(r);
+    if (end.end != WEIR_END_STOP) fail_msg("end %d: %s", (int)end.end, end.error.message);
+    const weir_counts c = end.counts;
+    assert_true(c.forced > 1 && c.forced == c.new_tokens - (n > 1)); /* which of two: one token says */
+    forced += c.forced;
+    served_await_no_replies(&v);
+    assert_true(served_metric(&v, "weir:tokens_forced_total", NULL) == forced);
+  }
+  served_close(&v);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_refusals),
-      cmocka_unit_test(test_gates_without_files),
-      cmocka_unit_test(test_own_rate),
-      cmocka_unit_test(test_rate_of_requests),
+      cmocka_unit_test(test_refusals),          cmocka_unit_test(test_gates_without_files),
+      cmocka_unit_test(test_own_rate),          cmocka_unit_test(test_rate_of_requests),
+      cmocka_unit_test(test_forced_is_counted),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
