@@ -50,6 +50,12 @@ static void check_ask(const weir_openai_request *q, const weir_client_request *a
   for (size_t i = 0; i < a->n_chat; i++) require(a->chat[i].role && a->chat[i].text, "half a message");
   require(a->top_logprobs <= WEIR_OPENAI_MAX_TOP && a->n_bias <= WEIR_OPENAI_MAX_BIAS, "too many");
   require(a->max_tokens == 0 || a->min_tokens <= a->max_tokens, "more at least than at most");
+  for (size_t i = 0; i < a->n_settings; i++)
+    require(a->setting[i].name && a->setting[i].name[0] && a->setting[i].value, "half a setting");
+  require(a->n_spans <= 16 && a->n_choices <= 256, "too many spans or choices");
+  for (size_t i = 0; i < a->n_spans; i++)
+    require(a->span[i].start && a->span[i].start[0] && isfinite(a->span[i].threshold), "half a span");
+  for (size_t i = 0; i < a->n_choices; i++) require(a->choice[i] && a->choice[i][0], "an empty choice");
   require(q->n >= 1 && q->n <= limits.max_n && q->n_prompts <= (size_t)limits.max_prompts,
           "too many answers");
 }
@@ -89,6 +95,8 @@ static void write_answer(const weir_openai_request *q, const char *p, size_t n) 
                                  .p_max = 1,
                                  .margin = 0,
                                  .why = "easy",
+                                 .has_tau = i % 2,
+                                 .tau = i % 4 == 1 ? INFINITY : 0.5f,
                                  .top = &top,
                                  .n_top = 1};
     require(weir_openai_part_add(&whole, &s, &t, NULL) == WEIR_OK, "memory");
@@ -107,7 +115,16 @@ static void write_answer(const weir_openai_request *q, const char *p, size_t n) 
   require(weir_openai_part_end(&whole, NULL) == WEIR_OK && weir_openai_part_end(&part, NULL) == WEIR_OK,
           "memory");
   if (part.text.len) require(weir_buf_put(&told, part.text.data, part.text.len, NULL) == WEIR_OK, "memory");
-  const weir_client_end over = {.reason = "stop", .stop = q->ask.n_stop ? q->ask.stop[0] : ""};
+  const weir_client_end over = {.reason = "stop",
+                                .stop = q->ask.n_stop ? q->ask.stop[0] : "",
+                                .usage = {.n_tiers = 1 + q->n % 2,
+                                          .budgeted = (uint32_t)n % 3,
+                                          .tau = INFINITY,
+                                          .routed = "wanted",
+                                          .route_score = NAN,
+                                          .flops = {1e12, NAN},
+                                          .weight_bytes = {INFINITY, 5},
+                                          .large_only_flops = 1e300}};
   const weir_openai_finish f = weir_openai_finish_of(&over, q, whole.last_id);
   weir_openai_usage u = {0};
   weir_openai_usage_add(&u, &over.usage, true);

@@ -32,6 +32,14 @@ def cancel(session, *requests):
     return CANCEL, raw(2, sid(session)) + b"".join(raw(3, sid(r)) for r in requests)
 
 
+def setting(name, value):
+    return raw(7, raw(1, name) + raw(2, value))
+
+
+def span(threshold, start, end=""):
+    return raw(8, f32(1, threshold) + raw(2, start) + raw(3, end))
+
+
 IDS = packed(6, [5, 6, 7, 8])
 SMALL = raw(15, raw(1, "small"))
 TURNS = [(TURN, b"")] * 4
@@ -55,6 +63,19 @@ SEEDS = {
                 poll(1, (9, 0, 0), (8, 0, 0), (7, 0, 0))],
     "stops": [submit(1, 9, IDS, num(8, 50), raw(10, "a"), raw(10, " the"), packed(11, [9, 10]), num(9, 2)), poll(1, (9, 0, 0))]
     + TURNS,
+    "settings": [submit(1, 9, IDS, num(8, 40), num(19, 1), raw(15, raw(1, "exact") + setting("window", "3") + setting("gate", "entropy"))),
+                 submit(1, 8, IDS, num(8, 30), raw(15, raw(1, "defer") + setting("threshold", "0.5") + setting("fusion_weight", "1.5")
+                        + setting("defer_wait", "5") + span(0.4, "a", "b") + span(2, "c"))), poll(1, (9, 0, 0), (8, 0, 0))] + TURNS
+    + [poll(1, (9, 40, 0), (8, 30, 1))],
+    "settings-wrong": [submit(1, n, IDS, raw(15, s)) for n, s in enumerate((
+        setting("window", "8") * 2, setting("window", "wide"), setting("", ""), raw(7, b""), setting("quality", "exact"),
+        setting("x" * 300, "y" * 300), setting("hold", "3") * 40, span(float("nan"), "a", "b"), span(1, "", "b"), raw(8, b""),
+        span(1, "a", "b") * 17, raw(1, "small") + span(1, "a", "b")), 1)],
+    "choices": [submit(1, 9, raw(5, "Once upon"), num(8, 9), raw(22, "a"), raw(22, "bc"), raw(22, "b"), num(19, 1)),
+                submit(1, 8, raw(5, "Once"), num(8, 1), raw(22, "no end of it")), submit(1, 7, raw(5, "Once"), raw(22, "a"), raw(10, "a")),
+                submit(1, 6, raw(5, "Once"), raw(22, "")), submit(1, 5, raw(5, "Once"), raw(22, b"\xff")),
+                submit(1, 4, raw(5, "Once"), raw(22, "x" * 3000) * 20), poll(1, (9, 0, 0), (8, 0, 0), (7, 0, 0))] + TURNS
+    + [poll(1, (9, 2, 0), (8, 0, 0))],
     "deadline": [submit(1, 9, IDS, num(8, 300), num(17, 1), num(16, 3)), (SKIP, bytes(2)), poll(1, (9, 0, 0))] + TURNS,
     "long": [submit(1, 9, packed(6, [5] * 600)), poll(1, (9, 0, 0))] + TURNS,
     "questions": [(STATS, b""), (MODELS, b""), (HEALTH, b""), (TOKENIZE, raw(2, "hello world")),
