@@ -93,7 +93,7 @@ def completes(page):
     shown = a["sum"].split("deferral ")[1].split(" %")[0]
     true(abs(float(shown) - 100 * rate) <= 0.51, f"deferral rate shown {shown} %, counted {100 * rate:.2f} %")
     equal(a["usage"]["completion_tokens"], len(a["tokens"]), "completion_tokens")
-    for part in ("tok/s", "first token", "large steps saved", "Copy"):
+    for part in ("tok/s", "first token", "large steps saved", "against the large model alone operations", "weight reads", "Copy"):
         true(part in a["sum"], f"no {part} in {a['sum']!r}")
     true(a["strip"], "no strip of entropies")
     true(page.value(f"(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(x => x))({LAST}.canvas)"), "the strip is empty")
