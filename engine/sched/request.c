@@ -152,7 +152,10 @@ static void take_effect(weir_request *r, const weir_effect *fx, int32_t *truncat
   r->counts.route = r->cascade.route;
   *truncated_to = to >= 0 ? to : n;
   weir_cascade_apply(&r->cascade, fx, r->tok, &r->view);
-  if (r->fusion) r->fusion->at = fx->endorsed_by == 0 && fx->reason == WEIR_DEFERRED ? r->view.n : -1;
+  if (r->fusion) { /* in mode auto not all configurations of a request fuse */
+    const bool deferred = fx->endorsed_by == 0 && fx->reason == WEIR_DEFERRED;
+    r->fusion->at = deferred && r->cfg.fusion != 0 ? r->view.n : -1;
+  }
   force(r);
 }
 
@@ -201,6 +204,7 @@ int32_t weir_request_switch(weir_request *r, const weir_cascade_cfg *cfg) {
   const int32_t same = weir_cascade_switch(&r->cascade, &r->view, &r->cfg);
   weir_receipts_begin(r->receipt, same); /* whoever has looked at this position has not written it */
   r->deferred_ns = 0;
+  if (r->fusion) r->fusion->at = -1; /* nothing is deferred any more */
   if (same == n) return n;
   r->counts.refused += n - same;
   if (r->shaper) weir_shaper_truncate(r->shaper, r->tok, same);

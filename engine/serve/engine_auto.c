@@ -16,16 +16,25 @@ void weir_engine_auto_init(weir_engine *g) {
 
 /* ---- requests ---- */
 
+/* The mode it should be in. One that has been kept away from the large tier, which is up for the others, goes
+ * on as if that were down: with the small one, by its gate. */
+static weir_auto_mode mode_for(const weir_engine *g, const weir_engine_job *j) {
+  const weir_auto_mode m = weir_auto_of(&g->auto_, j->spec.quality);
+  const bool alone = j->req->cascade.hi < 1 && (m == WEIR_AUTO_LARGE || m == WEIR_AUTO_EXACT);
+  return alone && (weir_quality_modes(j->spec.quality) >> WEIR_AUTO_CASCADE & 1) ? WEIR_AUTO_CASCADE : m;
+}
+
 static void move_to(weir_engine *g, weir_engine_job *j, weir_auto_mode m) {
   weir_request *r = j->req;
   weir_cascade_cfg cfg;
   weir_err e;
-  const int32_t n = r->view.n;
+  const weir_view before = r->view;
   weir_auto_cfg(&j->auto_.cascade, m, &cfg);
   const int32_t same = weir_request_switch(r, &cfg);
+  weir_engine_cost_taken_back(g, r, before.kv_len);
   j->auto_.moved |= j->auto_.mode != m;
   j->auto_.mode = m;
-  if (same == n) {
+  if (same == before.n) {
     weir_engine_log(g, j, WEIR_DID_SWITCH);
     return;
   }
@@ -42,14 +51,16 @@ void weir_engine_auto_begin(weir_engine *g, weir_engine_job *j) {
   j->auto_.cascade = r->cfg;
   j->auto_.mode = WEIR_AUTO_CASCADE;
   weir_auto_begin(&g->auto_, j->spec.quality, r->n_prompt, r->max_new);
-  move_to(g, j, weir_auto_of(&g->auto_, j->spec.quality));
+  move_to(g, j, mode_for(g, j));
   j->auto_.moved = false;
+  /* What is forced from the beginning is so under the mode that it begins in. */
+  for (int32_t k = 0; k < weir_request_n_new(r); k++) r->receipt[r->n_prompt + k].tier = (uint8_t)r->cascade.tier;
 }
 
 void weir_engine_auto_turn(weir_engine *g, weir_engine_job *j) {
   const weir_request *r = j->req;
   if (!j->auto_.on || r->waiting) return;
-  const weir_auto_mode m = weir_auto_of(&g->auto_, j->spec.quality);
+  const weir_auto_mode m = mode_for(g, j);
   if (m == j->auto_.mode || (r->view.ended && r->view.committed >= r->view.n)) return;
   move_to(g, j, m);
 }
@@ -137,8 +148,9 @@ void weir_engine_auto_tier(weir_engine *g, int32_t t, bool up) {
   for (int32_t i = 0; !up && i < g->n_active; i++) {
     weir_request *r = g->active[i];
     weir_engine_job *j = weir_engine_job_of(r);
-    const weir_auto_mode m = weir_auto_of(&g->auto_, j->spec.quality);
-    if (!j->auto_.on || m == j->auto_.mode) continue;
+    if (!j->auto_.on) continue;
+    const weir_auto_mode m = mode_for(g, j);
+    if (m == j->auto_.mode) continue;
     for (int32_t k = 0; k < g->cfg.n_tiers; k++) weir_plan_forget(&g->tier[k].plan, k, r);
     r->waiting = false;
     move_to(g, j, m);

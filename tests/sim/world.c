@@ -160,7 +160,30 @@ static weir_cascade_cfg cascade_of(const world_job *j) {
     o.route_share = j->route_share;
     o.defer_rate = j->route_rate;
   }
-  if (j->fusion != 0 && (j->mode == WEIR_MODE_DEFER || j->mode == WEIR_MODE_ROLLBACK)) {
+  if (j->mode == WEIR_MODE_SPECULATE && j->accept != WEIR_KEEP_ALL) {
+    o.set |= WEIR_OPT_ACCEPT;
+    o.accept = j->accept;
+  }
+  if (j->defer_rate > 0) {
+    o.set = (o.set & ~(uint32_t)WEIR_OPT_THRESHOLD) | WEIR_OPT_DEFER_RATE | WEIR_OPT_DEFER_BURST;
+    o.defer_rate = j->defer_rate;
+    o.defer_burst = j->defer_burst;
+  }
+  const struct {
+    bool given;
+    uint32_t option;
+  } more[] = {{j->window > 0, WEIR_OPT_WINDOW},
+              {j->hold > 0, WEIR_OPT_HOLD},
+              {j->horizon > 0, WEIR_OPT_HORIZON},
+              {j->load_price > 0, WEIR_OPT_LOAD_PRICE}};
+  for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+    if (more[i].given) o.set |= more[i].option;
+  o.window = j->window;
+  o.hold = j->hold;
+  o.horizon = j->horizon;
+  o.load_price = j->load_price;
+  if (j->fusion != 0 &&
+      (j->mode == WEIR_MODE_DEFER || j->mode == WEIR_MODE_ROLLBACK || j->mode == WEIR_MODE_AUTO)) {
     o.set |= WEIR_OPT_FUSION_WEIGHT;
     o.fusion_weight = j->fusion;
   }

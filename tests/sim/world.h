@@ -55,6 +55,10 @@ typedef struct world_job {
   weir_quality quality;              /* in mode auto */
   int32_t route_prompt, route_after; /* mode route; not both 0 */
   float route_share, route_rate;     /* rate: >= 0 where there is one, else the share */
+  weir_keep accept;                  /* mode speculate; KEEP_ALL: its default */
+  int32_t window, hold, horizon;     /* 0: the mode's default; horizon where the rule has one */
+  float defer_rate, load_price;      /* modes with a budget; 0: none. With a rate tau is not looked at */
+  int32_t defer_burst;               /* with a rate */
 
   /* what came out */
   int64_t id, done_ns, first_ns, queued_ns;
