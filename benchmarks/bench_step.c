@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
 #include "kv/pages.h"
+#include "programs/gate_file.h"
 #include "run/exec_local.h"
 #include "run/tp.h"
 #include "serve/pair.h"
@@ -29,6 +30,13 @@ static const weir_option table[] = {
      .arg = "FILE",
      .env = "",
      .help = "GGUF file."},
+    {.name = "gate-file",
+     .type = WEIR_OPT_STRING,
+     .commands = 1,
+     .group = "What",
+     .arg = "FILE",
+     .env = "",
+     .help = "With the gate head of this file, fitted for --model: what it adds to a step."},
     {.name = "shape",
      .type = WEIR_OPT_STRING,
      .commands = 1,
@@ -397,7 +405,19 @@ static weir_dtype kv_type(const weir_config *c) {
 
 static weir_status open_file(subject *s, const weir_config *c, const room *r, weir_err *e) {
   weir_status st = WEIR_OK;
+  const char *gate_file = weir_config_string(c, "gate-file");
+  weir_gate_file f = {0};
+  if (gate_file) WEIR_TRY(weir_gate_file_read(gate_file, &f, e));
+  const weir_pair_gate gate = {.name = f.small.name,
+                               .n_vocab = f.small.n_vocab,
+                               .dim = f.small.dim,
+                               .fingerprint = f.small.fingerprint,
+                               .head = &f.head};
+  if (gate_file && f.kind != WEIR_GATE_HEAD)
+    WEIR_TRY(
+        weir_fail(e, WEIR_EINVAL, "%s holds no gate head: another gate adds nothing to a step", gate_file));
   const weir_pair_opts o = {.small_path = weir_config_string(c, "model"),
+                            .gate = gate_file ? &gate : NULL,
                             .small_device = weir_config_string(c, "device"),
                             .small_tp = s->tp,
                             .comm = weir_config_string(c, "comm"),
@@ -417,6 +437,7 @@ static weir_status open_file(subject *s, const weir_config *c, const room *r, we
   s->type = "";
   s->device = weir_pair_device(s->pair, 0);
 out:
+  weir_gate_file_fini(&f);
   return st;
 }
 
@@ -583,6 +604,8 @@ int main(int argc, char **argv) {
     goto out;
   }
   if (model && shape) WEIR_TRY(weir_fail(e, WEIR_EINVAL, "--model and --shape exclude each other"));
+  if (shape && weir_config_string(c, "gate-file"))
+    WEIR_TRY(weir_fail(e, WEIR_EINVAL, "--gate-file is of a --model, not of a shape"));
   const room r = room_for(c);
   s.tp = (int32_t)weir_config_int(c, "tp");
   WEIR_TRY(model ? open_file(&s, c, &r, e) : open_shape(&s, c, &r, e));
