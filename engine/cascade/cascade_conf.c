@@ -13,6 +13,10 @@
 #define ACCEPT_PARAMETERS \
   (WEIR_OPT_ACCEPT_NLL | WEIR_OPT_ACCEPT_ALPHA | WEIR_OPT_ACCEPT_EPSILON | WEIR_OPT_ACCEPT_DELTA)
 
+/* Long drafts that end where the small model becomes unsure. Measured on the pair that comes with weir, tasks,
+ * one at a time: 1.7 times the large model alone, against 1.4 with a window of 5 and no such end. */
+enum { DRAFT_WINDOW = 16 };
+
 static const struct {
   const char *name;
   uint32_t options; /* WEIR_OPT_* that mean something */
@@ -33,15 +37,15 @@ static const struct {
                             true, true, WEIR_KEEP_NLL, 10},
     [WEIR_MODE_EXACT] = {"exact",
                          WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD | WEIR_OPT_SPAN,
-                         false, true, WEIR_KEEP_OWN, 5},
+                         false, true, WEIR_KEEP_OWN, DRAFT_WINDOW},
     [WEIR_MODE_SPECULATE] = {"speculate",
                              WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_WINDOW | WEIR_OPT_HOLD |
                                  WEIR_OPT_HORIZON | WEIR_OPT_ACCEPT | ACCEPT_PARAMETERS | WEIR_OPT_SPAN,
-                             false, true, WEIR_KEEP_V3, 5},
+                             false, true, WEIR_KEEP_V3, DRAFT_WINDOW},
     [WEIR_MODE_AUTO] = {"auto",
                         WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_HOLD | WEIR_OPT_WINDOW | BUDGET |
                             WEIR_OPT_FUSION_WEIGHT | WEIR_OPT_DEFER_WAIT | WEIR_OPT_QUALITY,
-                        true, false, WEIR_KEEP_ALL, 5},
+                        true, false, WEIR_KEEP_ALL, DRAFT_WINDOW},
     [WEIR_MODE_ROUTE] = {"route",
                          WEIR_OPT_GATE | WEIR_OPT_THRESHOLD | WEIR_OPT_DEFER_RATE | WEIR_OPT_LOAD_PRICE |
                              ROUTE,
@@ -285,6 +289,8 @@ static weir_gate make_gate(const weir_cascade_opts *o) {
     g.threshold = o->threshold;
   else if (modes[o->mode].gated || (o->set & WEIR_OPT_GATE))
     g.threshold = weir_gate_default(g.kind);
+  else if (modes[o->mode].verified)
+    g.threshold = WEIR_DRAFT_STOP;
   return g;
 }
 

@@ -70,9 +70,9 @@ typedef struct weir_cascade_opts {
   uint32_t set;        /* WEIR_OPT_* */
   weir_gate_kind gate; /* entropy. In exact and speculate it may only end a draft early */
   float
-      threshold; /* defer, rollback: weir_gate_default(gate). exact, speculate: none, unless a gate is set */
+      threshold; /* weir_gate_default(gate); exact, speculate: WEIR_DRAFT_STOP, unless a gate is set */
   float accept_nll; /* rollback, speculate with nll: 3 nats */
-  int32_t window;   /* rollback: 10 tokens, exact, speculate: 5 */
+  int32_t window;   /* rollback: 10 tokens, exact, speculate, auto: 16 */
   int32_t hold;     /* all but small and large: 1 */
   int32_t horizon;  /* rollback, speculate: no limit. Not in exact, nor with own: a token shown before it is
                        judged  need not be exact */
@@ -97,6 +97,8 @@ typedef struct weir_cascade_opts {
  * with R2R, arXiv 2505.21600), top probability 0.6 (BiLD, arXiv 2302.07863), margin 0.3, chance 0.1; of the
  * fitted gates a probability of error of 0.1. Pairs differ several-fold: calibrate. */
 float weir_gate_default(weir_gate_kind);
+/* Nats of the row that end a draft of exact and speculate before its window does. */
+#define WEIR_DRAFT_STOP 1.0f
 
 /* Builds the configuration of two tiers. WEIR_EINVAL names the option that is out of range or that the mode
  * does not have. */

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "cascade/cascade_conf.h"
+
 static const struct {
   const char *name;
   unsigned modes;
@@ -47,7 +49,7 @@ void weir_auto_cfg(const weir_cascade_cfg *cascade, weir_auto_mode m, weir_casca
     g.hold[t] = 1;
     g.keep[t] = WEIR_KEEP_ALL;
   }
-  g.gate[0] = (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = m == WEIR_AUTO_LARGE ? -1 : INFINITY};
+  g.gate[0] = (weir_gate){.kind = WEIR_GATE_ENTROPY, .threshold = m == WEIR_AUTO_LARGE ? -1 : m == WEIR_AUTO_EXACT ? WEIR_DRAFT_STOP : INFINITY};
   if (m == WEIR_AUTO_EXACT) {
     g.commit_tier = 1;
     g.keep[1] = WEIR_KEEP_OWN;

@@ -56,9 +56,9 @@ static void defaults(void **state) {
       [WEIR_MODE_LARGE] = {0, WEIR_FAR, WEIR_KEEP_ALL, -1},
       [WEIR_MODE_DEFER] = {0, WEIR_FAR, WEIR_KEEP_ALL, 0.45f},
       [WEIR_MODE_ROLLBACK] = {1, 10, WEIR_KEEP_NLL, 0.45f},
-      [WEIR_MODE_EXACT] = {1, 5, WEIR_KEEP_OWN, INFINITY},
-      [WEIR_MODE_SPECULATE] = {1, 5, WEIR_KEEP_V3, INFINITY},
-      [WEIR_MODE_AUTO] = {0, 5, WEIR_KEEP_ALL, 0.45f},
+      [WEIR_MODE_EXACT] = {1, 16, WEIR_KEEP_OWN, WEIR_DRAFT_STOP},
+      [WEIR_MODE_SPECULATE] = {1, 16, WEIR_KEEP_V3, WEIR_DRAFT_STOP},
+      [WEIR_MODE_AUTO] = {0, 16, WEIR_KEEP_ALL, 0.45f},
       [WEIR_MODE_ROUTE] = {0, WEIR_FAR, WEIR_KEEP_ALL, 0.45f},
   };
   for (int i = 0; i < WEIR_N_MODES; i++) {
@@ -249,7 +249,7 @@ static void accepts(void **state) {
     FAKE_CHECK(!(table[i].o.set & WEIR_OPT_ACCEPT) || g.keep[1] == table[i].o.accept, "rule %d", g.keep[1]);
     FAKE_CHECK(g.keep_a[1] == table[i].a && g.keep_b[1] == table[i].b, "told %g, %g", (double)g.keep_a[1],
                (double)g.keep_b[1]);
-    FAKE_CHECK(g.commit_tier == 1 && g.gate[0].threshold == INFINITY &&
+    FAKE_CHECK(g.commit_tier == 1 && g.gate[0].threshold == WEIR_DRAFT_STOP &&
                    g.horizon == (table[i].o.set & WEIR_OPT_HORIZON ? 4 : WEIR_FAR),
                "horizon %d", (int)g.horizon);
   }
