@@ -134,6 +134,60 @@ static void test_rules(void **state) {
   kern_devs_close(&devs);
 }
 
+/* Drawn from the edits alone: what no edit names is out, and statistics are of the whole row. */
+static void test_only_edits(void **state) {
+  static const struct {
+    const char *name;
+    const float *l;
+    int32_t n_edits;
+    weir_logit_edit edit[3];
+    int32_t want; /* greedy; at a temperature too where it is the only one */
+  } cases[] = {
+      {"one id", HALVES, 1, {{3, 1, 0}}, 3},
+      {"the likelier of two", HALVES, 2, {{1, 1, 0}, {2, 1, 0}}, 1},
+      {"the lower id of two alike", HALVES, 2, {{2, 1, 0}, {3, 1, 0}}, 2},
+      {"shaped before it is compared", HALVES, 2, {{1, 1, -1}, {2, 1, 0}}, 2},
+      {"a scale counts", SIGNS, 2, {{0, 4, 0}, {1, 1, 0}}, 1},
+      {"a banned one beside another", HALVES, 2, {{0, 1, BAN}, {3, 1, 0}}, 3},
+      {"nothing but a banned one", HALVES, 1, {{2, 1, BAN}}, 2},
+      {"a masked id is not in the list", MASKED, 2, {{0, 1, 5}, {2, 1, 0}}, 2},
+      {"no edit: nothing is out", HALVES, 0, {{0}}, 0},
+  };
+  enum { DRAWS = MAX_ROWS };
+  kern_devs devs;
+  (void)state;
+  kern_devs_open(&devs, &sample_limits);
+  for (int i = 0; i < devs.n; i++)
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+      for (int hot = 0; hot < 2; hot++) {
+        static float l[DRAWS * 4];
+        weir_ask ask[DRAWS], free_ask = plain_ask(0, 1, 1);
+        weir_row row[DRAWS], plain;
+        weir_err e = {0};
+        bool seen[4] = {false}, may[4] = {false};
+        for (int32_t v = 0; v < cases[k].n_edits; v++) may[cases[k].edit[v].id] = true;
+        for (int32_t r = 0; r < DRAWS; r++) {
+          memcpy(l + (size_t)r * 4, cases[k].l, sizeof *l * 4);
+          ask[r] = plain_ask(hot ? 1.5f : 0, 11, r);
+          ask[r].edit = cases[k].edit;
+          ask[r].n_edits = cases[k].n_edits;
+          ask[r].only_edits = cases[k].n_edits > 0;
+        }
+        kern_ok(answer(devs.dev[i], l, DRAWS, 4, ask, row, &e), &e, cases[k].name);
+        kern_ok(answer(devs.dev[i], cases[k].l, 1, 4, &free_ask, &plain, &e), &e, cases[k].name);
+        for (int32_t r = 0; r < DRAWS; r++) {
+          const int32_t t = row[r].token;
+          if (hot ? cases[k].n_edits > 0 && !may[t] : t != cases[k].want)
+            fail_msg("%s%s: token %d", cases[k].name, hot ? ", hot" : "", t);
+          seen[t] = true;
+          assert_true(row[r].entropy == plain.entropy && row[r].p_max == plain.p_max &&
+                      row[r].margin == plain.margin);
+        }
+        if (hot && k == 1) assert_true(seen[1] && seen[2]); /* both are drawn */
+      }
+  kern_devs_close(&devs);
+}
+
 /* Edits that change nothing leave every bit; so do those of rows beside. */
 static void test_no_effect(void **state) {
   enum { N = 9000, ROWS = 6 };
@@ -339,8 +393,9 @@ static void test_tops_are_raw(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_rules), cmocka_unit_test(test_no_effect),
-                                     cmocka_unit_test(test_bans),  cmocka_unit_test(test_equals),
-                                     cmocka_unit_test(test_tops),  cmocka_unit_test(test_tops_are_raw)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_rules),       cmocka_unit_test(test_only_edits),
+                                     cmocka_unit_test(test_no_effect),   cmocka_unit_test(test_bans),
+                                     cmocka_unit_test(test_equals),      cmocka_unit_test(test_tops),
+                                     cmocka_unit_test(test_tops_are_raw)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
