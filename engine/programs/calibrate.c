@@ -17,6 +17,7 @@
 #include "programs/interrupt.h"
 #include "programs/options.h"
 #include "programs/version.h"
+#include "run/exec_local.h"
 
 void weir_cal_progress(const weir_calibrating *x, const char *fmt, ...) {
   if (x->quiet || !x->out.terminal_err) return;
@@ -108,6 +109,12 @@ static weir_status prepare(weir_calibrating *x, weir_err *e) {
   x->meta.batch = batch < half ? batch : half;
   WEIR_TRY(weir_load(x->c, &x->paths, x->meta.batch, &x->out, &x->models, e));
   if (x->models.n_tiers != 2) return weir_fail(e, WEIR_EINVAL, "calibrate wants two models");
+  /* A head is fitted on hidden states, which an executor of its own thread or of ranks keeps to itself. */
+  if (x->gate.kind == WEIR_GATE_HEAD &&
+      weir_exec_local_hidden(weir_pair_exec(x->models.pair, 0), NULL, NULL, NULL, NULL, e) != WEIR_OK)
+    return weir_fail(e, WEIR_EUNSUP,
+                     "calibrate --gate head wants the small model whole and on the large one's "
+                     "device: leave out --small-device");
   name(x->meta.device, sizeof x->meta.device, weir_pair_devices(x->models.pair));
   x->meta.n_threads = weir_pair_n_threads(x->models.pair);
   st = weir_cal_encode(x, e);

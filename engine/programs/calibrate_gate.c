@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "calibrate/fit_gate.h"
+#include "model/hparams.h"
+#include "model/mfile.h"
 #include "programs/calibrate_in.h"
 #include "programs/calibration_file.h"
 #include "programs/gate_file.h"
@@ -58,12 +60,16 @@ static void name(char *to, const char *from) {
 
 weir_status weir_cal_write_gate(weir_calibrating *x, const char *path, weir_err *e) {
   weir_status st = WEIR_OK;
+  weir_mfile *file = NULL;
+  weir_hparams h;
   weir_gate_file f = {.kind = x->gate.kind,
                       .map = x->map,
                       .head = x->head,
                       .small = {.n_vocab = weir_pair_n_vocab(x->models.pair)},
                       .threshold = x->r.choice.found ? (float)x->r.choice.threshold : NAN};
-  WEIR_TRY(weir_exec_local_hidden(weir_pair_exec(x->models.pair, 0), NULL, NULL, NULL, &f.small.dim, e));
+  WEIR_TRY(weir_mfile_open(x->paths.small, &file, e));
+  WEIR_TRY(weir_hparams_read(file, &h, e));
+  f.small.dim = h.dim;
   name(f.small.name, x->paths.small);
   name(f.large, x->paths.large);
   name(f.data, x->r.data);
@@ -72,5 +78,6 @@ weir_status weir_cal_write_gate(weir_calibrating *x, const char *path, weir_err 
   WEIR_TRY(weir_gate_measure(&x->trace, WEIR_PART_CONFIRM, x->gate, NULL, &f.held_out, e));
   st = weir_gate_file_write(path, &f, e); /* the head's weights are the caller's */
 out:
+  weir_mfile_close(file);
   return st;
 }
