@@ -19,7 +19,10 @@ void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
    * about the gate; a middle tier's refusal comes after a lower one's. */
   const bool gated =
       e->reason == WEIR_DEFERRED || e->reason == WEIR_ROUTED || e->why == WEIR_WHY_EASY;
-  if (gated && isnan(r[at].entropy)) {
+  /* The lowest tier is asked twice about a position when what it had handed it to is gone; where it is sure by
+   * then (a budget has moved its threshold), that is what the token came by. */
+  const bool sure = e->append >= 0 && !e->wanted_up;
+  if (gated && (isnan(r[at].entropy) || sure)) {
     r[at].entropy = e->entropy;
     r[at].tau = e->tau;
   }

@@ -186,7 +186,7 @@ const weir_option weir_options[] = {
    "--route-after."},
   {"route-after", 0, STRING, RUN | EVAL | CHAT | SERVE, "Cascade", "N|end", NULL, ANY, NULL, false,
    "Mode route: so are those of the first N tokens that the small model writes, which are held back until it is decided; "
-   "end: of its whole answer. Default 0."},
+   "end: of its whole answer, of which nothing is shown, in a chat neither, before it has ended. Default 0."},
   {"route-share", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "S", NULL, 0, 1, NULL, NULL, false,
    "Mode route: where the gate stops more than this share of the rows looked at, the large model writes the whole answer, "
    "else the small one does. Default 0.5."},
@@ -196,7 +196,7 @@ const weir_option weir_options[] = {
    "Between the texts START and END in what is written the gate's threshold is X; without END to the end of the answer. "
    "A text with blanks stands in double quotes; \\n is a line break. 16 at most. Not with --defer-rate or --load-price."},
   {"fusion-weight", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "G", NULL, -4, 4, NULL, NULL, false,
-   "Modes defer and rollback: a deferred token is drawn from p (q / q20)^G, p of the large model, q of the small one, q20 of "
+   "Modes defer, rollback and auto: a deferred token is drawn from p (q / q20)^G, p of the large model, q of the small one, q20 of "
    "its 20th likeliest token, over its 20 likeliest. Below 0 the small model's own favourites are held back. 0, the default: "
    "from p alone."},
   {"random", 0, BOOL, EVAL, "Cascade", NULL, "false", ANY, NULL, false,

@@ -214,7 +214,8 @@ static void make_own(weir_service_metrics *s, maker *k) {
   s->large_rows =
       histogram(k, "weir:large_batch_rows", "Rows in a step of the large tier.", BOUNDS(batch_rows));
   s->drafts_refused =
-      counter(k, "weir:drafts_refused_total", "Tokens of the small tier that a judge took back.");
+      counter(k, "weir:drafts_refused_total", "Tokens taken back before they were shown: refused by a judge or behind one that was, dropped by routing, or "
+              "pending when mode auto switched.");
   s->goodput =
       gauge(k, "weir:goodput_tokens_per_second", "Tokens committed a second, over the last seconds.");
   s->large_only_goodput =
