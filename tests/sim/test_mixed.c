@@ -29,7 +29,7 @@ static struct watch {
   bool begun;
   int32_t committed;
   int64_t given_up, switches;
-  int64_t again; /* rows of the small tier that were asked for twice: what waited for the large one did not */
+  int64_t again; /* rows that were asked for twice */
 } watch[N_JOBS];
 
 static struct {
@@ -209,7 +209,8 @@ static void on_decision(void *ctx, const weir_decision *d) {
   weir_err e = {0};
   const bool first = !x->begun;
   x->begun = true;
-  x->again += !first && d->did != WEIR_DID_OBSERVE && x->replay.cascade.tier > 0;
+  const bool dropped = d->did == WEIR_DID_SWITCH && (x->replay.cascade.tier > 0 || d->n < x->replay.view.n);
+  x->again += !first && (dropped || d->did == WEIR_DID_GIVE_UP);
   const weir_status st = first ? weir_replay_begin(&x->replay, d->cfg, j->pinned, j->n_prompt, d->forced,
                                                    d->n_forced, d->ended, &e)
                                : weir_replay_decide(&x->replay, d, &e);
