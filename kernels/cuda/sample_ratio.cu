@@ -113,10 +113,10 @@ static __global__ void __launch_bounds__(32) sample_judge(const weir_cuk_sample_
   }
 }
 
-/* Tells the best of a row, in order, their logits packed with them; one thread. */
-CU_DEV void tell_row(const weir_cuk_sample_args &a, int32_t r, const uint64_t *best, int32_t n, bool cut) {
-  int32_t id[WEIR_TOP_MAX];
-  float w[WEIR_TOP_MAX];
+/* Tells the best of a row, in order, their logits packed with them; one thread. id, w: shared memory for
+ * WEIR_TOP_MAX of each (of one's own it would be a stack frame). */
+CU_DEV void tell_row(const weir_cuk_sample_args &a, int32_t r, const uint64_t *best, int32_t n, bool cut,
+                     int32_t *id, float *w) {
   for (int32_t i = 0; i < n; i++) {
     id[i] = sample_pack_id(best[i]);
     const float x = sample_pack_logit(best[i]);
@@ -130,6 +130,8 @@ static __global__ void __launch_bounds__(SAMPLE_T, 4) sample_tell(const weir_cuk
   CU_DYN_SHARED(float, buf);
   CU_SHARED(uint64_t, word, SAMPLE_WARPS);
   CU_SHARED(uint64_t, best, WEIR_TOP_MAX);
+  CU_SHARED(int32_t, id_told, WEIR_TOP_MAX);
+  CU_SHARED(float, w_told, WEIR_TOP_MAX);
   CU_SHARED(uint32_t, last, 1);
   const sample_place p = sample_here(a);
   weir_cuk_sample_ask *staged = &a.ask[p.row];
@@ -146,7 +148,7 @@ static __global__ void __launch_bounds__(SAMPLE_T, 4) sample_tell(const weir_cuk
   __syncthreads();
   if (threadIdx.x != 0) return;
   if (a.s.n_ranks == 0) {
-    tell_row(a, p.row, best, want, false);
+    tell_row(a, p.row, best, want, false, id_told, w_told);
     return;
   }
   /* ids at the cut stay by what their rank knows, so the ranks tell only such */
@@ -164,6 +166,8 @@ static __global__ void __launch_bounds__(SAMPLE_T, 4) sample_tell(const weir_cuk
 static __global__ void __launch_bounds__(SAMPLE_T) sample_laws(const weir_cuk_sample_args a) {
   CU_SHARED(uint64_t, word, SAMPLE_WARPS);
   CU_SHARED(uint64_t, best, WEIR_TOP_MAX);
+  CU_SHARED(int32_t, id_told, WEIR_TOP_MAX);
+  CU_SHARED(float, w_told, WEIR_TOP_MAX);
   const int32_t row = (int32_t)blockIdx.x;
   const weir_cuk_sample_ask *staged = &a.ask[row];
   const int32_t at = staged->tell_at, want = staged->ask.top_k;
@@ -174,7 +178,7 @@ static __global__ void __launch_bounds__(SAMPLE_T) sample_laws(const weir_cuk_sa
     return like->id >= 0 && like->id < a.n_valid ? sample_pack(like->logit, like->id) : (uint64_t)0;
   });
   __syncthreads();
-  if (threadIdx.x == 0) tell_row(a, row, best, want, true);
+  if (threadIdx.x == 0) tell_row(a, row, best, want, true, id_told, w_told);
 }
 
 extern "C" cudaError_t weir_cuk_sample_weigh(const weir_cuk_sample_args *a, cudaStream_t stream) {

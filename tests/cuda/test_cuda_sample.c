@@ -206,10 +206,22 @@ static void test_launches(void **state) {
     int32_t probe, k, n_top;
     weir_keep keep;
     int want;
-  } cases[] = {{0, -1, 0, 0, WEIR_KEEP_ALL, 1}, {0, -1, 5, 0, WEIR_KEEP_ALL, 1},
-               {1, 2, 5, 0, WEIR_KEEP_ALL, 1},  {0, 2, 0, 0, WEIR_KEEP_OWN, 1},
-               {0, -1, 0, 3, WEIR_KEEP_ALL, 2}, {1, -1, 0, 0, WEIR_KEEP_ALL, 2},
-               {1, -1, 5, 0, WEIR_KEEP_ALL, 3}, {1, 2, 5, 3, WEIR_KEEP_NLL, 4}};
+    bool tell;
+  } cases[] = {{0, -1, 0, 0, WEIR_KEEP_ALL, 1, false},
+               {0, -1, 5, 0, WEIR_KEEP_ALL, 1, false},
+               {1, 2, 5, 0, WEIR_KEEP_ALL, 1, false},
+               {0, 2, 0, 0, WEIR_KEEP_OWN, 1, false},
+               {0, -1, 0, 3, WEIR_KEEP_ALL, 2, false},
+               {1, -1, 0, 0, WEIR_KEEP_ALL, 2, false},
+               {1, -1, 5, 0, WEIR_KEEP_ALL, 3, false},
+               {1, 2, 5, 3, WEIR_KEEP_NLL, 4, false},
+               /* weights before the race, unless it is greedy; a law behind the cut */
+               {0, 2, 0, 0, WEIR_KEEP_RATIO, 1, false},
+               {1, 2, 0, 0, WEIR_KEEP_RATIO, 3, false},
+               {1, 2, 5, 0, WEIR_KEEP_RATIO, 4, false},
+               {1, -1, 5, 0, WEIR_KEEP_ALL, 4, true},
+               {0, -1, 5, 0, WEIR_KEEP_ALL, 1, true}};
+  static const weir_top draft = {2, -0.5f};
   const float l[] = {0, 1, 2, 3, 4, 5, 6, 7};
   const weir_dev_limits lim = limits(1, 16);
   const pair p = open_pair(&lim, 2);
@@ -223,6 +235,9 @@ static void test_launches(void **state) {
     ask.top_k = cases[i].k;
     ask.n_top = cases[i].n_top;
     ask.keep = cases[i].keep;
+    weir_top law[WEIR_TOP_MAX] = {{.id = LAW_UNTOLD}};
+    if (ask.keep == WEIR_KEEP_RATIO) ask.draft = &draft, ask.n_draft = 1;
+    if (cases[i].tell) ask.tell_law = true, ask.law = law;
     (void)emu_stats_take();
     kern_ok(answer_tops(p.cuda, l, 1, 8, &ask, &row, top, &e), &e, "sample");
     const int launches = (int)emu_stats_take().launches;

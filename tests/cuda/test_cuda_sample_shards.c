@@ -177,10 +177,14 @@ static void test_exchanges(void **state) {
     int32_t probe, k, n_top;
     weir_keep keep;
     int32_t want;
-  } cases[] = {{0, 1, -1, 0, 0, WEIR_KEEP_ALL, 1},    {0, 1, -1, 5, 3, WEIR_KEEP_ALL, 1},
-               {1, 0.5f, 2, 5, 0, WEIR_KEEP_ALL, 1},  {1, 1, -1, 0, 0, WEIR_KEEP_ALL, 2},
-               {1, 1, -1, 5, 0, WEIR_KEEP_ALL, 6},    {1, 0.5f, -1, 0, 3, WEIR_KEEP_ALL, 6},
-               {1, 0.5f, -1, 5, 0, WEIR_KEEP_ALL, 9}, {1, 0.5f, 2, 0, 0, WEIR_KEEP_NLL, 6}};
+    bool tell;
+  } cases[] = {{0, 1, -1, 0, 0, WEIR_KEEP_ALL, 1, false},    {0, 1, -1, 5, 3, WEIR_KEEP_ALL, 1, false},
+               {1, 0.5f, 2, 5, 0, WEIR_KEEP_ALL, 1, false},  {1, 1, -1, 0, 0, WEIR_KEEP_ALL, 2, false},
+               {1, 1, -1, 5, 0, WEIR_KEEP_ALL, 6, false},    {1, 0.5f, -1, 0, 3, WEIR_KEEP_ALL, 6, false},
+               {1, 0.5f, -1, 5, 0, WEIR_KEEP_ALL, 9, false}, {1, 0.5f, 2, 0, 0, WEIR_KEEP_NLL, 6, false},
+               {0, 1, 2, 0, 0, WEIR_KEEP_RATIO, 1, false},   {1, 1, 2, 0, 0, WEIR_KEEP_RATIO, 3, false},
+               {1, 1, 2, 5, 0, WEIR_KEEP_RATIO, 7, false},   {1, 1, -1, 5, 0, WEIR_KEEP_ALL, 7, true}};
+  static const weir_top draft = {2, -0.5f};
   static float l[N];
   kern_rng rng = {94};
   world w;
@@ -194,6 +198,9 @@ static void test_exchanges(void **state) {
     ask.top_p = cases[i].p;
     ask.n_top = cases[i].n_top;
     ask.keep = cases[i].keep;
+    weir_top law[WEIR_TOP_MAX] = {{.id = LAW_UNTOLD}};
+    if (ask.keep == WEIR_KEEP_RATIO) ask.draft = &draft, ask.n_draft = 1;
+    if (cases[i].tell) ask.tell_law = true, ask.law = law;
     shard_call c = {.logits = l, .rows = 1, .n_vocab = N, .n_valid = N, .ask = &ask};
     shard_cut_even(&c, 2);
     check_alike(&w, &c, "exchanges");

@@ -232,6 +232,7 @@ static void check_law(const weir_ask *ask, const sample_ref *ref, int32_t n, wor
   for (; told < WEIR_TOP_MAX && ask->law[told].id >= 0; told++) {
     const int32_t v = ask->law[told].id;
     assert_in_range(v, 0, n - 1);
+    assert_true(ask->law[told].logprob > -INFINITY); /* what is cut is not told */
     if (told > 0) assert_true(ask->law[told].logprob <= ask->law[told - 1].logprob);
     hold((double)ask->law[told].logprob,
          ref->w          ? log(ref->w[v] / sum)
