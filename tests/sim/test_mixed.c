@@ -379,8 +379,53 @@ static void test_worlds(void **state) {
   assert_true(seen.choices_whole > 0);
 }
 
+static void always_exact(world *w) {
+  weir_auto *a = &w->engine->auto_;
+  a->rules.margin = 1e9;
+  a->rules.explore = 0;
+  if (a->up[0] && a->up[1]) a->floor[WEIR_QUALITY_NEAR].mode = WEIR_AUTO_EXACT;
+}
+
+/* One that has died with the large tier three times is kept away from it. Mode auto may then say exact: it
+ * goes by its gate all the same, and what that wanted up is told. */
+static void test_kept_away(void **state) {
+  (void)state;
+  static world w;
+  world_opts o = world_roomy();
+  o.async = true;
+  o.each_turn = always_exact;
+  o.dead_wait_ns = 50 * MS;
+  o.n_deaths[1] = 3;
+  for (int32_t i = 0; i < 3; i++)
+    o.death[1][i] = (virtual_death){.kind = DEATH_IN_STEP, .at = 2 + 2 * i, .down_ns = MS / 10};
+  job[0] = (world_job){.prompt = {5, 9, 23},
+                       .n_prompt = 3,
+                       .max_new = 90,
+                       .mode = WEIR_MODE_AUTO,
+                       .tau = 2.505f,
+                       .ignore_eos = true,
+                       .draw = {.temperature = 1, .top_p = 1, .seed = 4, .probe = -1},
+                       .log = &watch[0],
+                       .on_decision = on_decision};
+  watch[0] = (struct watch){.begun = false};
+  world_open(&w, &o);
+  world_run(&w, job, 1);
+  assert_int_equal(weir_engine_get_stats(w.engine).tier[1].deaths, 3);
+  check(&w, &job[0], &watch[0]);
+  weir_replay_fini(&watch[0].replay);
+  assert_int_equal(job[0].n, 90);
+  int32_t unsure = 0;
+  for (int32_t i = 60; i < 90; i++) {
+    assert_int_equal(job[0].receipt[i].tier, 0);
+    assert_int_equal(job[0].receipt[i].wanted_up, job[0].receipt[i].entropy > job[0].tau);
+    unsure += job[0].receipt[i].wanted_up;
+  }
+  assert_true(unsure > 0);
+  world_close(&w);
+}
+
 int main(int argc, char **argv) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_worlds)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_worlds), cmocka_unit_test(test_kept_away)};
   weir_log_set_level(WEIR_LOG_ERROR - 1); /* planned deaths are not news */
   if (argc > 2 && !strcmp(argv[1], "--seed")) {
     run(strtoull(argv[2], NULL, 10));
