@@ -28,8 +28,8 @@ typedef enum {
   WEIR_GATE_TOP_PROB, /* defer when p_max < threshold */
   WEIR_GATE_MARGIN,   /* defer when margin < threshold */
   WEIR_GATE_CHANCE,   /* defer with probability `threshold`, blind to what the row says (the coin is a hash of
-                         its    statistics, never of the drawn token, so a decision is still a function of the
-                         logged row): the control that every    other gate must beat */
+                         its statistics, never of the drawn token, so a decision is still a function of the
+                         logged row): the control that every other gate must beat */
   WEIR_GATE_ISOTONIC, /* defer when map(statistic) > threshold, a probability of error */
   WEIR_GATE_HEAD      /* defer when row.gate > threshold, likewise */
 } weir_gate_kind;

@@ -149,10 +149,10 @@ const weir_option weir_options[] = {
    "With --defer-rate: tokens that one request may defer at once; each token it writes refills R of one. 0, the "
    "default: no limit."},
   {"load-price", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "X", NULL, 0, 100, NULL, NULL, false,
-   "Modes defer and rollback: what the threshold rises by at most while others wait for the large model, in nats (of "
+   "Modes defer, rollback and auto: what the threshold rises by at most while others wait for the large model, in nats (of "
    "probability with the other gates). 0, the default: off."},
   {"defer-wait", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "MS", NULL, 0, 3600000, NULL, NULL, false,
-   "Modes defer and rollback: a token that has waited so long for the large model is written by the small one, and told as "
+   "Modes defer, rollback and auto: a token that has waited so long for the large model is written by the small one, and told as "
    "wanted from the large; a step that has begun with it by then is waited for, MS at most. 0, the default: no limit."},
   {"accept-nll", 0, FLOAT, RUN | EVAL | CHAT | SERVE, "Cascade", "NATS", NULL, 0, 1000, NULL, NULL, false,
    "Mode rollback, and --accept nll: the large model lets a token stand while -log p is at most this. Default 3."},
