@@ -128,7 +128,9 @@ static weir_status score(evaluation *x, weir_eval_row *r, weir_err *e) {
   r->mean_entropy = s.mean_entropy;
   const bool routes = r->setting.cascade.route.on;
   r->routed_share = routes ? (double)s.routed_up / r->n_tasks : NAN;
-  r->route_share = routes ? (double)x->answers.stats.routed.share : NAN;
+  /* The one in force at the end; where no row was looked at, none moved it. */
+  const weir_route_stats *of = &x->answers.stats.routed;
+  r->route_share = routes ? (double)(of->looked > 0 ? of->share : r->setting.cascade.route.share) : NAN;
   r->tau = routes ? (double)r->setting.cascade.gate[0].threshold : (double)x->answers.stats.budget.tau;
   r->large_passes =
       x->models.large >= 0 && s.tokens > 0 ? (double)s.steps[x->models.large] / (double)s.tokens : 0;

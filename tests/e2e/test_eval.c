@@ -86,6 +86,69 @@ static void test_chance(void **state) {
   json_decref(all);
 }
 
+/* Mode route: each answer is one model's, as many are the large one's as the row says, fewer where the share
+ * is higher; the control sends as many up by a coin each, and tells its rate. */
+static void test_route(void **state) {
+  (void)state;
+  enum { TASKS = 20, SHARES = 3, ROWS = 2 + 2 * SHARES };
+  static const double share[SHARES] = {0, 0.1, 1};
+  const char *log = e2e_temp("routed.jsonl");
+  json_t *all = e2e_json_of(
+      "eval models/tasks-valid.jsonl -q --json --limit %d --mode route --entropy 0.8 "
+      "--route-prompt 0 --route-after end --route-share 0,0.1,1 --random "
+      "--answers %s",
+      TASKS, log);
+  json_t *rows = e2e_of_schema(all, "weir.eval.row.v1"), *answers = json_array();
+  char *text = e2e_read(log);
+  for (char *p = strtok(text, "\n"); p; p = strtok(NULL, "\n"))
+    json_array_append_new(answers, json_loads(p, 0, NULL));
+  free(text);
+  assert_int_equal(json_array_size(rows), ROWS);
+  assert_int_equal(json_array_size(answers), ROWS * TASKS);
+  double last = 1;
+  for (size_t i = 0; i < ROWS; i++) {
+    const json_t *r = json_array_get(rows, i);
+    if (i < 2) {
+      assert_true(json_is_null(json_object_get(r, "routed_share")) &&
+                  json_is_null(json_object_get(r, "route_share")));
+      continue;
+    }
+    const bool coin = i % 2;
+    const double up = number(r, "routed_share"), n_up = up * TASKS;
+    int of_large = 0, of_both = 0, tokens_large = 0, tokens_both = 0;
+    for (size_t k = 0; k < TASKS; k++) {
+      const json_t *a = json_array_get(answers, i * TASKS + k);
+      const bool as_small = !strcmp(string(a, "text"), string(json_array_get(answers, k), "text"));
+      const bool as_large = !strcmp(string(a, "text"), string(json_array_get(answers, TASKS + k), "text"));
+      if (!as_small && !as_large) fail_msg("row %zu, task %zu: neither model's text", i, k);
+      of_large += !as_small;
+      of_both += as_small && as_large;
+      tokens_large += as_small ? 0 : (int)number(a, "tokens");
+      tokens_both += as_small && as_large ? (int)number(a, "tokens") : 0;
+    }
+    assert_true(fabs(n_up - round(n_up)) < 1e-6 && n_up >= of_large && n_up <= of_large + of_both);
+    const double deferred = number(r, "deferral_rate") * number(r, "tokens");
+    assert_true(deferred > tokens_large - 0.01 && deferred < tokens_large + tokens_both + 0.01);
+    assert_int_equal(json_is_true(json_object_get(r, "chance")), coin);
+    if (coin) {
+      const double rate = number(json_array_get(rows, i - 1), "routed_share");
+      assert_true(fabs(number(r, "tau") - rate) < 1e-6);
+      if (fabs(up - rate) > 4 * sqrt(rate * (1 - rate) / TASKS) + 1e-6)
+        fail_msg("row %zu: by a coin of %.3f %.3f went up", i, rate, up);
+      continue;
+    }
+    assert_true(fabs(number(r, "route_share") - share[i / 2 - 1]) < 1e-6);
+    assert_true(up <= last);
+    last = up;
+  }
+  const double most = number(json_array_get(rows, 2), "routed_share"),
+               some = number(json_array_get(rows, 4), "routed_share");
+  assert_true(most > some && some > 0 && last == 0);
+  json_decref(answers);
+  json_decref(rows);
+  json_decref(all);
+}
+
 /* --defer-rate: the share of tokens of all tasks, within the bound that the tracker has; the pair's entropies
  * lie below 6 nats, and its threshold moves by 0.05. */
 static void test_defer_rate(void **state) {
@@ -324,11 +387,17 @@ static void test_lists_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_rows),       cmocka_unit_test(test_speculate),
-      cmocka_unit_test(test_lists),      cmocka_unit_test(test_lists_refused),
-      cmocka_unit_test(test_chance),     cmocka_unit_test(test_answer_rule),
-      cmocka_unit_test(test_summary),    cmocka_unit_test(test_svg),
-      cmocka_unit_test(test_defer_rate), cmocka_unit_test(test_defer_rate_refused),
+      cmocka_unit_test(test_rows),
+      cmocka_unit_test(test_speculate),
+      cmocka_unit_test(test_lists),
+      cmocka_unit_test(test_lists_refused),
+      cmocka_unit_test(test_chance),
+      cmocka_unit_test(test_answer_rule),
+      cmocka_unit_test(test_route),
+      cmocka_unit_test(test_summary),
+      cmocka_unit_test(test_svg),
+      cmocka_unit_test(test_defer_rate),
+      cmocka_unit_test(test_defer_rate_refused),
   };
   return cmocka_run_group_tests(tests, NULL, e2e_cleanup);
 }
