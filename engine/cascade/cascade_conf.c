@@ -111,6 +111,8 @@ bool weir_mode_parse(const char *name, weir_mode *out) {
   return false;
 }
 
+bool weir_mode_gated(weir_mode m) { return (unsigned)m < WEIR_N_MODES && modes[m].gated; }
+
 const char *weir_mode_name(weir_mode m) {
   return (unsigned)m < WEIR_N_MODES ? modes[m].name : "unknown mode";
 }

@@ -30,6 +30,8 @@ enum { WEIR_N_MODES = WEIR_MODE_ROUTE + 1 };
 /* False when the name is none of "small", "large", "defer", "rollback", "exact", "speculate", "auto", "route". */
 bool weir_mode_parse(const char *name, weir_mode *out);
 const char *weir_mode_name(weir_mode); /* never NULL */
+/* Its gate decides who writes, and has a threshold without being told: not one that only ends drafts. */
+bool weir_mode_gated(weir_mode);
 
 /* False when the name is none of "entropy", "top-prob", "margin", "chance", "isotonic", "head". */
 bool weir_gate_parse(const char *name, weir_gate_kind *out);

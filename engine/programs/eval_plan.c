@@ -142,18 +142,10 @@ out:
   return st;
 }
 
-/* Whether the mode has a threshold without being told. */
-static bool is_gated(weir_mode mode) {
-  weir_cascade_cfg g;
-  weir_err e;
-  return weir_cascade_cfg_make(&(weir_cascade_opts){.mode = mode}, &g, &e) == WEIR_OK &&
-         isfinite(g.gate[0].threshold);
-}
-
 static weir_status add_thresholds(planner *p, const weir_cascade_opts *o, weir_err *e) {
   weir_status st = WEIR_OK;
   const uint32_t option = p->rated ? WEIR_OPT_DEFER_RATE : WEIR_OPT_THRESHOLD;
-  if (!(weir_cascade_options(o) & option) || p->n_thresholds == 0 || (!is_gated(o->mode) && !p->for_drafts))
+  if (!(weir_cascade_options(o) & option) || p->n_thresholds == 0 || (!weir_mode_gated(o->mode) && !p->for_drafts))
     return add_setting(p, o, e);
   for (int32_t i = 0; i < p->n_thresholds; i++) {
     weir_cascade_opts one = *o;
@@ -251,7 +243,7 @@ static weir_status read_modes(planner *p, weir_err *e) {
 
 static bool any_gated(const planner *p) {
   for (int32_t i = 0; i < p->n_modes; i++)
-    if (is_gated(p->mode[i])) return true;
+    if (weir_mode_gated(p->mode[i])) return true;
   return false;
 }
 

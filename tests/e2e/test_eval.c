@@ -312,14 +312,14 @@ static void test_lists(void **state) {
                                      "large ",
                                      "defer entropy 0.3",
                                      "defer entropy 1",
-                                     "exact window 3",
-                                     "exact window 6",
-                                     "speculate v3 0.1, window 3",
-                                     "speculate v3 0.1, window 6",
-                                     "speculate v3 0.4, window 3",
-                                     "speculate v3 0.4, window 6",
-                                     "speculate own, window 3",
-                                     "speculate own, window 6"};
+                                     "exact entropy 1, window 3",
+                                     "exact entropy 1, window 6",
+                                     "speculate v3 0.1, entropy 1, window 3",
+                                     "speculate v3 0.1, entropy 1, window 6",
+                                     "speculate v3 0.4, entropy 1, window 3",
+                                     "speculate v3 0.4, entropy 1, window 6",
+                                     "speculate own, entropy 1, window 3",
+                                     "speculate own, entropy 1, window 6"};
   enum { N = sizeof want / sizeof *want };
   json_t *all = e2e_json_of(
       "eval models/tasks-valid.jsonl -q --json --limit 16 --batch 1 --mode "
