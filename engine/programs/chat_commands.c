@@ -21,7 +21,7 @@ static weir_said do_mode(weir_chat *x, const char *arg) {
   if (!*arg) {
     fprintf(stderr, "mode %s\n", weir_mode_name(x->opts.mode));
   } else if (!weir_mode_parse(arg, &mode)) {
-    fprintf(stderr, "/mode: small, large, defer, rollback, exact, speculate or auto, not %s\n", arg);
+    fprintf(stderr, "/mode: small, large, defer, rollback, exact, speculate, route or auto, not %s\n", arg);
   } else if (weir_chat_use_mode(x, mode, &e) != WEIR_OK) {
     return tell(&e);
   }
@@ -161,7 +161,7 @@ static const struct {
   const char *name, *arg, *help;
   weir_said (*run)(weir_chat *, const char *arg);
 } commands[] = {
-    {"mode", "MODE", "small, large, defer, rollback, exact, speculate or auto, from the next answer on", do_mode},
+    {"mode", "MODE", "small, large, defer, rollback, exact, speculate, route or auto, from the next answer on", do_mode},
     {"entropy", "TAU", "the gate's threshold, nats; inf: never defer, -1: always", do_entropy},
     {"stats", "", "tokens by model, speed, context in use; of the last answer and of the session", do_stats},
     {"system", "TEXT", "the system message; nothing after it removes it", do_system},

@@ -141,8 +141,9 @@ const weir_option weir_options[] = {
   {"threshold", 0, FLOATS, EVAL, "Cascade", "X,X..", NULL, ANY, NULL, false,
    "The thresholds to measure for another gate than entropy."},
   {"defer-rate", 0, FLOAT, RUN | CHAT | SERVE, "Cascade", "R", NULL, 0, 1, NULL, NULL, false,
-   "Instead of a threshold, modes defer and rollback: the share of tokens that the gate is to defer, by which the "
-   "threshold moves from token to token; in weir serve for each user apart. Not with --entropy or --threshold."},
+   "Instead of a threshold, modes defer, rollback and auto: the share of tokens that the gate is to defer, by which the "
+   "threshold moves from token to token; in weir serve for each user apart. Not with --entropy or --threshold. In mode "
+   "route: the share of requests for the large model, by which --route-share moves."},
   {"defer-rate", 0, FLOATS, EVAL, "Cascade", "R,R..", NULL, 0, 1, NULL, NULL, false,
    "The rates to measure, instead of thresholds."},
   {"defer-burst", 0, INT, RUN | EVAL | CHAT | SERVE, "Cascade", "N", NULL, 0, 1048576, NULL, NULL, false,

@@ -65,7 +65,9 @@ static weir_status add_modes(const char *text, uint32_t *modes, weir_err *e) {
     snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), p);
     if (n >= sizeof name || !weir_mode_parse(name, &m))
       return weir_fail(e, WEIR_EINVAL,
-                       "--modes: %.60s is not known; there are small, large, defer, rollback, exact, speculate", text);
+                       "--modes: %.60s is not known; there are small, large, defer, rollback, exact, speculate, "
+                       "auto and route",
+                       text);
     *modes |= bit(m);
     if (!p[n]) return WEIR_OK;
     p += n + 1;
