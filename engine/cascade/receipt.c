@@ -19,9 +19,9 @@ void weir_receipts_note(weir_receipt *r, int32_t n, const weir_effect *e) {
    * about the gate; a middle tier's refusal comes after a lower one's. */
   const bool gated =
       e->reason == WEIR_DEFERRED || e->reason == WEIR_ROUTED || e->why == WEIR_WHY_EASY;
-  /* The lowest tier is asked twice about a position when what it had handed it to is gone; where it is sure by
-   * then (a budget has moved its threshold), that is what the token came by. */
-  const bool sure = e->append >= 0 && !e->wanted_up;
+  /* A tier is asked twice about a position, and gives the same row, when what it had handed it to is gone;
+   * where it is sure by then (a budget has moved its threshold), that is what the token came by. */
+  const bool sure = e->append >= 0 && !e->wanted_up && e->entropy == r[at].entropy;
   if (gated && (isnan(r[at].entropy) || sure)) {
     r[at].entropy = e->entropy;
     r[at].tau = e->tau;

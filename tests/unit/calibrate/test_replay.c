@@ -149,7 +149,10 @@ static void test_exact_by_hand(void **state) {
     for (int32_t i = 0; i < n - 1 && round % 2; i++)
       x.row[i].q_ends = x.row[i].q_token != x.row[i].p_token && uniform() < 0.5;
     const weir_cascade_cfg c =
-        cfg_of(&(weir_cascade_opts){.mode = WEIR_MODE_EXACT, .set = WEIR_OPT_WINDOW, .window = window});
+        cfg_of(&(weir_cascade_opts){.mode = WEIR_MODE_EXACT,
+                                    .set = WEIR_OPT_WINDOW | WEIR_OPT_THRESHOLD,
+                                    .threshold = INFINITY, /* no draft ends before its window */
+                                    .window = window});
     const weir_replay_how how = {.cfg = &c};
     assert_int_equal(weir_replay_text(&x, round % 3 ? 0 : 0.7F, &how, &s, &r, &e), WEIR_OK);
     int32_t small = 0, large = 0, refused = 0, at = 0;
