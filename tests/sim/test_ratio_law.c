@@ -96,8 +96,9 @@ static counted run(sim *s, weir_keep rule, int32_t window, float temperature, ui
   static sim_job job[BATCH];
   static sim_out out[BATCH];
   const weir_cascade_opts o = {.mode = WEIR_MODE_SPECULATE,
-                               .set = WEIR_OPT_ACCEPT | WEIR_OPT_WINDOW,
+                               .set = WEIR_OPT_ACCEPT | WEIR_OPT_WINDOW | WEIR_OPT_THRESHOLD,
                                .accept = rule,
+                               .threshold = INFINITY, /* drafts end at the window */
                                .window = window};
   counted c = {0};
   weir_err e = {0};
