@@ -132,7 +132,8 @@ CU_DEV void say_row(const weir_cuk_sample_args &a, int32_t r, uint64_t best) {
   ((weir_sample_say *)sample_said(a, a.s.rank, a.s.m.say))[r] = say;
 }
 
-static __global__ void __launch_bounds__(SAMPLE_T) sample_stat(const weir_cuk_sample_args a) {
+/* Three blocks an SM: left to itself the compiler makes room for more and spills. */
+static __global__ void __launch_bounds__(SAMPLE_T, 3) sample_stat(const weir_cuk_sample_args a) {
   CU_DYN_SHARED(float, buf);
   CU_SHARED(uint64_t, word, SAMPLE_WARPS);
   CU_SHARED(uint32_t, last, 1);
