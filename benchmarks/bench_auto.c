@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What mode auto is worth: a load that goes from one request to many and back, through one engine, in each
  * fixed mode and in mode auto with each floor, in turn. Closed loop: in each phase so many requests are under
- * way, and another begins when one ends. Prompts are those of a file of tasks. usage: bench_auto SMALL.gguf
- * LARGE.gguf TASKS.jsonl [-c CONCURRENT] [-n PER_PHASE] [-r ROUNDS] [-m LIST] -c  requests under way at the
- * peak (64); phases are 1, 2, 4 .. peak .. 2, 1 -n  requests of a phase, times those under way in it (2); 4
- * at least -r  rounds; in each every setting runs once (1) -m  settings, with commas between: large, exact,
- * defer, small, auto-near, auto-exact, auto-any (all) -e  threshold of the entropy gate, nats (0.45) -t
- * temperature (0) One line of JSON a run, and at the end one a floor: goodput of auto over that of the best
- * fixed mode. */
+ * way, and another begins when one ends. Prompts are those of a file of tasks.
+ *
+ * usage: bench_auto SMALL.gguf LARGE.gguf TASKS.jsonl [-c CONCURRENT] [-n PER_PHASE] [-r ROUNDS] [-m LIST]
+ *   -c  requests under way at the peak (64); phases are 1, 2, 4 .. peak .. 2, 1
+ *   -n  requests of a phase, times those under way in it (2); 4 at least
+ *   -r  rounds; in each every setting runs once (1)
+ *   -m  settings, with commas between: large, exact, defer, small, auto-near, auto-exact, auto-any (all)
+ *   -e  threshold of the entropy gate, nats (0.45)
+ *   -t  temperature (0)
+ *
+ * One line of JSON a run, and at the end one a floor: goodput of auto over that of the best fixed mode. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
