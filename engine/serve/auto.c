@@ -446,7 +446,8 @@ static bool end_trial(weir_auto *a, weir_quality q, char *why, size_t bytes) {
   const double now = weir_auto_cost(a, tried, a->load), then = weir_auto_cost(a, f->back, a->load);
   const double lost = took - f->trial_tokens * then;
   a->credit_ns -= lost > 0 ? lost : 0;
-  const bool stays = known && works(a, q, tried) && now > 0 && now * (1 + a->rules.margin / 2) < then;
+  /* Twice the margin: a trial is short, and what it measures rough. */
+  const bool stays = known && works(a, q, tried) && now > 0 && now * (1 + 2 * a->rules.margin) < then;
   const weir_auto_mode back = f->back;
   enter(f, stays || !works(a, q, back) ? tried : back);
   if (!stays) return f->mode != tried;
@@ -500,7 +501,7 @@ static bool try_another(weir_auto *a, weir_quality q) {
 static double margin_of(const weir_auto *a, weir_auto_mode m) {
   int32_t away;
   nearest(a, m, a->load, &away);
-  return a->rules.margin * (1 + 0.5 * (away < FAR_AWAY ? away : FAR_AWAY));
+  return a->rules.margin * (1 + (away < FAR_AWAY ? away : FAR_AWAY));
 }
 
 static bool choose(weir_auto *a, weir_quality q, char *why, size_t bytes) {

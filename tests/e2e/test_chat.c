@@ -272,7 +272,7 @@ static void test_refusals(void **state) {
       {"--ctx 32", "Sort these numbers: 14, 3, 27, 9, 41, 14, 3, 27, 9, 41, 14, 3, 27, 9\n",
        "there is room for 24", 1},
       {"an-operand", "x\n", "has no operands", 2},
-      {"", "/mode quick\n", "exact or speculate, not quick", 0},
+      {"", "/mode quick\n", "route or auto, not quick", 0},
       {"", "/entropy x\n", "a number of nats", 0},
       {"-m small", "/mode large\n", "needs a model that is not loaded", 0},
       {"-m small", "/entropy 1\n", "mode small has no gate", 0},

@@ -89,6 +89,10 @@ static void test_receipts(void **state) {
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
       json_t *o = json_loads(line, 0, NULL);
       assert_non_null(o);
+      if (json_object_get(o, "schema")) { /* a decision, not a token */
+        json_decref(o);
+        continue;
+      }
       const double H = json_number_value(json_object_get(o, "H")),
                    tau = json_number_value(json_object_get(o, "tau"));
       const bool easy = H <= tau;
