@@ -244,12 +244,14 @@ out:
 weir_status weir_chart_legend(const weir_chart *c, int32_t look, bool hollow, const char *text, double *at,
                               weir_buf *out, weir_err *e) {
   weir_status st = WEIR_OK;
-  const double y = c->top - 14;
-  WEIR_TRY(put_mark(c->left + *at + 6, y - 4, look, hollow, 1, text, out, e));
-  WEIR_TRY(weir_buf_printf(out, e, "<text x=\"%.1f\" y=\"%.1f\">", c->left + *at + 16, y));
+  const double line = c->width - c->left - c->right, wide = 16 + 6.6 * (double)strlen(text);
+  if (fmod(*at, line) > 0 && fmod(*at, line) + wide > line) *at = line * (floor(*at / line) + 1);
+  const double x = c->left + fmod(*at, line), y = c->top - 14 + 15 * floor(*at / line);
+  WEIR_TRY(put_mark(x + 6, y - 4, look, hollow, 1, text, out, e));
+  WEIR_TRY(weir_buf_printf(out, e, "<text x=\"%.1f\" y=\"%.1f\">", x + 16, y));
   WEIR_TRY(weir_html_text(text, out, e));
   st = weir_buf_puts(out, "</text>\n", e);
-  *at += 16 + 6.6 * (double)strlen(text) + 18;
+  *at += fmin(wide + 18, line - 1);
 out:
   return st;
 }
